@@ -1,0 +1,137 @@
+"""Does augmentation help? The same small training under each condition, over seeds (report, section 1-3)."""
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy import stats
+from tqdm.auto import tqdm
+
+from lggseg_utils import evaluate, metrics, preprocess, train
+from lggseg_utils.config import write_csv
+
+RESAMPLES = 2000
+BASELINE = "none"
+
+
+def conditions_of(experiment):
+    """The conditions compared, `none` first: it is what the others are paired with."""
+    return (BASELINE, *(name for name in experiment.ablation_conditions if name != BASELINE))
+
+
+def ablate(run):
+    """Run a run's ablation, or load it: (ablation.csv, ablation_patients.csv) as tables.
+
+    Jobs are independent; each leaves its rows in the folder ablation/, so an interrupted ablation goes on with
+    the jobs that are missing. They are handed to joblib: `joblib.parallel_config` chooses processes or a cluster.
+    ablation.csv: condition, seed, epochs, dice_patient_mean, dice_pooled, iou_pooled, all on validation patients.
+    ablation_patients.csv: condition, seed, patient, dice.
+    """
+    if not run.path("ablation.csv").exists():
+        cohort = preprocess.load_cohort(run)
+        split = preprocess.draw_split(cohort.slices, "patient", run.experiment.seed)
+        jobs = [
+            (condition, seed)
+            for condition in conditions_of(run.experiment)
+            for seed in range(run.experiment.ablation_seeds)
+        ]
+        tables = Parallel(return_as="generator")(delayed(_job)(run, cohort, split, *job) for job in jobs)
+        patients = pd.concat(
+            tqdm(tables, total=len(jobs), desc="ablation", unit="training", leave=False), ignore_index=True
+        )
+        write_csv(run.path("ablation_patients.csv"), patients[["condition", "seed", "patient", "dice"]])
+        write_csv(run.path("ablation.csv"), _summary(patients, run.experiment.ablation_epochs))
+    return pd.read_csv(run.path("ablation.csv")), pd.read_csv(run.path("ablation_patients.csv"))
+
+
+def _job(run, cohort, split, condition, seed):
+    """Train under one condition and seed and score the validation patients; the rows are kept in a file."""
+    path = run.path("ablation", f"{condition}-{seed}.csv")
+    if not path.exists():
+        experiment = run.experiment.model_copy(
+            update={
+                "augmentation": condition,
+                "seed": seed,
+                "split": "patient",
+                "epochs": run.experiment.ablation_epochs,
+                "filters": run.experiment.ablation_filters,
+                "early_stopping": 0,
+            }
+        )
+        rows = {name: preprocess.rows_of(split, name) for name in ("train", "val")}
+        work = run.path("ablation", f"{condition}-{seed}")
+        model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work)
+        predictions = evaluate.probabilities(model, cohort, rows["val"], experiment)
+        scored = evaluate.score_slices(predictions, cohort).assign(split="val")
+        write_csv(path, evaluate.per_patient_table(scored).assign(condition=condition, seed=seed))
+        for name in ("checkpoint.keras", "model_best.keras"):
+            (work / name).unlink()
+    return pd.read_csv(path)
+
+
+def _summary(patients, epochs):
+    """One row a condition and seed from the rows a patient."""
+    grouped = patients.groupby(["condition", "seed"], sort=False)
+    total = grouped[["tp", "fp", "fn"]].sum()
+    return pd.DataFrame(
+        {
+            "epochs": epochs,
+            "dice_patient_mean": grouped["dice"].mean(),
+            "dice_pooled": metrics.dice(total["tp"], total["fp"], total["fn"]),
+            "iou_pooled": metrics.iou(total["tp"], total["fp"], total["fn"]),
+        }
+    ).reset_index()
+
+
+def differences(patients):
+    """Compare each condition with `none`, paired by patient: condition, difference, low, high, patients, seeds.
+
+    The difference is that of the Dice a patient, averaged over seeds; the 95 % interval is the percentile
+    bootstrap over patients (NaN with fewer than two). It says nothing of other seeds.
+    """
+    dice = patients.pivot_table(index="patient", columns="condition", values="dice", aggfunc="mean")
+    rows = []
+    for condition in [name for name in patients["condition"].unique() if name != BASELINE]:
+        paired = (dice[condition] - dice[BASELINE]).to_numpy()
+        low, high = _interval(paired)
+        rows.append(
+            {
+                "condition": condition,
+                "difference": paired.mean(),
+                "low": low,
+                "high": high,
+                "patients": len(paired),
+                "seeds": patients["seed"].nunique(),
+            }
+        )
+    return pd.DataFrame(rows, columns=["condition", "difference", "low", "high", "patients", "seeds"])
+
+
+def _interval(values):
+    """95 % percentile bootstrap interval of a mean."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    return stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+
+
+def conclusion(compared, epochs, kind):
+    """Say in a sentence or two what the table of `differences` allows to conclude at this budget."""
+    if compared.empty:
+        return "Only one condition was run: nothing is compared."
+    clear = compared[(compared["low"] > 0) | (compared["high"] < 0)]
+    parts = [
+        f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} "
+        f"({row.low:+.3f} to {row.high:+.3f})"
+        for row in clear.itertuples()
+    ]
+    found = (
+        f"Beyond the spread between patients: {'; '.join(parts)}."
+        if parts
+        else "No condition differs from none beyond the spread between patients."
+    )
+    seeds, patients = compared["seeds"].iloc[0], compared["patients"].iloc[0]
+    return (
+        f"{found} This is after {epochs} epochs, on {patients} validation patients of the {kind}, over {seeds} seed(s). "
+        "It can't say what happens in a longer training, where augmentation tends to pay, nor on other data."
+    )

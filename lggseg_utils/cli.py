@@ -1,0 +1,115 @@
+"""The command line: run, book, phantom, fetch, record."""
+
+import errno
+import sys
+
+import click
+
+from lggseg_utils.config import UserError
+
+
+@click.group()
+@click.version_option(package_name="lggseg_utils")
+def commands():
+    """Replicate a report on brain tumour segmentation: execute its notebooks, build its book."""
+
+
+def _settings(pairs, skip_bad):
+    """Turn --set KEY=VALUE and --skip-bad into a dictionary; values are read as YAML."""
+    import yaml
+
+    settings = {"skip_bad": True} if skip_bad else {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair}: expected KEY=VALUE.")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {pair}: the value is not valid YAML; put quotes around it.") from None
+    return settings
+
+
+@commands.command()
+@click.option("--profile", default="demo", show_default=True, help="A profile's name, or a YAML file of your own.")
+@click.option("--data", "data_dir", default="", help="Folder or zip in Kaggle's layout.  [default: the phantom cohort]")
+@click.option("--out", "run_dir", default="", help="Run folder.  [default: one under runs/, named after the profile]")
+@click.option("--seed", default=0, show_default=True, help="Seed of split, weights, order and augmentation.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+@click.option("--skip-bad", is_flag=True, help="Go on without slices that can't be used; they are recorded.")
+def run(profile, data_dir, run_dir, seed, pairs, skip_bad):
+    """Execute the notebooks in order. The same command goes on where a killed run stopped."""
+    from pathlib import Path
+
+    from lggseg_utils import book, config, preprocess
+
+    overrides = _settings(pairs, skip_bad)
+    data_dir = str(Path(data_dir).expanduser().resolve()) if data_dir else ""
+    opened = config.open_run(profile, data_dir, run_dir, seed, overrides)
+    preprocess.load_cohort(opened)
+    parameters = {
+        "profile": profile,
+        "data_dir": data_dir,
+        "run_dir": str(opened.folder),
+        "seed": seed,
+        "overrides": overrides,
+    }
+    book.execute(opened, parameters)
+    print(opened.path("notebooks"))
+
+
+@commands.command()
+@click.option("--run", "run_dir", required=True, help="Run folder of an executed run.")
+def book(run_dir):
+    """Build the book from an executed run; the last line is the path of its index.html."""
+    from lggseg_utils.book import build
+
+    print(build(run_dir))
+
+
+@commands.command()
+@click.argument("folder")
+@click.option("--patients", default=40, show_default=True, type=click.IntRange(1, 2000), help="Number of patients.")
+@click.option("--slices", default=12, show_default=True, type=click.IntRange(1, 100), help="Slices a patient.")
+@click.option(
+    "--seed", default=2022, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Same seed, same bytes."
+)
+def phantom(folder, patients, slices, seed):
+    """Write a phantom cohort in Kaggle's layout into FOLDER."""
+    from lggseg_utils.phantom import write_cohort
+
+    write_cohort(folder, patients, slices, seed)
+    print(folder)
+
+
+@commands.command()
+@click.argument("folder")
+def fetch(folder):
+    """Download the LGG cohort from Kaggle into FOLDER and check that it is whole."""
+    from lggseg_utils.data import fetch as download
+
+    print(download(folder))
+
+
+@commands.command()
+@click.argument("run_dir")
+@click.argument("name")
+def record(run_dir, name):
+    """Copy the numbers of a finished run to results/NAME, where the book shows them."""
+    from lggseg_utils.results import record as keep
+
+    print(keep(run_dir, name))
+
+
+def main():
+    """Entry point: one line for a user's mistake, and an exit status that can be trusted."""
+    try:
+        commands(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit("\nlggseg: stopped; the same command goes on from here.")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (UserError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        sys.exit(f"lggseg: {'the disk is full; free some space and run the same command again.' if full else error}")

@@ -1,0 +1,315 @@
+"""The experiment: its settings, the named profiles, and the run folder that records it."""
+
+import difflib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROFILES = Path(__file__).resolve().parent / "profiles"
+AUGMENTATIONS = (
+    "rotation",
+    "flip",
+    "shift",
+    "crop_zoom",
+    "crop_pad",
+    "shear",
+    "noise",
+    "gaussian_filter",
+    "contrast",
+    "brightness",
+    "rotate_90",
+)
+COMPOSITIONS = {"none": (), "report": ("flip", "rotate_90"), "all": AUGMENTATIONS}
+RECORDED_LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "scikit-learn", "nilearn")
+
+
+class UserError(Exception):
+    """Something the user can put right; shown as one line, without a traceback."""
+
+    def _render_traceback_(self):
+        """Jupyter calls this instead of printing a traceback."""
+        return [f"Error: {self}"]
+
+
+class Experiment(BaseModel):
+    """Every setting of one experiment. Frozen; unknown names and values out of range are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the split, the weights, the order and the augmentation")
+
+    size: int = Field(128, ge=16, le=512, description="side of the slices the model sees, in pixels")
+    score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
+    scaling: Literal["slice", "channel", "dataset"] = Field("slice", description="what the MinMax range is taken over")
+    split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
+    skip_bad: bool = Field(False, description="go on without the slices that fail the checks")
+
+    filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
+    depth: int = Field(5, ge=2, le=6, description="number of levels")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate after each convolution")
+    normalization: Literal["none", "batch"] = Field("none", description="normalisation after each convolution")
+    output: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one sigmoid channel, or two with softmax")
+
+    loss: Literal["binary_crossentropy", "categorical_crossentropy", "dice_crossentropy"] = Field(
+        "binary_crossentropy", description="what training makes small"
+    )
+    batch_size: int = Field(16, ge=1, le=1024, description="slices a training step")
+    epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set, at most")
+    learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's learning rate; 0.001 is Keras' default")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
+    augmentation: str = Field("none", description="a composition, or names joined by +")
+    early_stopping: int = Field(
+        0, ge=0, description="stop after so many epochs without a lower validation loss; 0: never"
+    )
+    weights: Literal["last", "best"] = Field(
+        "last", description="weights that are scored: last epoch, or lowest validation loss"
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "auto", description="arithmetic of the training; auto: what the machine does fastest"
+    )
+
+    ablation_conditions: tuple[str, ...] = Field(("none", "report", "all"), description="augmentations compared")
+    ablation_seeds: int = Field(1, ge=1, le=20, description="trainings a condition")
+    ablation_epochs: int = Field(10, ge=1, description="epochs of each of these trainings")
+    ablation_filters: int = Field(16, ge=1, le=256, description="filters of the model used in them")
+
+    phantom_patients: int = Field(
+        40, ge=3, le=2000, description="patients of the phantom cohort, where no data are named"
+    )
+    phantom_slices: int = Field(12, ge=1, le=100, description="slices a phantom patient")
+
+
+def nearest(name, known):
+    """Return a sentence that lists `known` names and suggests the one most like `name`."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    suggestion = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{suggestion} Known: {', '.join(known)}."
+
+
+def profile_names():
+    """Return the names of the profiles that come with the package, sorted."""
+    return sorted(path.stem for path in PROFILES.glob("*.yml"))
+
+
+def read_profile(profile):
+    """Return a profile's settings as a dictionary; `profile` is a name or the path of a YAML file."""
+    path = PROFILES / f"{profile}.yml" if str(profile) in profile_names() else Path(str(profile)).expanduser()
+    if path.suffix not in (".yml", ".yaml") or not path.is_file():
+        raise UserError(
+            f"unknown profile '{profile}'.{nearest(profile, profile_names())} A YAML file of yours will do too."
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"profile {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"profile {path} must be a list of 'setting: value' lines.")
+    return settings
+
+
+def load_experiment(profile="demo", seed=0, overrides=None):
+    """Return the `Experiment` of a profile with `overrides` applied; raise `UserError` for what does not fit."""
+    settings = {**read_profile(profile), **(overrides or {})}
+    own = {"profile": Path(str(profile)).stem, "seed": seed}
+    known = [name for name in Experiment.model_fields if name not in own]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"unknown setting '{name}'.{nearest(name, known)}")
+    try:
+        experiment = Experiment(**settings, **own)
+    except ValidationError as error:
+        raise UserError(_explain(error.errors()[0])) from None
+    _check_together(experiment)
+    return experiment
+
+
+def _explain(problem):
+    """Turn pydantic's first finding into one line for a user."""
+    name, value = problem["loc"][0], problem["input"]
+    choices = getattr(Experiment.model_fields[name].annotation, "__args__", ())
+    if problem["type"] == "literal_error":
+        return f"setting {name}: unknown value '{value}'.{nearest(value, choices)}"
+    return f"setting {name}: {problem['msg'].lower()}, got {value!r}."
+
+
+def _check_together(experiment):
+    """Refuse settings that contradict each other."""
+    if (experiment.loss == "categorical_crossentropy") != (experiment.output == "softmax"):
+        raise UserError("loss categorical_crossentropy and output softmax belong together: set both or neither.")
+    multiple = 2 ** (experiment.depth - 1)
+    if experiment.size % multiple:
+        raise UserError(
+            f"setting size: {experiment.size} can't be halved {experiment.depth - 1} times; use a multiple of {multiple}."
+        )
+    for augmentation in (experiment.augmentation, *experiment.ablation_conditions):
+        parse_augmentation(augmentation)
+
+
+def parse_augmentation(text):
+    """Return the names behind a composition ('report') or names joined by + ('flip+noise'), as a tuple."""
+    if text in COMPOSITIONS:
+        return COMPOSITIONS[text]
+    names = tuple(text.split("+"))
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise UserError(f"unknown augmentation '{name}'.{nearest(name, (*COMPOSITIONS, *AUGMENTATIONS))}")
+    return names
+
+
+@contextmanager
+def write_whole(path):
+    """Yield a temporary path beside `path` and rename it when the block ends; on an error nothing is left behind."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write `content` as indented JSON, whole or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path, table):
+    """Write a pandas table without its index, whole or not at all; floats keep nine significant digits."""
+    with write_whole(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution: an experiment, the folder that holds all it makes, and the data it reads ('' for the phantom)."""
+
+    experiment: Experiment
+    folder: Path
+    data_dir: str
+
+    def path(self, *parts):
+        """Return the path of a file in the run folder."""
+        return self.folder.joinpath(*parts)
+
+    def record(self):
+        """Return the content of run.json as a dictionary."""
+        return json.loads(self.path("run.json").read_text(encoding="utf-8"))
+
+    def note(self, **facts):
+        """Add facts to run.json."""
+        write_json(self.path("run.json"), {**self.record(), **facts})
+
+
+def default_folder(profile, seed, overrides, data_dir):
+    """Return runs/PROFILE, with a short digest of everything else that differs from the profile's own run."""
+    different = json.dumps([seed, overrides, str(data_dir)], sort_keys=True, default=str)
+    plain = not seed and not overrides and not data_dir
+    suffix = "" if plain else "-" + hashlib.sha256(different.encode()).hexdigest()[:6]
+    return REPOSITORY / "runs" / (Path(str(profile)).stem + suffix)
+
+
+def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None):
+    """Open the run folder of an experiment, made when it is missing.
+
+    Empty `data_dir` stands for the phantom cohort, empty `run_dir` for a folder under runs/ named after the
+    profile. A folder that was made with other settings is refused with a `UserError`.
+    """
+    experiment = load_experiment(profile, seed, overrides)
+    folder = Path(run_dir).expanduser() if str(run_dir) else default_folder(profile, seed, overrides, data_dir)
+    run = Run(experiment, folder.resolve(), str(data_dir))
+    if run.path("run.json").exists():
+        _refuse_other_settings(run)
+    else:
+        write_json(run.path("run.json"), _first_record(run, overrides))
+    return run
+
+
+def _refuse_other_settings(run):
+    """Compare a run folder's recorded experiment with the one asked for."""
+    try:
+        then = run.record()["experiment"]
+    except (json.JSONDecodeError, KeyError):
+        raise UserError(
+            f"{run.path('run.json')} is damaged; remove {run.folder} or choose another run folder."
+        ) from None
+    now = json.loads(run.experiment.model_dump_json())
+    for name in sorted(now.keys() | then.keys()):
+        if now.get(name) != then.get(name):
+            raise UserError(
+                f"run folder {run.folder} was made with {name} {then.get(name)!r}, not {now.get(name)!r}; "
+                "choose another run folder, or remove this one."
+            )
+
+
+def _first_record(run, overrides):
+    """What run.json says before anything has run."""
+    return {
+        "experiment": json.loads(run.experiment.model_dump_json()),
+        "command": _command(run, overrides),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": _git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "lggseg_utils": metadata.version("lggseg_utils"),
+            **{name: _version(name) for name in RECORDED_LIBRARIES},
+        },
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
+    }
+
+
+def _command(run, overrides):
+    """The command that makes the run again; the data folder's place differs from machine to machine."""
+    sets = "".join(f" --set {name}={json.dumps(value)}" for name, value in (overrides or {}).items())
+    data = " --data DATA_FOLDER" if run.data_dir else ""
+    return f"lggseg run --profile {run.experiment.profile} --seed {run.experiment.seed}{data}{sets}"
+
+
+def _version(library):
+    """Version of an installed library, or None (Colab names some differently)."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor():
+    """The processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git_commit():
+    """The checkout's commit, with '-dirty' where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def repository_url():
+    """The repository's address, kept in one place: _config.yml."""
+    config = yaml.safe_load((REPOSITORY / "_config.yml").read_text(encoding="utf-8"))
+    return config["repository"]["url"]

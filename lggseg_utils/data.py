@@ -1,0 +1,281 @@
+"""The cohort's files: found, checked and named (report, section 1-1)."""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm.contrib.concurrent import thread_map
+
+from lggseg_utils import phantom
+from lggseg_utils.config import UserError
+
+CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
+FLAIR = CHANNELS.index("FLAIR")
+KAGGLE_HANDLE = "mateuszbuda/lgg-mri-segmentation"
+KAGGLE_PATIENTS, KAGGLE_SLICES = 110, 3929
+MAX_UNPACKED_BYTES = 8 * 2**30
+MAX_SIDE = 4096
+SLICE_NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
+SLICES_COLUMNS = ["patient", "slice", "image", "mask", "height", "width", "tumour_area"]
+
+# A damaged file is reported in our own table; OpenCV's messages would only repeat it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+class BadSlice(ValueError):
+    """What is wrong with one slice's files."""
+
+
+def locate(run):
+    """Return the folder that holds a run's slices: the one named, a zip unpacked, or the phantom, made when missing."""
+    if not run.data_dir:
+        phantom.write_cohort(run.path("phantom"), run.experiment.phantom_patients, run.experiment.phantom_slices)
+        return run.path("phantom")
+    source = Path(run.data_dir).expanduser()
+    if not (source.is_file() and source.suffix.lower() == ".zip"):
+        return source
+    if not run.path("unzipped").exists():
+        unpack(source, run.path("unzipped"))
+    return run.path("unzipped")
+
+
+def find_slices(folder):
+    """Index a folder in Kaggle's layout, at any depth.
+
+    Returns a table `patient, slice, image, mask`, one row a slice, in numeric order; image and mask are paths
+    relative to `folder`, '' where the file is missing. Kaggle's archive holds the tree twice: the shallower
+    copy of a slice counts. Raises `UserError` for a folder that is missing or holds no such file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"data folder {folder} does not exist. Name the folder that holds the patients, or their zip.")
+    found = {}
+    for path in sorted(_tiff_files(folder), key=lambda path: (len(path.parts), str(path))):
+        match = SLICE_NAME.fullmatch(path.name)
+        patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, -1)
+        pair = found.setdefault((patient, number), {"image": "", "mask": ""})
+        kind = "mask" if match and match["mask"] else "image"
+        pair[kind] = pair[kind] or path.relative_to(folder).as_posix()
+    if not found:
+        raise UserError(
+            f"no slice in {folder}: expected PATIENT/PATIENT_NUMBER.tif beside PATIENT/PATIENT_NUMBER_mask.tif."
+        )
+    rows = [{"patient": patient, "slice": number, **pair} for (patient, number), pair in found.items()]
+    return pd.DataFrame(rows).sort_values(["patient", "slice"], ignore_index=True)
+
+
+def _tiff_files(folder):
+    """All files below `folder` whose name ends in .tif or .tiff."""
+    for root, _, names in os.walk(folder):
+        yield from (Path(root, name) for name in names if name.lower().endswith((".tif", ".tiff")))
+
+
+def decode(content):
+    """Decode the bytes of a TIFF to uint8, (height, width, 3) in the order of `CHANNELS` or (height, width).
+
+    The cohort stores the channels as red, green, blue; OpenCV delivers blue first, which is undone here.
+    Raises `BadSlice`.
+    """
+    if not content:
+        raise BadSlice("empty file (0 bytes)")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise BadSlice("not a readable TIFF (damaged, cut short, or another format)")
+    if pixels.dtype != np.uint8:
+        raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits a channel")
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise BadSlice(f"{pixels.shape[1]}x{pixels.shape[0]} pixels, at most {MAX_SIDE} a side are read")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
+
+
+def decode_pair(image_content, mask_content):
+    """Decode and check one slice: image uint8 (height, width, 3), mask uint8 (height, width) of 0 and 1.
+
+    Raises `BadSlice` with what is wrong.
+    """
+    image = decode(image_content)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise BadSlice(
+            f"image has {1 if image.ndim == 2 else image.shape[2]} channel(s), expected 3 ({', '.join(CHANNELS)})"
+        )
+    try:
+        mask = decode(mask_content)
+    except BadSlice as problem:
+        raise BadSlice(f"mask: {problem}") from None
+    if mask.ndim != 2:
+        raise BadSlice(f"mask has {mask.shape[2]} channels, expected 1")
+    if mask.shape != image.shape[:2]:
+        raise BadSlice(f"image is {image.shape[1]}x{image.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}")
+    return image, binary_mask(mask)
+
+
+def binary_mask(mask):
+    """Return a mask of 0 and 255, or of 0 and 1, as 0 and 1; raise `BadSlice` for other values."""
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
+        shown = ", ".join(str(value) for value in values if value not in (0, 255))
+        raise BadSlice(f"mask holds {shown[:40]}; expected 0 and 255, or 0 and 1")
+    return (mask > 0).astype(np.uint8)
+
+
+def read_pair(folder, row):
+    """Read one slice of a `find_slices` table: (image, mask, SHA-256 digest of both files). Raises `BadSlice`."""
+    if row.slice < 0:
+        raise BadSlice("name is not PATIENT_NUMBER.tif")
+    if not row.mask:
+        raise BadSlice("image without a mask")
+    if not row.image:
+        raise BadSlice("mask without an image")
+    contents = [Path(folder, name).read_bytes() for name in (row.image, row.mask)]
+    image, mask = decode_pair(*contents)
+    return image, mask, hashlib.sha256(contents[0] + contents[1]).hexdigest()
+
+
+def scan(folder, found, keep=None):
+    """Read and check every slice of a `find_slices` table, in threads.
+
+    `keep(position, image, mask)` is called with each good slice while its pixels are at hand. Returns
+    (slices, problems, fingerprint): the table of slices.csv, a table `patient, slice, path, problem`, and one
+    SHA-256 over names and contents of the good slices. Areas are in pixels of the file's own grid.
+    """
+    rows = list(found.itertuples(index=False))
+
+    def visit(position):
+        row = rows[position]
+        try:
+            image, mask, digest = read_pair(folder, row)
+        except (BadSlice, OSError) as problem:
+            return None, {
+                "patient": row.patient,
+                "slice": row.slice,
+                "path": row.image or row.mask,
+                "problem": str(problem),
+            }
+        if keep:
+            keep(position, image, mask)
+        return {
+            **row._asdict(),
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "tumour_area": int(mask.sum()),
+            "digest": digest,
+        }, None
+
+    visited = thread_map(
+        visit,
+        range(len(rows)),
+        max_workers=os.cpu_count(),
+        desc="reading slices",
+        unit="slice",
+        leave=False,
+        chunksize=1,
+    )
+    good = pd.DataFrame([row for row, _ in visited if row], columns=[*SLICES_COLUMNS, "digest"])
+    bad = pd.DataFrame([problem for _, problem in visited if problem], columns=["patient", "slice", "path", "problem"])
+    return good[SLICES_COLUMNS], bad, _fingerprint(good)
+
+
+def _fingerprint(good):
+    """One SHA-256 over the slices' names and contents, wherever their folder lies."""
+    text = "\n".join(f"{row.patient} {row.slice} {row.digest}" for row in good.itertuples())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def kind(slices):
+    """Say what a table of slices shows: 'phantom cohort', 'LGG cohort' or 'own data'."""
+    names = slices["patient"].astype(str)
+    if names.str.startswith("PHANTOM_").any():
+        return "phantom cohort"
+    whole = names.nunique() == KAGGLE_PATIENTS and len(slices) == KAGGLE_SLICES
+    return "LGG cohort" if names.str.startswith("TCGA_").all() and whole else "own data"
+
+
+def institution(patient):
+    """Return the two letters in a patient's name, e.g. 'CS' of TCGA_CS_4941_19960909; '' where there are none."""
+    parts = str(patient).split("_")
+    return parts[1] if len(parts) > 1 and len(parts[1]) == 2 else ""
+
+
+def patient_table(slices):
+    """Summarise a table of slices a patient: slices, tumour_slices, tumour_area (summed, pixels), institution."""
+    grouped = slices.groupby("patient")["tumour_area"]
+    table = pd.DataFrame(
+        {
+            "slices": grouped.size(),
+            "tumour_slices": grouped.agg(lambda area: int((area > 0).sum())),
+            "tumour_area": grouped.sum(),
+        }
+    ).reset_index()
+    return table.assign(institution=table["patient"].map(institution))
+
+
+def unpack(archive, target, limit=MAX_UNPACKED_BYTES):
+    """Extract the TIFF files of a zip into `target`, whole or not at all.
+
+    Raises `UserError` for a damaged zip, an entry that points outside, a link, or more than `limit` bytes.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = _safe_entries(opened, archive, limit)
+            for entry in entries:
+                opened.extract(entry, temporary)
+        temporary.replace(target)
+    except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"zip {archive} is damaged or can't be read ({error}); download it again.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _safe_entries(opened, archive, limit):
+    """The TIFF entries of an open zip; refuses the whole archive where one entry is unsafe."""
+    for entry in opened.infolist():
+        parts = entry.filename.replace("\\", "/").split("/")
+        is_link = stat.S_ISLNK(entry.external_attr >> 16)
+        if ".." in parts or parts[0] == "" or ":" in parts[0] or is_link:
+            raise UserError(f"zip {archive} is unsafe: entry '{entry.filename}' points outside the target folder.")
+    entries = [entry for entry in opened.infolist() if entry.filename.lower().endswith((".tif", ".tiff"))]
+    if sum(entry.file_size for entry in entries) > limit:
+        raise UserError(
+            f"zip {archive} would unpack to more than {limit / 2**30:g} GiB; extract it by hand if you trust it."
+        )
+    return entries
+
+
+def fetch(folder):
+    """Download the Kaggle cohort into `folder` with kagglehub and check that it is whole; return the folder.
+
+    kagglehub shows the progress, resumes a download that was cut, and takes a token from the environment or
+    Kaggle's own file. Raises `UserError` with what to do when the cohort can't be had.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        import kagglehub
+
+        kagglehub.dataset_download(KAGGLE_HANDLE, output_dir=str(folder))
+    except Exception as error:  # kagglehub raises its HTTP client's and its own errors alike
+        raise UserError(
+            f"Kaggle's cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you are, "
+            "put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json (kaggle.com, Settings, API), and run the same command again."
+        ) from None
+    found = find_slices(folder)
+    patients = found["patient"].nunique()
+    if (patients, len(found)) != (KAGGLE_PATIENTS, KAGGLE_SLICES):
+        raise UserError(
+            f"{folder} holds {patients} patients and {len(found)} slices, expected {KAGGLE_PATIENTS} and "
+            f"{KAGGLE_SLICES}: remove it and run the same command again."
+        )
+    return folder

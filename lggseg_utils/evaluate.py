@@ -1,0 +1,310 @@
+"""What the trained model predicts, counted and scored (report, section 1-6)."""
+
+import json
+from dataclasses import dataclass
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from scipy import ndimage, stats
+from tqdm.auto import tqdm
+
+from lggseg_utils import data, metrics, preprocess, train
+from lggseg_utils.config import write_csv, write_json
+
+THRESHOLD = 0.5
+RESAMPLES = 2000
+BATCH = 16
+COUNTS = ["tp", "fp", "fn", "tn"]
+PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
+INTERVAL_METRICS = (
+    "loss",
+    "accuracy",
+    "dice_coef",
+    "jacard_coef",
+    "mean_iou",
+    "precision",
+    "sensitivity",
+    "specificity",
+    "dice_pooled",
+    "iou_pooled",
+    "dice_slice_mean",
+    "dice_slice_tumour_mean",
+)
+PATIENT_METRICS = ("dice_patient_mean", "dice_patient_median")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The tables of one evaluated run, as in per_slice.csv, per_patient.csv, metrics.json and floors.csv."""
+
+    per_slice: pd.DataFrame
+    per_patient: pd.DataFrame
+    metrics: dict
+    floors: pd.DataFrame
+
+
+def probabilities(model, cohort, rows, experiment):
+    """Yield (rows, probability of tumour float32 (n, score_size, score_size)) batch by batch, in the order of `rows`.
+
+    A model of another size predicts on its own grid; the probabilities are interpolated to the scoring grid.
+    """
+    grid = (experiment.score_size,) * 2
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        predicted = model.predict_on_batch(preprocess.minmax(cohort.images[part], experiment.scaling))
+        yield part, tf.image.resize(metrics.tumour_channel(predicted), grid).numpy()[..., 0]
+
+
+def score_slices(predictions, cohort):
+    """Count and score slices against the truth: a table with the columns of per_slice.csv, less split.
+
+    predictions: pairs (rows, probabilities (n, score_size, score_size)) as from `probabilities`. Counts are in
+    pixels of the scoring grid, soft_sum is the sum of truth and probability, loss the mean binary cross-entropy.
+    """
+    tables = []
+    for rows, predicted in predictions:
+        truth = cohort.truths[rows].astype(np.float32)
+        table = cohort.slices.iloc[rows][["patient", "slice"]].reset_index(drop=True)
+        tables.append(table.assign(**_counts(truth, predicted > THRESHOLD), **_soft(truth, predicted)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _counts(truth, predicted):
+    """tp, fp, fn and tn of each slice."""
+    truth = truth > 0
+    pairs = {"tp": truth & predicted, "fp": ~truth & predicted, "fn": truth & ~predicted, "tn": ~truth & ~predicted}
+    return {name: hits.sum((1, 2)) for name, hits in pairs.items()}
+
+
+def _soft(truth, predicted):
+    """Soft intersection, soft sum and mean binary cross-entropy of each slice, in float64."""
+    p = np.clip(predicted.astype(np.float64), keras.config.epsilon(), 1 - keras.config.epsilon())
+    loss = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean((1, 2))
+    return {
+        "soft_intersection": (truth * predicted).sum((1, 2), dtype=float),
+        "soft_sum": (truth + predicted).sum((1, 2), dtype=float),
+        "loss": loss,
+    }
+
+
+def per_patient_table(per_slice):
+    """Sum a per-slice table a patient and set: patient, split, slices, tumour_slices, tp, fp, fn, tn, dice, iou."""
+    has_tumour = per_slice["tp"] + per_slice["fn"] > 0
+    grouped = per_slice.assign(slices=1, tumour_slices=has_tumour.astype(int)).groupby(["patient", "split"], sort=False)
+    table = grouped[["slices", "tumour_slices", *COUNTS]].sum().reset_index()
+    return table.assign(
+        dice=metrics.dice(table["tp"], table["fp"], table["fn"]), iou=metrics.iou(table["tp"], table["fp"], table["fn"])
+    )
+
+
+def _patient_sums(scored):
+    """What adds up over slices, a patient a row: counts, loss, Dice a slice, and how many slices."""
+    truth = scored["tp"] + scored["fn"] > 0
+    slice_dice = metrics.dice(scored["tp"], scored["fp"], scored["fn"])
+    columns = scored[[*COUNTS, "loss"]].assign(
+        slices=1.0, tumour_slices=truth.astype(float), dice=slice_dice, tumour_dice=slice_dice * truth
+    )
+    return columns.groupby(scored["patient"], sort=False).sum()
+
+
+def _pooled_scores(total):
+    """Every score that follows from sums over slices; `total` maps a name of `_patient_sums` to an array."""
+    tp, fp, fn, tn = (total[name] for name in COUNTS)
+    return {
+        "loss": total["loss"] / total["slices"],
+        "accuracy": (tp + tn) / (tp + fp + fn + tn),
+        "mean_iou": metrics.mean_iou(tp, fp, fn, tn),
+        "precision": metrics.precision(tp, fp),
+        "sensitivity": metrics.sensitivity(tp, fn),
+        "specificity": metrics.specificity(tn, fp),
+        "dice_pooled": metrics.dice(tp, fp, fn),
+        "iou_pooled": metrics.iou(tp, fp, fn),
+        "dice_slice_mean": total["dice"] / total["slices"],
+        "dice_slice_tumour_mean": np.divide(
+            total["tumour_dice"],
+            total["tumour_slices"],
+            out=np.full(np.shape(tp), np.nan),
+            where=total["tumour_slices"] > 0,
+        ),
+    }
+
+
+def set_scores(scored, whole_patients, resamples=RESAMPLES, seed=0):
+    """Score one set of slices: a dictionary name -> {'value', 'low', 'high'}.
+
+    scored: a per-slice table. The 95 % interval is the percentile bootstrap over patients (scipy), with their
+    slices kept together; None where there are fewer than two patients or no number. `dice_coef` and
+    `jacard_coef` are taken batch by batch of 16 in the order of the table. The Dice a patient is given only
+    where whole patients were held out.
+    """
+    sums = _patient_sums(scored)
+    soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby("patient", sort=False)]
+    dice = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
+
+    def statistic(drawn, axis=-1):
+        """Scores of resampled patients; drawn: patient numbers (..., patients)."""
+        drawn = np.atleast_2d(drawn)
+        scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums})
+        batches = [metrics.batch_scores(*np.concatenate([soft[patient] for patient in row]).T, BATCH) for row in drawn]
+        scores["dice_coef"], scores["jacard_coef"] = np.array(batches).T
+        scores["dice_patient_mean"], scores["dice_patient_median"] = dice[drawn].mean(-1), np.median(dice[drawn], -1)
+        return np.stack([scores[name] for name in names])
+
+    names = INTERVAL_METRICS + (PATIENT_METRICS if whole_patients else ())
+    values = statistic(np.arange(len(sums)))[:, 0]
+    scored_in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy(), BATCH)
+    values[[names.index("dice_coef"), names.index("jacard_coef")]] = scored_in_order
+    low, high = _interval(len(sums), statistic, resamples, seed, len(names))
+    return {
+        name: {"value": _number(values[i]), "low": _number(low[i]), "high": _number(high[i])}
+        for i, name in enumerate(names)
+    }
+
+
+def _interval(patients, statistic, resamples, seed, count):
+    """95 % percentile interval over resampled patients; NaN with fewer than two."""
+    if patients < 2 or not resamples:
+        return np.full((2, count), np.nan)
+    result = stats.bootstrap(
+        (np.arange(patients),),
+        statistic,
+        n_resamples=resamples,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return result.confidence_interval
+
+
+def _number(value):
+    """A float for JSON, None for NaN."""
+    return None if not np.isfinite(value) else float(value)
+
+
+def all_scores(per_slice, protocol, resamples=RESAMPLES):
+    """`set_scores` of each set of a per-slice table; protocol: 'slice' or 'patient'."""
+    return {
+        name: set_scores(per_slice[per_slice["split"] == name], protocol == "patient", resamples)
+        for name in preprocess.SETS
+    }
+
+
+def otsu_mask(flair):
+    """Floor: brighter than Otsu's threshold within the head; flair uint8 (side, side), returns bool.
+
+    A first threshold parts head from air (holes filled), a second one is taken over the head's pixels alone.
+    """
+    air, _ = cv2.threshold(flair, 0, 255, cv2.THRESH_OTSU)
+    head = ndimage.binary_fill_holes(flair > air)
+    if not head.any():
+        return head
+    level, _ = cv2.threshold(flair[head], 0, 255, cv2.THRESH_OTSU)
+    return head & (flair > level)
+
+
+def _floor_predictions(cohort, rows, floor):
+    """Predictions of a floor as (rows, 0 or 1 on the scoring grid), in one piece a batch."""
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        predicted = np.zeros(cohort.truths[part].shape, np.float32)
+        if floor == "Otsu on FLAIR":
+            masks = (otsu_mask(np.ascontiguousarray(image[..., data.FLAIR])) for image in cohort.images[part])
+            predicted = np.stack([preprocess.resize_mask(mask.astype(np.uint8), predicted.shape[1]) for mask in masks])
+        yield part, predicted.astype(np.float32)
+
+
+def score_floors(cohort, split, protocol):
+    """Score what needs no training: a table floor, split, and the scores of metrics.json without intervals."""
+    rows = []
+    for floor in ("all background", "Otsu on FLAIR"):
+        scored = score_slices(_floor_predictions(cohort, np.arange(len(split)), floor), cohort).assign(
+            split=split["split"]
+        )
+        for name, scores in all_scores(scored, protocol, resamples=0).items():
+            rows.append({"floor": floor, "split": name, **{metric: entry["value"] for metric, entry in scores.items()}})
+    return pd.DataFrame(rows)
+
+
+def score_model(model, cohort, split, experiment):
+    """Per-slice table of a model over train, val and test, in that order."""
+    tables = []
+    for name in preprocess.SETS:
+        rows = preprocess.rows_of(split, name)
+        batches = tqdm(
+            probabilities(model, cohort, rows, experiment),
+            total=-(-len(rows) // BATCH),
+            desc=f"predicting {name}",
+            unit="batch",
+            leave=False,
+        )
+        tables.append(score_slices(batches, cohort).assign(split=name))
+    return pd.concat(tables, ignore_index=True)[PER_SLICE_COLUMNS]
+
+
+def evaluate(run):
+    """Score a run's model, or load its scores: an `Evaluation`.
+
+    Writes per_slice.csv, per_patient.csv, floors.csv and, last, metrics.json; where last-epoch weights are
+    scored, metrics_best.json holds the best checkpoint's scores beside them.
+    """
+    if not run.path("metrics.json").exists():
+        cohort = preprocess.load_cohort(run)
+        split = preprocess.load_split(run, cohort.slices)
+        model, _ = train.train(run)
+        per_slice = score_model(model, cohort, split, run.experiment)
+        write_csv(run.path("per_slice.csv"), per_slice)
+        write_csv(run.path("per_patient.csv"), per_patient_table(per_slice))
+        write_csv(run.path("floors.csv"), score_floors(cohort, split, run.experiment.split))
+        if run.experiment.weights == "last":
+            best = keras.models.load_model(run.path("model_best.keras"))
+            scored = score_model(best, cohort, split, run.experiment)
+            write_json(run.path("metrics_best.json"), all_scores(scored, run.experiment.split))
+        write_json(run.path("metrics.json"), all_scores(per_slice, run.experiment.split))
+    return load_evaluation(run.folder)
+
+
+def load_evaluation(folder):
+    """Read the tables of an evaluated run, or of a record under results/, as an `Evaluation`."""
+    read = {
+        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=name == "floors")
+        for name in ("per_slice", "per_patient", "floors")
+    }
+    return Evaluation(**read, metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+
+
+def metrics_table(scores, names=None):
+    """Lay one set's scores out as text: metric, value, 95 % interval."""
+    rows = [
+        {"metric": name, "value": number(entry["value"]), "95 % interval": interval(entry)}
+        for name, entry in scores.items()
+        if not names or name in names
+    ]
+    return pd.DataFrame(rows)
+
+
+def number(value, digits=3):
+    """A score as text; small ones keep three significant digits, none is a dash."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.{digits}g}" if 0 < abs(value) < 0.01 else f"{value:.{digits}f}"
+
+
+def interval(entry):
+    """An interval as text, a dash where there is none."""
+    return "–" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
+
+
+def example_slices(per_slice, name="test"):
+    """Pick the best, the median and the worst slice with tumour of a set by Dice: rows of the table with `dice`."""
+    chosen = per_slice[(per_slice["split"] == name) & (per_slice["tp"] + per_slice["fn"] > 0)]
+    ranked = chosen.assign(dice=metrics.dice(chosen["tp"], chosen["fp"], chosen["fn"])).sort_values(
+        "dice", ignore_index=True
+    )
+    return (
+        ranked.iloc[[len(ranked) - 1, len(ranked) // 2, 0]]
+        .assign(rank=["best", "median", "worst"])
+        .reset_index(drop=True)
+    )

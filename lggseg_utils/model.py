@@ -1,0 +1,88 @@
+"""The base paper's enhanced U-Net (report, section 1-2; base paper, figure 2)."""
+
+import keras
+import pandas as pd
+from keras import layers
+
+
+def build_unet(experiment):
+    """Build the U-Net an `Experiment` describes.
+
+    Input: float (n, size, size, 3), 0 to 1. Output: float32 probability of tumour (n, size, size, 1) for
+    'sigmoid', of background and tumour (n, size, size, 2) for 'softmax'. A level is twice a 3x3 convolution,
+    ReLU and dropout; levels are joined by 2x2 max-pooling on the way down, by a 2x2 transposed convolution
+    and concatenation on the way up.
+    """
+    inputs = x = keras.Input((experiment.size, experiment.size, 3), name="image")
+    skips = []
+    for level in range(experiment.depth - 1):
+        skips.append(_level(x, experiment, level, "down"))
+        x = layers.MaxPooling2D(2, name=f"pool_{level + 1}")(skips[-1])
+    x = _level(x, experiment, experiment.depth - 1, "bottom")
+    for level in reversed(range(experiment.depth - 1)):
+        x = layers.Conv2DTranspose(experiment.filters * 2**level, 2, strides=2, name=f"up_{level + 1}")(x)
+        x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
+        x = _level(x, experiment, level, "up")
+    channels = 1 if experiment.output == "sigmoid" else 2
+    outputs = layers.Conv2D(channels, 1, activation=experiment.output, dtype="float32", name="probability")(x)
+    return keras.Model(inputs, outputs, name="enhanced_unet")
+
+
+def _level(x, experiment, level, side):
+    """Two 3x3 convolutions, each with optional normalisation, ReLU and dropout."""
+    for number in (1, 2):
+        name = f"{side}_{level + 1}_{number}"
+        x = layers.Conv2D(
+            experiment.filters * 2**level, 3, padding="same", kernel_initializer="he_normal", name=f"{name}_conv"
+        )(x)
+        if experiment.normalization == "batch":
+            x = layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = layers.Activation("relu", name=f"{name}_relu")(x)
+        if experiment.dropout:
+            x = layers.Dropout(experiment.dropout, name=f"{name}_dropout")(x)
+    return x
+
+
+def layer_table(model):
+    """Table of the layers with parameters: layer, output (height x width x channels), parameters, multiply_adds.
+
+    Multiply-adds are counted for one slice: for each output value of a convolution, kernel area times input
+    channels; for a transposed 2x2 convolution with stride 2, input channels once.
+    """
+    rows = []
+    for layer in model.layers:
+        if layer.count_params():
+            rows.append(
+                {
+                    "layer": layer.name,
+                    "output": "x".join(map(str, layer.output.shape[1:])),
+                    "parameters": layer.count_params(),
+                    "multiply_adds": _multiply_adds(layer),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _multiply_adds(layer):
+    """Multiply-adds of one layer for one slice; 0 for a normalisation, which can be folded away."""
+    height, width, channels = layer.output.shape[1:]
+    if isinstance(layer, layers.Conv2DTranspose):
+        return height * width * channels * layer.input.shape[-1]
+    if isinstance(layer, layers.Conv2D):
+        return height * width * channels * layer.input.shape[-1] * layer.kernel_size[0] * layer.kernel_size[1]
+    return 0
+
+
+def receptive_fields(depth):
+    """Receptive field on the way down: a list of (level, side in input pixels) after each level's convolutions.
+
+    Each 3x3 convolution adds two steps of the level's stride, each 2x2 pooling one (Araujo, Norris and Sim,
+    "Computing receptive fields of convolutional neural networks", Distill 2019).
+    """
+    field, fields = 1, []
+    for level in range(depth):
+        stride = 2**level
+        field += 4 * stride
+        fields.append((level + 1, field))
+        field += stride
+    return fields

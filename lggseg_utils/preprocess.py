@@ -1,0 +1,246 @@
+"""From files to arrays: resized, scaled and split (report, section 1-1)."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from lggseg_utils import data
+from lggseg_utils.config import UserError, write_csv, write_json
+
+SETS = ("train", "val", "test")
+ARRAYS = ("images", "masks", "truths")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The slices of one run as arrays, in the order of the table `slices` (that of slices.csv).
+
+    images: uint8 (n, size, size, 3), channels as `data.CHANNELS`; masks: uint8 (n, size, size) of 0 and 1;
+    truths: the masks on the scoring grid, uint8 (n, score_size, score_size); skipped: number of slices left out.
+    """
+
+    slices: pd.DataFrame
+    images: np.ndarray
+    masks: np.ndarray
+    truths: np.ndarray
+    fingerprint: str
+    skipped: int
+
+    @property
+    def kind(self):
+        """'phantom cohort', 'LGG cohort' or 'own data'."""
+        return data.kind(self.slices)
+
+
+def resize_image(image, side):
+    """Resize uint8 (height, width, 3) to (side, side, 3): area mean down, bilinear up."""
+    shrinks = side <= min(image.shape[:2])
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_mask(mask, side):
+    """Resize a mask of 0 and 1 to (side, side): a pixel is tumour where most of its area was; stays binary."""
+    resized = resize_image(mask * np.uint8(255), side)
+    return (resized > 127).astype(np.uint8)
+
+
+def minmax(images, over="slice"):
+    """Scale uint8 (n, height, width, 3) to float32 from 0 to 1, the minimum to 0 and the maximum to 1.
+
+    over: 'slice' takes them over a slice's three channels together, 'channel' over each channel of a slice,
+    'dataset' over the whole data set (for 8-bit images that fill their range: 0 and 255). A constant slice
+    becomes 0. Works on NumPy arrays and TensorFlow tensors; returns a tensor.
+    """
+    import tensorflow as tf
+
+    values = tf.cast(images, tf.float32)
+    if over == "dataset":
+        return values / 255
+    axes = (1, 2, 3) if over == "slice" else (1, 2)
+    low = tf.reduce_min(values, axes, keepdims=True)
+    high = tf.reduce_max(values, axes, keepdims=True)
+    return tf.math.divide_no_nan(values - low, high - low)
+
+
+def load_cohort(run):
+    """Read, check and resize a run's slices, or load them from the run folder's cache.
+
+    Writes slices.csv, cohort/ and, where slices fail the checks, problems.csv. Raises `UserError` for unusable
+    slices (unless the setting skip_bad is on) and for a run folder that was made from other data.
+    """
+    folder = data.locate(run)
+    found = data.find_slices(folder)
+    listing = _listing_digest(folder, found, run.experiment)
+    cached = run.path("cohort", "cohort.json")
+    if not cached.exists() or json.loads(cached.read_text())["listing"] != listing:
+        _read_cohort(run, folder, found, listing)
+    return _open_cache(run)
+
+
+def _listing_digest(folder, found, experiment):
+    """Digest of the files' names, sizes and times, and of the sizes asked for: cheap, and enough for a cache."""
+    names = sorted({name for column in ("image", "mask") for name in found[column] if name})
+    stats = [(name, status.st_size, status.st_mtime_ns) for name in names for status in [Path(folder, name).stat()]]
+    text = repr((experiment.size, experiment.score_size, stats))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_cohort(run, folder, found, listing):
+    """Decode all slices once, in threads, into the cache; the cache appears whole or not at all."""
+    experiment, cache = run.experiment, run.path("cohort")
+    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=run.folder))
+    try:
+        shapes = [(experiment.size, experiment.size, 3), (experiment.size,) * 2, (experiment.score_size,) * 2]
+        arrays = [
+            np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.uint8, (len(found), *shape))
+            for name, shape in zip(ARRAYS, shapes, strict=True)
+        ]
+
+        def keep(position, image, mask):
+            arrays[0][position] = resize_image(image, experiment.size)
+            arrays[1][position] = resize_mask(mask, experiment.size)
+            arrays[2][position] = resize_mask(mask, experiment.score_size)
+
+        slices, problems, fingerprint = data.scan(folder, found, keep)
+        _refuse_problems(run, folder, slices, problems)
+        _refuse_other_data(run, fingerprint)
+        if len(problems):
+            _drop_bad_rows(temporary, found, problems)
+        write_json(
+            temporary / "cohort.json", {"listing": listing, "fingerprint": fingerprint, "skipped": len(problems)}
+        )
+        write_csv(run.path("slices.csv"), slices)
+        shutil.rmtree(cache, ignore_errors=True)
+        temporary.replace(cache)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    run.note(
+        data={
+            "kind": data.kind(slices),
+            "fingerprint": fingerprint,
+            "patients": int(slices["patient"].nunique()),
+            "slices": len(slices),
+            "tumour_slices": int((slices["tumour_area"] > 0).sum()),
+            "skipped": len(problems),
+        }
+    )
+
+
+def _refuse_problems(run, folder, slices, problems):
+    """Write problems.csv, and stop unless the run may go on without the bad slices."""
+    if not len(problems):
+        return
+    write_csv(run.path("problems.csv"), problems)
+    if run.experiment.skip_bad and len(slices):
+        return
+    first = problems.iloc[0]
+    raise UserError(
+        f"{len(problems)} of {len(problems) + len(slices)} slices in {folder} can't be used, the first: {first['path']}: "
+        f"{first['problem']}. All are listed in {run.path('problems.csv')}. Mend or remove them, or go on without them (--skip-bad)."
+    )
+
+
+def _refuse_other_data(run, fingerprint):
+    """A run folder belongs to one data set."""
+    then = run.record().get("data", {}).get("fingerprint", fingerprint)
+    if then != fingerprint:
+        raise UserError(
+            f"run folder {run.folder} was made from other data; choose another run folder, or remove this one."
+        )
+
+
+def _drop_bad_rows(folder, found, problems):
+    """Take the rows of bad slices out of the cached arrays."""
+    bad = set(zip(problems["patient"], problems["slice"], strict=True))
+    good = [key not in bad for key in zip(found["patient"], found["slice"], strict=True)]
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[good], allow_pickle=False)
+
+
+def _open_cache(run):
+    """Open the cached arrays; the images stay on disk until they are used."""
+    record = json.loads(run.path("cohort", "cohort.json").read_text())
+    arrays = {name: np.load(run.path("cohort", f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    slices = pd.read_csv(run.path("slices.csv"), keep_default_na=False)
+    return Cohort(slices, **arrays, fingerprint=record["fingerprint"], skipped=record["skipped"])
+
+
+def load_split(run, slices):
+    """Return a run's split, drawn and written to split.csv when it is missing: a table patient, slice, split."""
+    path = run.path("split.csv")
+    if not path.exists():
+        write_csv(path, draw_split(slices, run.experiment.split, run.experiment.seed))
+    split = pd.read_csv(path)
+    if not split[["patient", "slice"]].equals(slices[["patient", "slice"]]):
+        raise UserError(f"{path} does not belong to these slices; remove it or choose another run folder.")
+    return split
+
+
+def draw_split(slices, protocol, seed):
+    """Split a table of slices 80/10/10 into train, val and test.
+
+    protocol 'slice' draws slices at random, so a patient may stand on several sides; 'patient' draws whole
+    patients, stratified by tumour volume. Returns a table patient, slice, split in the order of `slices`.
+    """
+    draw = _draw_patients if protocol == "patient" else _draw_slices
+    return slices[["patient", "slice"]].assign(split=draw(slices, seed))
+
+
+def _draw_slices(slices, seed):
+    """One set name a slice, drawn at random."""
+    tenth = max(1, round(len(slices) / 10))
+    if len(slices) < 3:
+        raise UserError(f"a split needs at least 3 slices, the data hold {len(slices)}.")
+    rest, test = train_test_split(np.arange(len(slices)), test_size=tenth, random_state=seed)
+    train, val = train_test_split(rest, test_size=tenth, random_state=seed)
+    names = np.empty(len(slices), dtype=object)
+    for name, rows in zip(SETS, (train, val, test), strict=True):
+        names[rows] = name
+    return names
+
+
+def _draw_patients(slices, seed):
+    """One set name a slice; patients are sorted into strata of ten or more by tumour volume, then into ten folds."""
+    patients = data.patient_table(slices)
+    if len(patients) < 3:
+        raise UserError(f"a split by patient needs at least 3 patients, the data hold {len(patients)}.")
+    order = patients["tumour_area"].rank(method="first").to_numpy() - 1
+    strata = (order * max(1, len(patients) // 10) // len(patients)).astype(int)
+    folds = StratifiedKFold(min(10, len(patients)), shuffle=True, random_state=seed).split(strata, strata)
+    held_out = [set(patients["patient"].iloc[rows]) for _, rows in folds]
+    names = {**dict.fromkeys(held_out[0], "test"), **dict.fromkeys(held_out[1], "val")}
+    return [names.get(patient, "train") for patient in slices["patient"]]
+
+
+def rows_of(split, name):
+    """Row numbers of one set, in the order of the table."""
+    return np.flatnonzero(split["split"].to_numpy() == name)
+
+
+def seen_in_training(split, name="test"):
+    """How much of a set the training set has already shown.
+
+    Returns a dictionary: patients and slices of the set, patients with slices in training, slices that have a
+    direct neighbour (slice number one off, same patient) in training.
+    """
+    train = split[split["split"] == "train"]
+    held = split[split["split"] == name]
+    known = set(zip(train["patient"], train["slice"], strict=True))
+    neighbours = sum(
+        (patient, number - 1) in known or (patient, number + 1) in known
+        for patient, number in zip(held["patient"], held["slice"], strict=True)
+    )
+    return {
+        "patients": held["patient"].nunique(),
+        "slices": len(held),
+        "patients_seen": held.loc[held["patient"].isin(train["patient"]), "patient"].nunique(),
+        "slices_with_neighbour": int(neighbours),
+    }

@@ -1,0 +1,398 @@
+"""The verdict: reported beside reproduced, and each claim of the sources judged."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lggseg_utils import evaluate, metrics
+from lggseg_utils.config import REPOSITORY, UserError, read_profile
+
+REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
+RECORDS = REPOSITORY / "results"
+REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, CONTRADICTS = (
+    "reproduced",
+    "not reproduced",
+    "not testable",
+    "contradicts itself",
+)
+NO_VERDICT = "no verdict (phantom)"
+RECORDED_FILES = (
+    "run.json",
+    "split.csv",
+    "history.csv",
+    "metrics.json",
+    "metrics_best.json",
+    "per_slice.csv",
+    "per_patient.csv",
+    "floors.csv",
+    "ablation.csv",
+    "ablation_patients.csv",
+)
+# What must agree with the report's best model before a number of ours can confirm or contradict one of its.
+PROTOCOL = ("size", "split", "filters", "dropout", "batch_size", "epochs", "weights", "loss")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one run offers as evidence: its record, scores, tables, and history."""
+
+    record: dict
+    evaluation: evaluate.Evaluation
+    history: pd.DataFrame
+    ablation: pd.DataFrame
+
+    @property
+    def kind(self):
+        """'phantom cohort', 'LGG cohort' or 'own data'."""
+        return self.record["data"]["kind"]
+
+    def deviations(self):
+        """Settings in which the run differs from the report's best model, as 'name ours (theirs)'."""
+        ours, theirs = self.record["experiment"], read_profile("report128")
+        return [
+            f"{name} {ours[name]} ({theirs.get(name, 'default')})"
+            for name in PROTOCOL
+            if name in theirs and ours[name] != theirs[name]
+        ]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the sources, where it stands, and how evidence decides it: judge(Evidence) -> (status, why)."""
+
+    text: str
+    source: str
+    judge: Callable
+
+
+def dice_from_iou(iou):
+    """Dice of the set of pixels whose intersection over union is `iou`: 2 IoU/(1 + IoU)."""
+    return 2 * iou / (1 + iou)
+
+
+def tumour_iou_from_mean(mean_iou, accuracy):
+    """Tumour IoU that a two-class mean IoU and an accuracy imply, where tumour is rare.
+
+    The background's IoU is then the accuracy to within the errors times the tumour share: TN/(TN + FP + FN).
+    """
+    return 2 * mean_iou - accuracy
+
+
+def true_positive_share(iou, accuracy):
+    """Share of all pixels that are true positives: IoU/(1 - IoU) x (1 - accuracy), from FP + FN = 1 - accuracy."""
+    return iou / (1 - iou) * (1 - accuracy)
+
+
+def load_evidence(folder):
+    """Read the evidence of a finished run folder, or of a record under results/."""
+    folder = Path(folder)
+    if not (folder / "metrics.json").exists():
+        raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
+    ablation = folder / "ablation_patients.csv"
+    return Evidence(
+        json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        evaluate.load_evaluation(folder),
+        pd.read_csv(folder / "history.csv"),
+        pd.read_csv(ablation) if ablation.exists() else pd.DataFrame(),
+    )
+
+
+def compare(evaluation):
+    """Reported beside reproduced: set, source, metric, reported, reproduced, low, high, difference."""
+    rows = []
+    for name, table in REPORTED["tables"].items():
+        ours = evaluation.metrics["val" if name == "readme" else name]
+        for metric in [key for key in table if key != "source"]:
+            entry = ours[metric]
+            rows.append(
+                {
+                    "set": name,
+                    "source": table["source"],
+                    "metric": metric,
+                    "reported": table[metric],
+                    "reproduced": entry["value"],
+                    "low": entry["low"],
+                    "high": entry["high"],
+                    "difference": entry["value"] - table[metric],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _number_claim(name, metric):
+    """Judge of one reported number: ours confirms it when it lies within our interval and the protocol agrees."""
+    reported = REPORTED["tables"][name][metric]
+
+    def judge(evidence):
+        entry = evidence.evaluation.metrics[name][metric]
+        ours = f"{evaluate.number(entry['value'])} ({evaluate.interval(entry)})"
+        if evidence.deviations():
+            return NOT_TESTABLE, f"this run has {ours}, but differs in {', '.join(evidence.deviations())}"
+        inside = entry["low"] is not None and entry["low"] <= reported <= entry["high"]
+        return REPRODUCED if inside else NOT_REPRODUCED, f"{ours} against {reported}"
+
+    return judge
+
+
+def _same_quantity(evidence):
+    """Do the reported Dice and IoU belong to one set of pixels? Arithmetic on the report alone."""
+    parts = [
+        f"{name}: IoU {table['jacard_coef']} would be Dice {dice_from_iou(table['jacard_coef']):.4f}, not {table['dice_coef']}"
+        for name, table in REPORTED["tables"].items()
+        if name != "readme"
+    ]
+    return CONTRADICTS, "; ".join(parts)
+
+
+def _mean_iou(evidence):
+    """Does the reported mean IoU fit the tumour IoU? Arithmetic on the report alone."""
+    test = REPORTED["tables"]["test"]
+    implied = tumour_iou_from_mean(test["mean_iou"], test["accuracy"])
+    return (
+        CONTRADICTS,
+        f"with accuracy {test['accuracy']} it implies a tumour IoU of {implied:.3f}, not {test['jacard_coef']}",
+    )
+
+
+def _readme_table(evidence):
+    """The README's table against the report's validation table."""
+    readme, val = (
+        {key: value for key, value in REPORTED["tables"][name].items() if key != "source"} for name in ("readme", "val")
+    )
+    same = "all four numbers are those of the report's validation table" if readme == val else "the numbers differ"
+    return CONTRADICTS, f"introduced as test data, headed as validation data; {same}"
+
+
+def _best_run(evidence):
+    """The chosen run against the other runs' curves."""
+    runs = pd.DataFrame(REPORTED["runs"])
+    dice, loss = runs.loc[runs["val_dice"].idxmax()], runs.loc[runs["val_loss"].idxmin()]
+    return CONTRADICTS, (
+        f"run {dice['run']:.0f} has the best validation Dice ({dice['val_dice']}), run {loss['run']:.0f} the lowest "
+        f"validation loss ({loss['val_loss']}); the chosen run has {runs['val_dice'][0]} and {runs['val_loss'][0]}"
+    )
+
+
+def _captions(evidence):
+    """Epochs in captions against epochs on axes."""
+    runs = [row for row in REPORTED["runs"] if row["caption_epochs"] != row["axis_epochs"]]
+    listed = ", ".join(
+        f"run {row['run']}: {row['caption_epochs']} in the caption, {row['axis_epochs']} on the axis" for row in runs
+    )
+    return CONTRADICTS, listed
+
+
+def _prevalence(evidence):
+    """Shares of true-positive pixels that the three tables imply."""
+    shares = [
+        f"{name} {true_positive_share(table['jacard_coef'], table['accuracy']):.4f}"
+        for name, table in REPORTED["tables"].items()
+        if name != "readme"
+    ]
+    return CONTRADICTS, (
+        f"IoU and accuracy fix the share of true-positive pixels: {', '.join(shares)}. "
+        "The validation set's is more than twice the others', so the three sets were not drawn alike, or not scored alike"
+    )
+
+
+def _accuracy_says_little(evidence):
+    """Accuracy of a prediction without any tumour."""
+    floors = evidence.evaluation.floors
+    floor = floors[(floors["floor"] == "all background") & (floors["split"] == "test")]["accuracy"].iloc[0]
+    ours = evidence.evaluation.metrics["test"]["accuracy"]["value"]
+    status = REPRODUCED if floor > 0.9 else NOT_REPRODUCED
+    return status, f"predicting no tumour at all has a test accuracy of {floor:.4f}, the model {ours:.4f}"
+
+
+def _overfitting(evidence):
+    """Does the validation loss rise after its minimum while the training loss falls?"""
+    loss, train_loss = evidence.history["val_loss"], evidence.history["loss"]
+    best = int(loss.idxmin())
+    rises = loss.iloc[-1] > 1.1 * loss[best] and train_loss.iloc[-1] < train_loss[best]
+    why = (
+        f"validation loss {loss[best]:.4f} at epoch {best + 1}, {loss.iloc[-1]:.4f} at epoch {len(loss)}; "
+        f"training loss {train_loss[best]:.4f} and {train_loss.iloc[-1]:.4f}"
+    )
+    return REPRODUCED if rises else NOT_REPRODUCED, why
+
+
+def _healthy_slices(evidence):
+    """Share of slices without tumour on which tumour is predicted."""
+    test = evidence.evaluation.per_slice.query("split == 'test' and tp + fn == 0")
+    wrong = int((test["fp"] > 0).sum())
+    status = REPRODUCED if wrong == 0 else NOT_REPRODUCED
+    return (
+        status,
+        f"tumour is predicted on {wrong} of {len(test)} test slices without any; the report's own figure shows specks",
+    )
+
+
+def _mixing(evidence):
+    """What mixing all augmentations does here, if the ablation was run."""
+    from lggseg_utils.ablation import differences
+
+    why = "the claim comes from another assignment and is about accuracy"
+    if evidence.ablation.empty or "all" not in set(evidence.ablation["condition"]):
+        return NOT_TESTABLE, f"{why}; this run has no ablation with 'all'"
+    row = differences(evidence.ablation).set_index("condition").loc["all"]
+    return NOT_TESTABLE, (
+        f"{why}. What mixing does here: Dice a validation patient changes by {row['difference']:+.3f} "
+        f"({evaluate.number(row['low'])} to {evaluate.number(row['high'])}) against none"
+    )
+
+
+def _needs_runs(what):
+    """Judge of a claim that compares several trainings; one run can't decide it."""
+    return lambda evidence: (NOT_TESTABLE, f"one run can't show it: it needs {what}")
+
+
+def _on_paper(status, why):
+    """Judge of a claim decided by the sources themselves."""
+    return lambda evidence: (status, why)
+
+
+ARITHMETIC = (
+    Claim("The README's table shows the performance on test data", "README", _readme_table),
+    Claim("Dice and IoU of tables 1 to 3 describe the same predictions", "report, 1-6", _same_quantity),
+    Claim("The mean IoU on test is 0.939", "report, table 3", _mean_iou),
+    Claim("Train, validation and test are random parts of one cohort", "report, 1-1", _prevalence),
+    Claim("The best model is run 1: 128x128, batch 16, 128 epochs", "report, 1-5", _best_run),
+    Claim("Runs 1 and 2 were trained for 100 epochs", "report, 1-5, captions", _captions),
+    Claim(
+        "Accuracy is above 0.98 in every epoch",
+        "report, 1-6",
+        _on_paper(CONTRADICTS, "the curves begin at about 0.970"),
+    ),
+    Claim(
+        "Eight augmentations were applied",
+        "README",
+        _on_paper(CONTRADICTS, "the report applied two flips and 90-degree rotations"),
+    ),
+    Claim(
+        "False positive and false negative, as explained",
+        "report, 1-4",
+        _on_paper(CONTRADICTS, "the two explanations are exchanged; the formulas of IoU and Dice are right"),
+    ),
+)
+EMPIRICAL = (
+    *(
+        Claim(f"{metric} is {table[metric]:g} on {name}", table["source"], _number_claim(name, metric))
+        for name, table in REPORTED["tables"].items()
+        if name != "readme"
+        for metric in ("loss", "accuracy", "dice_coef", "jacard_coef")
+    ),
+    Claim("A high accuracy says little here", "report, 1-6", _accuracy_says_little),
+    Claim("The long training overfits: validation loss rises while training loss falls", "report, 1-5", _overfitting),
+    Claim("No tumour is predicted on a healthy slice", "report, 1-6", _healthy_slices),
+    Claim("Mixing all augmentations hurts", "report, 1-3", _mixing),
+    Claim("A larger batch overfits more", "report, 1-5", _needs_runs("runs with batch 16 and 32")),
+    Claim("Fewer epochs overfit less", "report, 1-5", _needs_runs("runs of 64 and 128 epochs")),
+    Claim(
+        "Dropout calms overfitting but does not improve results",
+        "report, 1-5",
+        _needs_runs("runs with dropout 0, 0.1 and 0.2"),
+    ),
+    Claim("64x64 is worse than 128x128", "report, 1-5", _needs_runs("runs at both sizes, scored on one grid")),
+)
+
+
+def judge(evidence):
+    """Judge every claim by one run: claim, source, status, evidence.
+
+    On a phantom only what the sources themselves decide is judged: no phantom says anything about patients.
+    """
+    rows = []
+    for claim in (*ARITHMETIC, *EMPIRICAL):
+        status, why = claim.judge(evidence)
+        if evidence.kind == "phantom cohort" and claim in EMPIRICAL:
+            status, why = NO_VERDICT, f"{why} (on the phantom)"
+        rows.append({"claim": claim.text, "source": claim.source, "status": status, "evidence": why})
+    return pd.DataFrame(rows)
+
+
+def implied_dice():
+    """For each reported pair, the Dice that its IoU implies: set, IoU, Dice reported, Dice implied, difference."""
+    rows = [
+        {
+            "set": name,
+            "IoU reported": table["jacard_coef"],
+            "Dice reported": table["dice_coef"],
+            "Dice implied by IoU": dice_from_iou(table["jacard_coef"]),
+        }
+        for name, table in REPORTED["tables"].items()
+        if name != "readme"
+    ]
+    return pd.DataFrame(rows).assign(difference=lambda table: table["Dice reported"] - table["Dice implied by IoU"])
+
+
+def records():
+    """Names of the runs recorded under results/, sorted."""
+    return sorted(path.parent.name for path in RECORDS.glob("*/metrics.json"))
+
+
+def spread_of_draws(per_patient, size, draws=5000, seed=0):
+    """Mean Dice of `size` patients drawn without replacement, `draws` times: a sorted array."""
+    rng = np.random.default_rng(seed)
+    dice = per_patient["dice"].to_numpy()
+    return np.sort([rng.choice(dice, min(size, len(dice)), replace=False).mean() for _ in range(draws)])
+
+
+def at_a_glance():
+    """Results at a glance as Markdown: one row a recorded run and held-out set, read from results/."""
+    lines = [
+        "| recorded run | data | set | patients | Dice a patient, mean (95 % interval) | median | Dice pooled |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in records():
+        evidence = load_evidence(RECORDS / name)
+        for part, label in (("val", "validation"), ("test", "test")):
+            scores = evidence.evaluation.metrics[part]
+            patients = evidence.evaluation.per_patient.query("split == @part")["patient"].nunique()
+            mean, median, pooled = (
+                scores.get(key, {"value": None, "low": None})
+                for key in ("dice_patient_mean", "dice_patient_median", "dice_pooled")
+            )
+            lines.append(
+                f"| `{name}` | {evidence.kind} | {label} | {patients} | {evaluate.number(mean['value'])} "
+                f"({evaluate.interval(mean)}) | {evaluate.number(median['value'])} | {evaluate.number(pooled['value'])} |"
+            )
+    return "\n".join(lines)
+
+
+def recheck(evidence):
+    """Largest relative gap between metrics.json and the scores computed again from per_slice.csv, intervals left out."""
+    again = evaluate.all_scores(evidence.evaluation.per_slice, evidence.record["experiment"]["split"], resamples=0)
+    pairs = [
+        (entry["value"], again[part][name]["value"])
+        for part, scores in evidence.evaluation.metrics.items()
+        for name, entry in scores.items()
+    ]
+    return max(abs(then - now) / max(abs(then), 1e-12) for then, now in pairs if then is not None)
+
+
+def consistent(per_slice):
+    """Largest gap over slices between Dice and 2 IoU/(1 + IoU); 0 but for rounding."""
+    dice, iou = (score(per_slice["tp"], per_slice["fp"], per_slice["fn"]) for score in (metrics.dice, metrics.iou))
+    return float(np.abs(dice - dice_from_iou(iou)).max())
+
+
+def record(run_folder, name):
+    """Copy a finished run's numbers to results/NAME, never its images or weights; return that folder."""
+    evidence = load_evidence(run_folder)
+    if evidence.kind == "phantom cohort":
+        raise UserError("only runs on real data are recorded; this one is on the phantom cohort.")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
+    target = RECORDS / name
+    target.mkdir(parents=True, exist_ok=True)
+    for file in RECORDED_FILES:
+        if Path(run_folder, file).exists():
+            shutil.copyfile(Path(run_folder, file), target / file)
+    return target

@@ -1,0 +1,209 @@
+"""Training that can be killed and goes on where it stopped (report, section 1-5)."""
+
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from lggseg_utils import metrics, preprocess
+from lggseg_utils.augment import augment
+from lggseg_utils.config import write_csv, write_whole
+from lggseg_utils.model import build_unet
+
+STEPS_AT_ONCE = 8
+EVALUATION_BATCH = 16
+
+
+def machine_precision():
+    """Return the Keras dtype policy this machine trains fastest in: bfloat16 or float16 where the hardware has it."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def set_up(experiment):
+    """Seed every generator and set the precision; return the name of the dtype policy."""
+    keras.utils.set_random_seed(experiment.seed)
+    policy = machine_precision() if experiment.precision == "auto" else experiment.precision
+    keras.config.set_dtype_policy(policy)
+    return policy
+
+
+def compile_unet(experiment, steps):
+    """Build and compile the U-Net of an experiment; `steps` are the training steps of the whole training."""
+    model = build_unet(experiment)
+    rate = experiment.learning_rate
+    if experiment.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    # XLA halves the speed of these convolutions on a CPU.
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss=metrics.LOSSES[experiment.loss],
+        metrics=[metrics.accuracy, metrics.dice_coef, metrics.jacard_coef],
+        jit_compile="auto" if on_gpu else False,
+    )
+    return model
+
+
+def training_steps(count, batch_size):
+    """Steps of one epoch over `count` slices; the last batch may be smaller."""
+    return -(-count // batch_size)
+
+
+def training_batches(images, masks, experiment, first_epoch=0):
+    """tf.data pipeline of (images, masks) batches over all epochs from `first_epoch` on.
+
+    images uint8 (n, side, side, 3), masks uint8 (n, side, side) of 0 and 1. Order and augmentation are functions
+    of seed, epoch and step alone, so a training that was interrupted goes on with the batches it would have seen.
+    """
+    images, masks = tf.constant(images), tf.constant(masks[..., None])
+    count, size, seed = len(images), experiment.batch_size, experiment.seed
+    steps = training_steps(count, size)
+
+    def batches_of(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=tf.stack([seed, tf.cast(epoch, tf.int32)])
+        )
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(size).enumerate()
+        return batches.map(lambda step, rows: (epoch * steps + step, rows))
+
+    def load(step, rows):
+        scaled = preprocess.minmax(tf.gather(images, rows), experiment.scaling)
+        truth = tf.cast(tf.gather(masks, rows), tf.float32)
+        return augment(scaled, truth, experiment.augmentation, tf.stack([seed, tf.cast(step, tf.int32)]))
+
+    epochs = tf.data.Dataset.range(first_epoch, experiment.epochs)
+    return epochs.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def evaluation_batches(images, masks, experiment, batch_size=EVALUATION_BATCH):
+    """tf.data pipeline of (images, masks) in the order given, scaled, without augmentation."""
+    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(batch_size)
+    return batches.map(
+        lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32))
+    ).prefetch(2)
+
+
+class Keeper(keras.callbacks.Callback):
+    """Writes history, best model and checkpoint after each epoch, whole or not at all; stops early when asked.
+
+    All it needs to know stands in the history, so it holds after an interruption too. The checkpoint comes last:
+    what it does not cover is trained again.
+    """
+
+    def __init__(self, folder, history, patience):
+        super().__init__()
+        self.folder, self.history, self.patience = Path(folder), list(history), patience
+        self.bar = None
+
+    def on_train_begin(self, logs=None):
+        self.bar = tqdm(
+            total=self.params["epochs"], initial=len(self.history), desc="training", unit="epoch", leave=False
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started}
+        self.history.append(row)
+        losses = [past["val_loss"] for past in self.history]
+        best = int(np.argmin(losses))
+        if best == len(losses) - 1:
+            save_model(self.model, self.folder / "model_best.keras")
+        write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
+        save_model(self.model, self.folder / "checkpoint.keras")
+        self.bar.update()
+        self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
+        if self.patience and len(losses) - 1 - best >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+def save_model(model, path):
+    """Save a Keras model, whole or not at all."""
+    with write_whole(path) as temporary:
+        model.save(temporary)
+
+
+def fit(experiment, cohort, train_rows, val_rows, folder):
+    """Train the U-Net of an experiment on rows of a cohort; return (model of the last epoch, history table).
+
+    `folder` receives history.csv, model_best.keras (lowest validation loss) and checkpoint.keras; where a
+    checkpoint lies there, the training goes on from it.
+    """
+    set_up(experiment)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = training_steps(len(train_rows), experiment.batch_size)
+    model, history = _resume(experiment, folder, steps)
+    batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, len(history))
+    validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
+    keeper = Keeper(folder, history, experiment.early_stopping)
+    if not _finished(history, experiment):
+        model.fit(
+            batches,
+            epochs=experiment.epochs,
+            initial_epoch=len(history),
+            steps_per_epoch=steps,
+            validation_data=validation,
+            shuffle=False,
+            verbose=0,
+            callbacks=[keeper],
+        )
+    return model, pd.DataFrame(keeper.history)
+
+
+def _resume(experiment, folder, steps):
+    """The model and history to go on from: the checkpoint's, or a fresh model and none."""
+    checkpoint = folder / "checkpoint.keras"
+    if not checkpoint.exists():
+        return compile_unet(experiment, steps * experiment.epochs), []
+    model = keras.models.load_model(checkpoint)
+    epochs = int(model.optimizer.iterations) // steps
+    return model, pd.read_csv(folder / "history.csv").head(epochs).to_dict("records")
+
+
+def _finished(history, experiment):
+    """Whether the training is over: all epochs done, or stopped early."""
+    losses = [row["val_loss"] for row in history]
+    stale = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+    return len(losses) >= experiment.epochs or 0 < experiment.early_stopping <= stale
+
+
+def train(run):
+    """Train a run's model, or load it; return (model that is scored, history table).
+
+    Writes history.csv, model.keras (the weights the setting `weights` names) and model_best.keras.
+    """
+    if not run.path("model.keras").exists():
+        cohort = preprocess.load_cohort(run)
+        split = preprocess.load_split(run, cohort.slices)
+        train_rows, val_rows = (preprocess.rows_of(split, name) for name in ("train", "val"))
+        model, history = fit(run.experiment, cohort, train_rows, val_rows, run.folder)
+        run.note(
+            training={
+                "precision": keras.config.dtype_policy().name,
+                "parameters": model.count_params(),
+                "epochs": len(history),
+                "best_epoch": int(history["val_loss"].idxmin()) + 1,
+                "seconds": round(float(history["seconds"].sum()), 1),
+            }
+        )
+        scored = keras.models.load_model(run.path("model_best.keras")) if run.experiment.weights == "best" else model
+        save_model(scored, run.path("model.keras"))
+        run.path("checkpoint.keras").unlink()
+    return keras.models.load_model(run.path("model.keras")), pd.read_csv(run.path("history.csv"))
