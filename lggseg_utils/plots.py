@@ -47,6 +47,22 @@ def set_style():
     set_matplotlib_formats("png", facecolor="white", dpi=160)
 
 
+def mark(figure, kind):
+    """Write on a figure what its data are, e.g. 'phantom cohort', so that it can't be mistaken elsewhere."""
+    figure.suptitle(kind, x=0.995, ha="right", fontsize=8.5, color=GREY)
+    return figure
+
+
+def table(frame, caption, kind, digits=3):
+    """Lay a table out for a page: caption with what the data are, no index, floats with `digits` decimals."""
+    return (
+        frame.style.hide(axis="index")
+        .format(precision=digits, na_rep="–", thousands=",")
+        .set_caption(f"{caption} ({kind})")
+        .set_table_attributes('class="table"')
+    )
+
+
 def _show(axis, image, title="", channel=data.FLAIR):
     """Show one channel of an image (height, width, 3), or a map, without axes."""
     shown = image[..., channel] if np.ndim(image) == 3 else image
@@ -356,4 +372,26 @@ def reported_and_reproduced(compared):
     axis.set_yticks(position, [f"{SET_NAMES[row.set]}: {row.metric}" for row in shown.itertuples()])
     axis.set(xlim=(-0.02, 1.04), xlabel="score (0 to 1)")
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure
+
+
+def overfit_curve(dice):
+    """Soft Dice on a few slices after each training step."""
+    figure, axis = plt.subplots(figsize=(6.5, 2.6))
+    axis.plot(np.arange(1, len(dice) + 1), dice, color=BLUE)
+    axis.axhline(1, color=GREY, linewidth=1)
+    axis.set(xlabel="training step (n = 4 slices)", ylabel="soft Dice, one batch", ylim=(0, 1.05))
+    return figure
+
+
+def recorded_patients(evidence):
+    """Dice of each validation and test patient of a recorded run, sorted, a panel a set."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    for axis, name in zip(axes, ("val", "test"), strict=True):
+        dice = evidence.evaluation.per_patient.query("split == @name")["dice"].sort_values().to_numpy()
+        axis.bar(np.arange(len(dice)), dice, color=SET_COLOURS[name], width=0.75)
+        axis.axhline(dice.mean(), color=INK, linewidth=1, label=f"mean {dice.mean():.3f}")
+        axis.set(xlabel=f"{SET_NAMES[name]} patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
+        axis.legend(loc="upper left")
+    axes[0].set_ylabel("Dice a patient")
     return figure

@@ -396,3 +396,22 @@ def record(run_folder, name):
         if Path(run_folder, file).exists():
             shutil.copyfile(Path(run_folder, file), target / file)
     return target
+
+
+def reading(name):
+    """Say in a paragraph what a recorded run shows, and how little a small test set tells; numbers from its files."""
+    evidence = load_evidence(RECORDS / name)
+    scores, patients = evidence.evaluation.metrics, evidence.evaluation.per_patient
+    if "dice_patient_mean" not in scores["test"]:
+        return f"`{name}` split slices, not patients: it has no Dice of patients the network has never seen."
+    means = {part: scores[part]["dice_patient_mean"] for part in ("val", "test")}
+    held_out = patients[patients["split"] != "train"]
+    size = int((patients["split"] == "test").sum())
+    draws = spread_of_draws(held_out, size)
+    low, high = draws[int(0.025 * len(draws))], draws[int(0.975 * len(draws))]
+    return (
+        f"`{name}`: the mean Dice is {evaluate.number(means['val']['value'])} ({evaluate.interval(means['val'])}) on the validation "
+        f"patients and {evaluate.number(means['test']['value'])} ({evaluate.interval(means['test'])}) on the test patients, with the same "
+        f"weights. That gap is mostly the luck of who was drawn: of sets of {size} patients drawn from these {len(held_out)}, 95 % have a "
+        f"mean between {low:.2f} and {high:.2f}. **A test set of {size} patients says little.** Command: `{evidence.record['command']}`."
+    )

@@ -14,7 +14,6 @@ from lggseg_utils.augment import augment
 from lggseg_utils.config import write_csv, write_whole
 from lggseg_utils.model import build_unet
 
-STEPS_AT_ONCE = 8
 EVALUATION_BATCH = 16
 
 
@@ -207,3 +206,20 @@ def train(run):
         save_model(scored, run.path("model.keras"))
         run.path("checkpoint.keras").unlink()
     return keras.models.load_model(run.path("model.keras")), pd.read_csv(run.path("history.csv"))
+
+
+def overfit(experiment, images, masks, steps=150):
+    """Learn a few slices by heart, without dropout or augmentation; return the soft Dice after each step.
+
+    images uint8 (n, size, size, 3), masks uint8 (n, size, size) of 0 and 1. A network that fails here is broken.
+    """
+    plain = experiment.model_copy(
+        update={"dropout": 0.0, "loss": "dice_crossentropy", "output": "sigmoid", "normalization": "batch"}
+    )
+    set_up(plain)
+    model = compile_unet(plain, steps)
+    scaled = preprocess.minmax(images, experiment.scaling)
+    truth = tf.cast(masks[..., None], tf.float32)
+    scores = [model.train_on_batch(scaled, truth, return_dict=True)["dice_coef"] for _ in range(steps)]
+    set_up(experiment)
+    return [float(score) for score in scores]
