@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from scipy import stats
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lggseg_utils import evaluate, metrics, preprocess, train
 from lggseg_utils.config import write_csv

@@ -1,17 +1,18 @@
 """Execute the notebooks with papermill, and publish an executed run as a Jupyter Book."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from lggseg_utils import results
-from lggseg_utils.config import REPOSITORY, UserError
+from lggseg_utils.config import PROFILES, REPOSITORY, Experiment, UserError, profile_names
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 BUILD = REPOSITORY / "_build"
@@ -59,15 +60,14 @@ def _execute_one(run, notebook, parameters):
         folder.mkdir(parents=True, exist_ok=True)
     unfinished = log.with_name(f"{notebook.stem}-unfinished.ipynb")
     try:
-        with log.open("w", encoding="utf-8") as stream:
+        with log.open("w", encoding="utf-8") as stream, _errors_into(stream) as terminal:
             papermill.execute_notebook(
                 str(notebook),
                 str(unfinished),
                 parameters=parameters,
                 kernel_name="python3",
                 progress_bar=False,
-                stderr_file=_Progress(stream),
-                log_output=False,
+                stderr_file=_Progress(stream, terminal),
             )
     except PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue} (see {unfinished})"
@@ -77,24 +77,43 @@ def _execute_one(run, notebook, parameters):
     unfinished.replace(target)
 
 
+@contextmanager
+def _errors_into(log):
+    """Send what this process and its children write to standard error into a log; yields the real one.
+
+    TensorFlow and the kernel write there past Python, whatever they are told.
+    """
+    saved = os.dup(2)
+    sys.stderr.flush()
+    os.dup2(log.fileno(), 2)
+    try:
+        with os.fdopen(os.dup(saved), "w") as terminal:
+            yield terminal
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 class _Progress:
     """A notebook's error stream: all of it into the log, its progress bars on to the terminal."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, log, terminal):
+        self.log, self.terminal = log, terminal
 
     def write(self, text):
         self.log.write(text)
-        if "\r" in text and sys.stderr.isatty():
-            sys.stderr.write(text)
+        if "\r" in text and self.terminal.isatty():
+            self.terminal.write(text)
+            self.terminal.flush()
 
     def flush(self):
         self.log.flush()
-        sys.stderr.flush()
 
 
 def stage(run_folder):
     """Lay the prose pages, the executed notebooks and what is made from the records side by side under _build/stage."""
+    from lggseg_utils import results
+
     executed = [Path(run_folder, "notebooks", notebook.name) for notebook in chapters()]
     missing = [path for path in executed if not path.exists()]
     if missing:
@@ -120,7 +139,9 @@ def _tidy(notebook):
 
 
 def _write_generated(folder, evidence):
-    """Write the parts of prose pages that are made from files: the records at a glance, and this build's own run."""
+    """Write the parts of prose pages that are made from files: the records at a glance, this build's own run, the settings."""
+    from lggseg_utils import evaluate, results
+
     folder.mkdir(parents=True)
     (folder / "glance.md").write_text(results.at_a_glance() + "\n", encoding="utf-8")
     record, scores = evidence.record, evidence.evaluation.metrics["test"]
@@ -128,9 +149,31 @@ def _write_generated(folder, evidence):
         f"The live chapters of this build were executed on the **{evidence.kind}** ({record['data']['patients']} patients, "
         f"{record['data']['slices']} slices) with the profile `{record['experiment']['profile']}`, seed "
         f"{record['experiment']['seed']}; the test Dice, pooled over all pixels, is "
-        f"{results.evaluate.number(scores['dice_pooled']['value'])} ({results.evaluate.interval(scores['dice_pooled'])})."
+        f"{evaluate.number(scores['dice_pooled']['value'])} ({evaluate.interval(scores['dice_pooled'])})."
     )
     (folder / "live.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "settings.md").write_text(_settings_table(), encoding="utf-8")
+    (folder / "profiles.md").write_text(_profiles_text(), encoding="utf-8")
+
+
+def _settings_table():
+    """Every setting as a Markdown table: name, default, allowed values, meaning."""
+    lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
+    for name, entry in Experiment.model_json_schema()["properties"].items():
+        if name in ("profile", "seed"):
+            continue
+        allowed = ", ".join(f"`{value}`" for value in entry.get("enum", [])) or entry["type"]
+        lines.append(f"| `{name}` | `{json.dumps(entry['default'])}` | {allowed} | {entry['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _profiles_text():
+    """Every profile as it stands in its file."""
+    parts = [
+        f"### `{name}`\n\n```yaml\n{(PROFILES / f'{name}.yml').read_text(encoding='utf-8')}```\n"
+        for name in profile_names()
+    ]
+    return "\n".join(parts)
 
 
 def pages():
@@ -156,9 +199,7 @@ def build(run_folder):
     """
     stage(run_folder)
     command = [
-        sys.executable,
-        "-m",
-        "jupyter_book",
+        str(Path(sys.executable).with_name("jupyter-book")),
         "build",
         str(STAGE),
         "--config",
@@ -166,7 +207,7 @@ def build(run_folder):
         "--toc",
         str(REPOSITORY / "book" / "_toc.yml"),
         "--path-output",
-        str(BUILD),
+        str(REPOSITORY),
         "--warningiserror",
         "--keep-going",
         "--all",
@@ -176,7 +217,7 @@ def build(run_folder):
         finished = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
         output.seek(0)
         printed = output.read()
-    html = BUILD / "_build" / "html"
+    html = BUILD / "html"
     missing = [page for page in pages() if not (html / f"{page}.html").exists()]
     if finished.returncode or missing:
         print(printed, file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from lggseg_utils import phantom
@@ -179,7 +180,7 @@ def scan(folder, found, keep=None):
         desc="reading slices",
         unit="slice",
         leave=False,
-        chunksize=1,
+        tqdm_class=tqdm,
     )
     good = pd.DataFrame([row for row, _ in visited if row], columns=[*SLICES_COLUMNS, "digest"])
     bad = pd.DataFrame([problem for _, problem in visited if problem], columns=["patient", "slice", "path", "problem"])

@@ -4,19 +4,18 @@ import json
 from dataclasses import dataclass
 
 import cv2
-import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from scipy import ndimage, stats
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from lggseg_utils import data, metrics, preprocess, train
+from lggseg_utils import data, metrics, preprocess
 from lggseg_utils.config import write_csv, write_json
 
 THRESHOLD = 0.5
 RESAMPLES = 2000
 BATCH = 16
+EPSILON = 1e-7  # as in Keras: keeps the logarithm finite
 COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
 INTERVAL_METRICS = (
@@ -51,11 +50,13 @@ def probabilities(model, cohort, rows, experiment):
 
     A model of another size predicts on its own grid; the probabilities are interpolated to the scoring grid.
     """
+    import tensorflow as tf
+
     grid = (experiment.score_size,) * 2
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         predicted = model.predict_on_batch(preprocess.minmax(cohort.images[part], experiment.scaling))
-        yield part, tf.image.resize(metrics.tumour_channel(predicted), grid).numpy()[..., 0]
+        yield part, tf.image.resize(predicted[..., -1:], grid).numpy()[..., 0]
 
 
 def score_slices(predictions, cohort):
@@ -81,7 +82,7 @@ def _counts(truth, predicted):
 
 def _soft(truth, predicted):
     """Soft intersection, soft sum and mean binary cross-entropy of each slice, in float64."""
-    p = np.clip(predicted.astype(np.float64), keras.config.epsilon(), 1 - keras.config.epsilon())
+    p = np.clip(predicted.astype(np.float64), EPSILON, 1 - EPSILON)
     loss = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean((1, 2))
     return {
         "soft_intersection": (truth * predicted).sum((1, 2), dtype=float),
@@ -250,6 +251,8 @@ def evaluate(run):
     Writes per_slice.csv, per_patient.csv, floors.csv and, last, metrics.json; where last-epoch weights are
     scored, metrics_best.json holds the best checkpoint's scores beside them.
     """
+    from lggseg_utils import train
+
     if not run.path("metrics.json").exists():
         cohort = preprocess.load_cohort(run)
         split = preprocess.load_split(run, cohort.slices)
@@ -259,7 +262,7 @@ def evaluate(run):
         write_csv(run.path("per_patient.csv"), per_patient_table(per_slice))
         write_csv(run.path("floors.csv"), score_floors(cohort, split, run.experiment.split))
         if run.experiment.weights == "last":
-            best = keras.models.load_model(run.path("model_best.keras"))
+            best = train.keras.models.load_model(run.path("model_best.keras"))
             scored = score_model(best, cohort, split, run.experiment)
             write_json(run.path("metrics_best.json"), all_scores(scored, run.experiment.split))
         write_json(run.path("metrics.json"), all_scores(per_slice, run.experiment.split))

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from scipy import ndimage
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lggseg_utils.config import write_whole
 
@@ -214,17 +214,22 @@ def write_cohort(folder, patients, slices, seed=SEED):
 
     `folder/PHANTOM_AA_0001_20220001/PHANTOM_AA_0001_20220001_1.tif` and `..._1_mask.tif`, slices from 1.
     """
-    for number in tqdm(range(1, patients + 1), desc="phantom cohort", unit="patient", leave=False):
-        institution = INSTITUTIONS[number % len(INSTITUTIONS)]
-        name = f"PHANTOM_{institution}_{number:04d}_{seed}"
-        last = Path(folder, name, f"{name}_{slices}_mask.tif")
-        if not last.exists():
-            for position, pair in enumerate(zip(*make_patient(seed, number, slices), strict=True), start=1):
-                _write_pair(Path(folder, name, f"{name}_{position}"), *pair)
+    missing = [
+        number for number in range(1, patients + 1) if not _stem(folder, number, slices, seed, "_mask.tif").exists()
+    ]
+    for number in tqdm(missing, desc="phantom cohort", unit="patient", leave=False, disable=not missing):
+        for position, pair in enumerate(zip(*make_patient(seed, number, slices), strict=True), start=1):
+            _write_pair(folder, number, position, seed, *pair)
 
 
-def _write_pair(stem, image, mask):
-    """Write one slice's image and mask; the mask comes last, so its presence says that the pair is whole."""
+def _stem(folder, number, position, seed, suffix):
+    """Path of one file of the cohort."""
+    name = f"PHANTOM_{INSTITUTIONS[number % len(INSTITUTIONS)]}_{number:04d}_{seed}"
+    return Path(folder, name, f"{name}_{position}{suffix}")
+
+
+def _write_pair(folder, number, position, seed, image, mask):
+    """Write one slice's image and mask; the last slice's mask comes last, so its presence says that all is there."""
     for suffix, pixels in ((".tif", image[..., ::-1]), ("_mask.tif", mask)):
-        with write_whole(f"{stem}{suffix}") as temporary:
+        with write_whole(_stem(folder, number, position, seed, suffix)) as temporary:
             cv2.imwrite(str(temporary), pixels, [cv2.IMWRITE_TIFF_COMPRESSION, 8])

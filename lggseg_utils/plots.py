@@ -6,8 +6,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from lggseg_utils import data, evaluate, metrics
-from lggseg_utils.ablation import BASELINE
+from lggseg_utils import data, metrics
 
 # Okabe and Ito's colours, told apart with every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#2B2B2B"
@@ -204,7 +203,7 @@ def forest(compared, kind):
     axis.set_yticks(position, compared["condition"].str.replace("_", " "))
     axis.set_ylim(-0.6, len(compared) - 0.4)
     patients = compared["patients"].iloc[0] if len(compared) else 0
-    axis.set(xlabel=f"change in mean Dice a patient against {BASELINE} (n = {patients} validation patients, {kind})")
+    axis.set(xlabel=f"change in mean Dice a patient against none (n = {patients} validation patients, {kind})")
     return figure
 
 
@@ -339,15 +338,13 @@ def dice_against_size(per_slice, name="test"):
     return figure
 
 
-def predictions(images, truths, probabilities, examples):
+def predictions(images, truths, predicted, examples):
     """FLAIR slices with the outlines of truth and prediction; examples: table with rank, patient, slice and dice."""
     figure, axes = plt.subplots(1, len(images), figsize=(3.3 * len(images), 3.9))
-    for axis, image, truth, probability, row in zip(
-        axes, images, truths, probabilities, examples.itertuples(), strict=True
-    ):
+    for axis, image, truth, prediction, row in zip(axes, images, truths, predicted, examples.itertuples(), strict=True):
         _show(axis, image, f"{row.rank}: Dice {row.dice:.2f}\n{row.patient}, slice {row.slice}")
         _contour(axis, truth, TRUTH)
-        _contour(axis, probability > evaluate.THRESHOLD, PREDICTION, "--")
+        _contour(axis, prediction, PREDICTION, "--")
     handles = [
         Line2D([], [], color="#B8A900", label="truth"),
         Line2D([], [], color=PREDICTION, linestyle="--", label="prediction"),

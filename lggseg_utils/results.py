@@ -338,10 +338,10 @@ def records():
 
 
 def spread_of_draws(per_patient, size, draws=5000, seed=0):
-    """Mean Dice of `size` patients drawn without replacement, `draws` times: a sorted array."""
+    """Mean Dice of `size` patients drawn without replacement, `draws` times."""
     rng = np.random.default_rng(seed)
     dice = per_patient["dice"].to_numpy()
-    return np.sort([rng.choice(dice, min(size, len(dice)), replace=False).mean() for _ in range(draws)])
+    return np.array([rng.choice(dice, min(size, len(dice)), replace=False).mean() for _ in range(draws)])
 
 
 def at_a_glance():
@@ -404,14 +404,15 @@ def reading(name):
     scores, patients = evidence.evaluation.metrics, evidence.evaluation.per_patient
     if "dice_patient_mean" not in scores["test"]:
         return f"`{name}` split slices, not patients: it has no Dice of patients the network has never seen."
-    means = {part: scores[part]["dice_patient_mean"] for part in ("val", "test")}
+    mean = {part: scores[part]["dice_patient_mean"] for part in ("val", "test")}
+    said = {part: f"{evaluate.number(entry['value'])} ({evaluate.interval(entry)})" for part, entry in mean.items()}
     held_out = patients[patients["split"] != "train"]
     size = int((patients["split"] == "test").sum())
     draws = spread_of_draws(held_out, size)
-    low, high = draws[int(0.025 * len(draws))], draws[int(0.975 * len(draws))]
+    low, high = np.quantile(draws, (0.025, 0.975))
     return (
-        f"`{name}`: the mean Dice is {evaluate.number(means['val']['value'])} ({evaluate.interval(means['val'])}) on the validation "
-        f"patients and {evaluate.number(means['test']['value'])} ({evaluate.interval(means['test'])}) on the test patients, with the same "
-        f"weights. That gap is mostly the luck of who was drawn: of sets of {size} patients drawn from these {len(held_out)}, 95 % have a "
-        f"mean between {low:.2f} and {high:.2f}. **A test set of {size} patients says little.** Command: `{evidence.record['command']}`."
+        f"`{name}`: the mean Dice is {said['val']} on the validation patients and {said['test']} on the test patients, "
+        f"with the same weights. How much of that is the luck of who was drawn? Of sets of {size} patients drawn from "
+        f"these {len(held_out)}, 95 % have a mean between {low:.2f} and {high:.2f}. **A test set of {size} patients "
+        f"says little.** The command that makes the run again: `{evidence.record['command']}`."
     )

@@ -7,14 +7,17 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from lggseg_utils import metrics, preprocess
+from lggseg_utils import losses, preprocess
 from lggseg_utils.augment import augment
 from lggseg_utils.config import write_csv, write_whole
 from lggseg_utils.model import build_unet
 
 EVALUATION_BATCH = 16
+
+# A notebook loads and runs several models; TensorFlow would remark on that in the middle of the page.
+tf.get_logger().setLevel("ERROR")
 
 
 def machine_precision():
@@ -48,8 +51,8 @@ def compile_unet(experiment, steps):
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     model.compile(
         optimizer=keras.optimizers.Adam(rate),
-        loss=metrics.LOSSES[experiment.loss],
-        metrics=[metrics.accuracy, metrics.dice_coef, metrics.jacard_coef],
+        loss=losses.LOSSES[experiment.loss],
+        metrics=[losses.accuracy, losses.dice_coef, losses.jacard_coef],
         jit_compile="auto" if on_gpu else False,
     )
     return model
