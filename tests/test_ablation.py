@@ -1,0 +1,73 @@
+"""The ablation: paired, resumable, honest about what it can say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import ablation, preprocess, train
+
+
+def patients_table(gain, patients=12, seeds=2):
+    """Made-up Dice a patient under none and all, with a gain for all."""
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.2, 0.8, patients)
+    rows = [
+        {
+            "condition": condition,
+            "seed": seed,
+            "patient": f"P{number}",
+            "dice": base[number] + gain * (condition == "all") + rng.normal(0, 0.01),
+        }
+        for condition in ("none", "all")
+        for seed in range(seeds)
+        for number in range(patients)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_pairing_sees_a_gain_that_is_smaller_than_the_spread_of_patients():
+    row = ablation.differences(patients_table(0.05)).iloc[0]
+    assert row["condition"] == "all" and row["difference"] == pytest.approx(0.05, abs=0.01)
+    assert 0 < row["low"] < row["difference"] < row["high"] < 0.1
+    assert (row["patients"], row["seeds"]) == (12, 2)
+
+
+def test_no_gain_is_called_no_gain():
+    compared = ablation.differences(patients_table(0.0))
+    assert compared["low"].iloc[0] < 0 < compared["high"].iloc[0]
+    text = ablation.conclusion(compared, 8, "phantom cohort")
+    assert (
+        "No condition differs from none" in text
+        and "after 8 epochs, on 12 validation patients of the phantom cohort, over 2 seed(s)" in text
+    )
+
+
+def test_a_clear_gain_is_named_with_its_interval():
+    text = ablation.conclusion(ablation.differences(patients_table(0.2)), 8, "LGG cohort")
+    assert text.startswith("Beyond the spread between patients: all gains 0.2")
+
+
+def test_one_patient_has_no_interval_and_one_condition_no_comparison():
+    assert np.isnan(ablation.differences(patients_table(0.1, patients=1))["low"].iloc[0])
+    alone = patients_table(0.1).query("condition == 'none'")
+    assert (
+        ablation.conclusion(ablation.differences(alone), 1, "phantom cohort")
+        == "Only one condition was run: nothing is compared."
+    )
+
+
+def test_a_run_compares_its_conditions_on_validation_patients_and_resumes(phantom_folder, open_smoke, monkeypatch):
+    run = open_smoke(phantom_folder, ablation_conditions=["report", "none"], split="slice")
+    summary, patients = ablation.ablate(run)
+    assert summary["condition"].tolist() == ["none", "report"] and (summary["epochs"] == 1).all()
+    split = preprocess.draw_split(preprocess.load_cohort(run).slices, "patient", 0)
+    assert set(patients["patient"]) == set(split.loc[split["split"] == "val", "patient"])
+    run.path("ablation.csv").unlink()
+    run.path("ablation", "report-0.csv").unlink()
+    trained = []
+    fit = train.fit
+    monkeypatch.setattr(
+        train, "fit", lambda experiment, *rest: trained.append(experiment.augmentation) or fit(experiment, *rest)
+    )
+    again, _ = ablation.ablate(run)
+    assert trained == ["report"] and again["condition"].tolist() == ["none", "report"]

@@ -1,0 +1,129 @@
+"""Augmentations: image and mask move together, masks stay masks, seeds decide."""
+
+import numpy as np
+import pytest
+
+from lggseg_utils import augment, config
+
+GEOMETRY = ("rotation", "flip", "shift", "crop_zoom", "crop_pad", "shear", "rotate_90")
+INTENSITY = ("noise", "gaussian_filter", "contrast", "brightness")
+SIDE = 96
+
+
+@pytest.fixture
+def masks():
+    """Twelve masks with one off-centre, asymmetric region each, float32 (12, 96, 96, 1)."""
+    drawn = np.zeros((12, SIDE, SIDE, 1), np.float32)
+    for number in range(12):
+        drawn[number, 20:60, 15 + number : 50 + number] = 1
+        drawn[number, 50:80, 30:45] = 1
+    return drawn
+
+
+def overlap(one, other):
+    """IoU of each pair of masks."""
+    one, other = one > 0.5, other > 0.5
+    return (one & other).sum((1, 2, 3)) / (one | other).sum((1, 2, 3))
+
+
+def test_all_eleven_are_there_and_described():
+    assert (
+        set(GEOMETRY) | set(INTENSITY)
+        == set(config.AUGMENTATIONS)
+        == set(augment.FUNCTIONS)
+        == set(augment.DESCRIPTIONS)
+    )
+    assert config.COMPOSITIONS == {"none": (), "report": ("flip", "rotate_90"), "all": config.AUGMENTATIONS}
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mask_given_as_the_image_comes_out_as_the_mask(name, seed, masks):
+    images, moved = (out.numpy() for out in augment.FUNCTIONS[name](np.repeat(masks, 3, axis=-1), masks, (seed, 1)))
+    assert overlap(images[..., :1], moved).min() >= 0.98
+    assert set(np.unique(moved)) == {0, 1}
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_geometry_does_move_something(name, masks):
+    moved = augment.FUNCTIONS[name](np.repeat(masks, 3, axis=-1), masks, (7, 1))[1].numpy()
+    assert overlap(moved, masks).min() < 0.98
+
+
+@pytest.mark.parametrize("name", INTENSITY)
+def test_intensity_leaves_the_mask_alone_and_the_range_whole(name, masks):
+    rng = np.random.default_rng(0)
+    images = rng.random((12, SIDE, SIDE, 3), dtype=np.float32)
+    changed, same = augment.FUNCTIONS[name](images, masks, (1, 1))
+    assert np.array_equal(same, masks)
+    assert not np.allclose(changed, images) and np.min(changed) >= 0 and np.max(changed) <= 1
+
+
+@pytest.mark.parametrize("text", ["all", "report", "rotation+noise"])
+def test_the_same_seed_gives_the_same_result_and_another_does_not(text, masks):
+    images = np.repeat(masks, 3, axis=-1) * 0.7
+    one, two, other = (augment.augment(images, masks, text, seed) for seed in ((3, 4), (3, 4), (3, 5)))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_all_moves_image_and_mask_together(masks):
+    images = np.repeat(masks, 3, axis=-1)
+    geometric = "+".join(GEOMETRY)
+    changed, moved = (out.numpy() for out in augment.augment(images, masks, geometric, (9, 9), probability=1.0))
+    kept = moved.sum((1, 2, 3)) > 200
+    assert kept.sum() >= 6 and overlap(changed[..., :1], moved)[kept].min() > 0.93
+
+
+def test_none_changes_nothing(masks):
+    images = np.repeat(masks, 3, axis=-1)
+    assert all(
+        out is given for out, given in zip(augment.augment(images, masks, "none", (0, 0)), (images, masks), strict=True)
+    )
+
+
+def test_slices_are_drawn_for_one_by_one(masks):
+    same = np.repeat(masks[:1], 12, axis=0)
+    moved = augment.augment(np.repeat(same, 3, axis=-1), same, "report", (1, 2))[1].numpy()
+    assert len({mask.tobytes() for mask in moved}) > 3
+
+
+def test_exact_operations_keep_every_pixel(masks):
+    for name in ("flip", "rotate_90"):
+        moved = augment.FUNCTIONS[name](np.repeat(masks, 3, axis=-1), masks, (2, 2))[1].numpy()
+        assert np.array_equal(moved.sum((1, 2, 3)), masks.sum((1, 2, 3)))
+
+
+def test_quarter_turns_are_those_of_numpy():
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    images = np.repeat(image, 40, axis=0)
+    turned = augment.rotate_90(np.repeat(images, 3, -1), images, (1, 1))[1].numpy()[..., 0]
+    allowed = {np.rot90(image[0, ..., 0], k).tobytes() for k in range(4)}
+    assert {turn.copy().tobytes() for turn in turned} == allowed
+
+
+def test_rotation_stays_within_its_range(masks):
+    point = np.zeros((200, 65, 65, 1), np.float32)
+    point[:, 30:35, 60:64] = 1
+    moved = augment.rotation(np.repeat(point, 3, -1), point, (5, 5))[1].numpy()[..., 0]
+    rows, columns = (np.array([np.argwhere(mask > 0)[:, axis].mean() for mask in moved]) - 32 for axis in (0, 1))
+    angles = np.degrees(np.arctan2(rows, columns))
+    assert np.abs(angles).max() <= augment.MAX_ROTATION + 1 and angles.max() > 10 and angles.min() < -10
+
+
+def test_noise_changes_its_share_of_the_values():
+    images = np.full((8, 64, 64, 3), 0.5, np.float32)
+    noisy = augment.noise(images, images[..., :1], (0, 3))[0].numpy()
+    assert (noisy == 1).mean() == pytest.approx(0.025, abs=0.004) and (noisy == 0).mean() == pytest.approx(
+        0.025, abs=0.004
+    )
+
+
+def test_gaussian_filter_is_opencvs():
+    import cv2
+
+    image = np.random.default_rng(1).random((1, 32, 32, 3), dtype=np.float32)
+    ours = augment.gaussian_filter(image, image[..., :1], (0, 0))[0].numpy()[0]
+    assert ours == pytest.approx(
+        cv2.GaussianBlur(image[0], (5, 5), augment.KERNEL_SIGMA, borderType=cv2.BORDER_REFLECT_101), abs=1e-5
+    )

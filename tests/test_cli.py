@@ -1,0 +1,179 @@
+"""The command line as a user meets it: messages, exit status, a whole smoke run."""
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lggseg_utils import cli, config
+
+LGGSEG = Path(sys.executable).with_name("lggseg")
+
+
+def call(*arguments, **options):
+    """Run lggseg; returns the finished process with its output as text."""
+    return subprocess.run(
+        [LGGSEG, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300, **options
+    )
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("book",), ("phantom",), ("fetch",), ("record",)])
+def test_help(command):
+    finished = call(*command, "--help")
+    assert finished.returncode == 0 and "Usage: lggseg" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--profile", "demmo"), "lggseg: unknown profile 'demmo'. Did you mean 'demo'?"),
+        (("run", "--profile", "smoke", "--set", "epoch=3"), "lggseg: unknown setting 'epoch'. Did you mean 'epochs'?"),
+        (("run", "--profile", "smoke", "--set", "epochs"), "lggseg: --set epochs: expected KEY=VALUE."),
+        (("run", "--profile", "smoke", "--set", "split=["), "lggseg: --set split=[: the value is not valid YAML"),
+        (
+            ("run", "--profile", "smoke", "--set", "split=patients"),
+            "lggseg: setting split: unknown value 'patients'. Did you mean 'patient'?",
+        ),
+        (
+            ("run", "--profile", "smoke", "--data", "/no/such/folder"),
+            "lggseg: data folder /no/such/folder does not exist.",
+        ),
+        (("book", "--run", "/no/such/run"), "is missing: execute the notebooks first, lggseg run --out /no/such/run."),
+        (("record", "/no/such/run", "name"), "lggseg: /no/such/run holds no finished run"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_a_status(tmp_path, arguments, message):
+    if arguments[0] == "run":
+        arguments += ("--out", tmp_path / "run")
+    finished = call(*arguments)
+    assert finished.returncode == 1 and message in finished.stderr
+    assert "Traceback" not in finished.stderr and len(finished.stderr.strip().splitlines()) == 1
+
+
+def test_an_unknown_option_is_explained():
+    finished = call("run", "--sed", "3")
+    assert finished.returncode == 2 and "No such option" in finished.stderr
+
+
+def test_phantom_writes_a_cohort(tmp_path):
+    finished = call("phantom", tmp_path / "out", "--patients", 3, "--slices", 2)
+    assert finished.returncode == 0 and len(list((tmp_path / "out").rglob("*.tif"))) == 12
+
+
+def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys, tmp_path):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lggseg_utils.phantom._write_pair", full)
+    monkeypatch.setattr(sys, "argv", ["lggseg", "phantom", str(tmp_path), "--patients", "1", "--slices", "1"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == "lggseg: the disk is full; free some space and run the same command again."
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory, phantom_folder):
+    """One whole smoke run by the command line, on data that were named."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke run"
+    finished = call(
+        "run", "--profile", "smoke", "--data", phantom_folder, "--out", folder, "--set", "ablation_conditions=[none]"
+    )
+    assert finished.returncode == 0, finished.stderr
+    return folder, finished
+
+
+def test_a_run_leaves_everything_the_contract_names(smoke_run):
+    folder, finished = smoke_run
+    files = [
+        "run.json",
+        "slices.csv",
+        "split.csv",
+        "history.csv",
+        "model.keras",
+        "metrics.json",
+        "per_slice.csv",
+        "per_patient.csv",
+        "ablation.csv",
+    ]
+    assert not [name for name in files if not (folder / name).exists()]
+    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == sorted(
+        path.name for path in (config.REPOSITORY / "notebooks").glob("*.ipynb")
+    )
+    assert finished.stdout.splitlines()[-1] == str(folder / "notebooks")
+    assert json.loads((folder / "run.json").read_text())["wall_seconds"] > 0
+    assert not list(folder.rglob(".part-*"))
+
+
+def test_executed_notebooks_have_no_errors_and_took_seconds(smoke_run):
+    folder, _ = smoke_run
+    for path in (folder / "notebooks").iterdir():
+        notebook = json.loads(path.read_text())
+        outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+        assert outputs and not [output for output in outputs if output["output_type"] == "error"]
+        assert not [output for output in outputs if output.get("name") == "stdout"], path.name
+
+
+def test_the_same_folder_with_other_settings_is_refused(smoke_run, phantom_folder):
+    finished = call("run", "--profile", "smoke", "--data", phantom_folder, "--out", smoke_run[0], "--seed", 5)
+    assert (
+        finished.returncode == 1
+        and "was made with" in finished.stderr
+        and "choose another run folder" in finished.stderr
+    )
+
+
+def test_a_notebook_that_fails_is_named(tmp_path, phantom_folder, monkeypatch):
+    from lggseg_utils import book
+    from lggseg_utils.config import UserError
+
+    run = config.open_run("smoke", str(phantom_folder), tmp_path / "run")
+    broken = tmp_path / "01_broken.ipynb"
+    notebook = json.loads((config.REPOSITORY / "notebooks" / "01_data.ipynb").read_text())
+    notebook["cells"][-1]["source"] = "1 / 0"
+    broken.write_text(json.dumps(notebook))
+    monkeypatch.setattr(book, "chapters", lambda: [broken])
+    with pytest.raises(UserError, match="01_broken failed: ZeroDivisionError: division by zero"):
+        book.execute(run, {"profile": "smoke", "data_dir": str(phantom_folder), "run_dir": str(run.folder)})
+    assert not (tmp_path / "run" / "notebooks" / "01_broken.ipynb").exists()
+
+
+def test_a_parameter_that_a_notebook_does_not_declare_is_refused(tmp_path):
+    from lggseg_utils import book
+    from lggseg_utils.config import UserError
+
+    with pytest.raises(UserError, match="01_data.ipynb does not declare the parameter sead"):
+        book.execute(config.open_run("smoke", run_dir=tmp_path), {"sead": 1})
+
+
+def test_ctrl_c_ends_a_run_with_a_line_and_the_same_command_goes_on(tmp_path, phantom_folder):
+    command = [
+        LGGSEG,
+        "run",
+        "--profile",
+        "smoke",
+        "--data",
+        str(phantom_folder),
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        "ablation_conditions=[none]",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if line.startswith("[2/7]"):
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and "Traceback" not in errors
+    assert "the same command goes on from here" in errors
+    assert sorted(path.name for path in (tmp_path / "run" / "notebooks").iterdir()) == ["01_data.ipynb"]
+    finished = call(*command[1:])
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,178 @@
+"""Finding, reading and checking files; zips; the download."""
+
+import sys
+import types
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from lggseg_utils import data, preprocess
+from lggseg_utils.config import UserError
+
+
+def test_channels_come_in_the_cohorts_order_whatever_the_reader_delivers(tmp_path, write_slice):
+    blue_green_red = np.dstack([np.full((16, 16), value, np.uint8) for value in (30, 20, 10)])
+    image_path, mask_path = write_slice(tmp_path, "P", 1, blue_green_red)
+    image, _ = data.decode_pair(image_path.read_bytes(), mask_path.read_bytes())
+    assert dict(zip(data.CHANNELS, image[0, 0], strict=True)) == {"pre-contrast": 10, "FLAIR": 20, "post-contrast": 30}
+
+
+def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path, write_slice):
+    for number in (10, 2, 1):
+        write_slice(tmp_path / "kaggle_3m", "TCGA_CS_1", number)
+        write_slice(tmp_path / "lgg" / "kaggle_3m", "TCGA_CS_1", number)
+    (tmp_path / "data.csv").write_text("not a slice")
+    found = data.find_slices(tmp_path)
+    assert found["slice"].tolist() == [1, 2, 10]
+    assert found["image"][0] == "kaggle_3m/TCGA_CS_1/TCGA_CS_1_1.tif"
+
+
+def test_the_table_counts_tumour_on_the_files_own_grid(tmp_path, write_slice):
+    mask = np.zeros((16, 16), np.uint8)
+    mask[2:5, 3:7] = 255
+    write_slice(tmp_path, "TCGA_CS_1", 4, mask=mask)
+    slices, problems, _ = data.scan(tmp_path, data.find_slices(tmp_path))
+    assert list(slices.columns) == data.SLICES_COLUMNS and problems.empty
+    assert slices.loc[0, ["height", "width", "tumour_area"]].tolist() == [16, 16, 12]
+
+
+def test_masks_of_0_and_1_are_masks_too():
+    assert data.binary_mask(np.array([[0, 1]], np.uint8)).tolist() == [[0, 1]]
+    assert data.binary_mask(np.array([[0, 255]], np.uint8)).tolist() == [[0, 1]]
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(UserError, match="does not exist. Name the folder that holds the patients, or their zip"):
+        data.find_slices(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no slice in .*: expected PATIENT/PATIENT_NUMBER.tif"):
+        data.find_slices(tmp_path)
+
+
+def damage(kind, image, mask):
+    """Damage one slice's files; returns what the user is told."""
+    if kind == "no mask":
+        mask.unlink()
+    elif kind == "no image":
+        image.unlink()
+    elif kind == "zero bytes":
+        image.write_bytes(b"")
+    elif kind == "cut short":
+        image.write_bytes(image.read_bytes()[:-200])
+    elif kind == "text":
+        mask.write_text("I am no TIFF")
+    elif kind == "other size":
+        cv2.imwrite(str(mask), np.zeros((8, 16), np.uint8))
+    elif kind == "other values":
+        cv2.imwrite(str(mask), np.full((16, 16), 7, np.uint8))
+    elif kind == "16 bits":
+        cv2.imwrite(str(image), np.zeros((16, 16, 3), np.uint16))
+    elif kind == "one channel":
+        cv2.imwrite(str(image), np.zeros((16, 16), np.uint8))
+    elif kind == "odd name":
+        image.rename(image.with_name("overview.tif"))
+        mask.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no mask", "image without a mask"),
+        ("no image", "mask without an image"),
+        ("zero bytes", "empty file (0 bytes)"),
+        ("cut short", "not a readable TIFF (damaged, cut short, or another format)"),
+        ("text", "mask: not a readable TIFF (damaged, cut short, or another format)"),
+        ("other size", "image is 16x16 but its mask is 16x8"),
+        ("other values", "mask holds 7; expected 0 and 255, or 0 and 1"),
+        ("16 bits", "stored as uint16, expected 8 bits a channel"),
+        ("one channel", "image has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)"),
+        ("odd name", "name is not PATIENT_NUMBER.tif"),
+    ],
+)
+def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(tmp_path, write_slice, open_smoke, kind, message):
+    folder = tmp_path / "cohort"
+    for number in range(1, 5):
+        write_slice(folder, "TCGA_CS_1", number)
+    damage(kind, *write_slice(folder, "TCGA_CS_1", 5))
+    with pytest.raises(UserError) as error:
+        preprocess.load_cohort(open_smoke(folder))
+    assert str(error.value).startswith(f"1 of 5 slices in {folder} can't be used, the first: ")
+    assert f": {message}. All are listed in " in str(error.value) and "--skip-bad" in str(error.value)
+    assert (tmp_path / "run" / "problems.csv").exists() and not (tmp_path / "run" / "cohort").exists()
+
+
+def test_skip_bad_goes_on_and_records_it(tmp_path, write_slice, open_smoke):
+    folder = tmp_path / "cohort"
+    for number in range(1, 5):
+        write_slice(folder, "TCGA_CS_1", number, image=np.full((16, 16, 3), 10 * number, np.uint8))
+    (folder / "TCGA_CS_1" / "TCGA_CS_1_2.tif").write_bytes(b"")
+    run = open_smoke(folder, skip_bad=True)
+    cohort = preprocess.load_cohort(run)
+    assert cohort.skipped == 1 and run.record()["data"]["skipped"] == 1
+    assert cohort.slices["slice"].tolist() == [1, 3, 4]
+    assert cohort.images[:, 0, 0, 0].tolist() == [10, 30, 40]
+
+
+def make_zip(path, entries):
+    """Write a zip of name -> bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_zip_serves_as_well_as_a_folder(tmp_path, write_slice, open_smoke):
+    for number in range(1, 4):
+        write_slice(tmp_path / "cohort", "TCGA_CS_1", number)
+    files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in (tmp_path / "cohort").rglob("*.tif")}
+    archive = make_zip(tmp_path / "cohort.zip", {**files, "cohort/readme.txt": b"left alone"})
+    assert len(preprocess.load_cohort(open_smoke(archive)).slices) == 3
+
+
+@pytest.mark.parametrize("entry", ["../evil.tif", "/etc/evil.tif", "a/../../evil.tif", "C:\\evil.tif", "..\\evil.tif"])
+def test_a_zip_that_points_outside_is_refused_whole(tmp_path, entry):
+    archive = make_zip(tmp_path / "evil.zip", {"fine_1.tif": b"x", entry: b"x"})
+    with pytest.raises(UserError, match="is unsafe: entry .* points outside the target folder"):
+        data.unpack(archive, tmp_path / "inner" / "target")
+    assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_a_damaged_or_huge_zip_leaves_nothing_behind(tmp_path):
+    archive = make_zip(tmp_path / "cohort.zip", {"a_1.tif": bytes(10_000)})
+    with pytest.raises(UserError, match="would unpack to more than"):
+        data.unpack(archive, tmp_path / "inner" / "target", limit=9_999)
+    archive.write_bytes(archive.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"is damaged or can't be read .*; download it again"):
+        data.unpack(archive, tmp_path / "inner" / "target")
+    assert not list((tmp_path / "inner").iterdir())
+
+
+def test_phantom_and_real_are_told_apart(tmp_path, phantom_folder, write_slice):
+    assert data.kind(data.find_slices(phantom_folder)) == "phantom cohort"
+    write_slice(tmp_path, "TCGA_CS_1", 1)
+    assert data.kind(data.find_slices(tmp_path)) == "own data"
+    names = [f"TCGA_CS_{patient}" for patient in range(110)]
+    whole = data.pd.DataFrame({"patient": (names * 36)[:3929]})
+    assert data.kind(whole) == "LGG cohort"
+
+
+def fake_kagglehub(monkeypatch, download):
+    """Put a stand-in for kagglehub in place."""
+    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=download))
+
+
+def test_fetch_without_network_says_what_to_do(tmp_path, monkeypatch):
+    def refuse(handle, output_dir):
+        raise ConnectionError("secret-token-in-message")
+
+    fake_kagglehub(monkeypatch, refuse)
+    with pytest.raises(UserError, match=r"could not be downloaded \(ConnectionError\). Check the network") as error:
+        data.fetch(tmp_path / "lgg")
+    assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_fetch_checks_that_the_cohort_is_whole(tmp_path, monkeypatch, write_slice):
+    fake_kagglehub(monkeypatch, lambda handle, output_dir: write_slice(tmp_path / "lgg", "TCGA_CS_1", 1))
+    with pytest.raises(UserError, match="holds 1 patients and 1 slices, expected 110 and 3929"):
+        data.fetch(tmp_path / "lgg")

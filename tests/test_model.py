@@ -1,0 +1,88 @@
+"""The network's shape, size and ability to learn."""
+
+import numpy as np
+import pytest
+
+from lggseg_utils import config, model, train
+
+
+def test_the_base_papers_network_has_its_parameter_count():
+    paper = config.load_experiment("paper")
+    assert model.build_unet(paper).count_params() == 7_760_130 == by_hand(32, 5, channels_out=2)
+    assert model.build_unet(config.load_experiment("report128")).count_params() == 7_760_097 == by_hand(32, 5)
+
+
+def by_hand(filters, depth, channels_in=3, channels_out=1):
+    """Parameters of the U-Net, added up level by level."""
+    total, width = 0, [filters * 2**level for level in range(depth)]
+    for level, out in enumerate(width):
+        first = channels_in if level == 0 else width[level - 1]
+        total += (9 * first + 1) * out + (9 * out + 1) * out
+    for level in range(depth - 1):
+        total += (4 * width[level + 1] + 1) * width[level]
+        total += (9 * 2 * width[level] + 1) * width[level] + (9 * width[level] + 1) * width[level]
+    return total + width[0] * channels_out + channels_out
+
+
+@pytest.mark.parametrize(("filters", "depth"), [(32, 5), (16, 5), (4, 3)])
+def test_parameters_match_a_count_by_hand(filters, depth):
+    experiment = config.load_experiment("smoke", overrides={"filters": filters, "depth": depth})
+    assert model.build_unet(experiment).count_params() == by_hand(filters, depth)
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_output_is_a_probability_of_the_slices_size(output):
+    experiment = config.load_experiment("smoke").model_copy(update={"output": output})
+    predicted = model.build_unet(experiment).predict(np.random.default_rng(0).random((2, 32, 32, 3)), verbose=0)
+    assert predicted.shape == (2, 32, 32, 1 if output == "sigmoid" else 2) and predicted.dtype == np.float32
+    assert (predicted >= 0).all() and (predicted <= 1).all()
+    if output == "softmax":
+        assert predicted.sum(-1) == pytest.approx(1, abs=1e-5)
+
+
+def test_skip_connections_reach_the_output():
+    network = model.build_unet(config.load_experiment("paper"))
+    for level in range(1, 5):
+        skip, up = network.get_layer(f"concat_{level}").input
+        assert skip.shape == up.shape == (None, 128 // 2 ** (level - 1), 128 // 2 ** (level - 1), 32 * 2 ** (level - 1))
+
+
+def test_settings_are_obeyed():
+    experiment = config.load_experiment("smoke", overrides={"dropout": 0.0, "normalization": "batch"})
+    kinds = [type(layer).__name__ for layer in model.build_unet(experiment).layers]
+    assert "Dropout" not in kinds and kinds.count("BatchNormalization") == 10
+
+
+def test_layer_table_adds_up_to_the_network():
+    network = model.build_unet(config.load_experiment("paper"))
+    table = model.layer_table(network).set_index("layer")
+    assert table["parameters"].sum() == network.count_params()
+    assert table.loc["down_1_1_conv", "multiply_adds"] == 128 * 128 * 32 * 27
+    assert table.loc["up_1", "multiply_adds"] == 128 * 128 * 32 * 64
+
+
+def test_receptive_field_of_the_first_levels_by_hand():
+    # Two 3x3 convolutions: 5. Pooling: 6. Two more on half the grid: 6 + 4 * 2 = 14. Pooling: 16. Two more: 32.
+    assert model.receptive_fields(3) == [(1, 5), (2, 14), (3, 32)]
+
+
+def test_receptive_field_is_what_a_gradient_reaches():
+    import tensorflow as tf
+
+    experiment = config.load_experiment("smoke", overrides={"dropout": 0.0, "depth": 3, "size": 64})
+    network = model.build_unet(experiment)
+    level = tf.keras.Model(network.input, network.get_layer("down_2_2_conv").output)
+    image = tf.Variable(np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32))
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(tf.abs(level(image)[0, 16, 16]))
+    rows = np.flatnonzero(np.abs(tape.gradient(value, image).numpy()[0]).sum((1, 2)))
+    assert np.ptp(rows) + 1 <= 14
+
+
+def test_it_learns_four_slices_by_heart(phantom_folder, open_smoke):
+    from lggseg_utils import preprocess
+
+    run = open_smoke(phantom_folder, filters=8, depth=4)
+    cohort = preprocess.load_cohort(run)
+    four = cohort.slices["tumour_area"].nlargest(4).index.to_numpy()
+    assert train.overfit(run.experiment, cohort.images[four], cohort.masks[four], steps=200)[-1] >= 0.95

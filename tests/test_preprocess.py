@@ -1,0 +1,138 @@
+"""Resizing, scaling, caching and splitting."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import data, preprocess
+from lggseg_utils.config import UserError
+
+
+def table_of(patients, slices):
+    """A table of slices with a growing tumour area a patient."""
+    rows = [(f"P{patient:03d}", number, 10 * patient) for patient in range(patients) for number in range(1, slices + 1)]
+    return pd.DataFrame(rows, columns=["patient", "slice", "tumour_area"])
+
+
+def test_images_shrink_by_area_mean():
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:2, :2] = [[[10, 20, 30], [30, 40, 50]], [[10, 20, 30], [30, 40, 50]]]
+    assert preprocess.resize_image(image, 2)[0, 0].tolist() == [20, 30, 40]
+
+
+@pytest.mark.parametrize("side", [16, 24, 33, 64])
+def test_masks_stay_binary_at_every_size(side):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:20, 5:25] = 1
+    resized = preprocess.resize_mask(mask, side)
+    assert set(np.unique(resized)) == {0, 1} and resized.dtype == np.uint8
+    assert resized.mean() == pytest.approx(mask.mean(), rel=0.15)
+
+
+def test_a_mask_pixel_is_tumour_where_most_of_its_area_was():
+    mask = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], np.uint8).repeat(2, axis=0)
+    assert preprocess.resize_mask(mask, 2).tolist() == [[1, 0], [1, 0]]
+
+
+def test_minmax_over_slice_channel_and_dataset():
+    images = np.zeros((1, 1, 2, 3), np.uint8)
+    images[0, 0] = [[0, 50, 100], [20, 100, 200]]
+    assert preprocess.minmax(images, "slice").numpy()[0, 0] == pytest.approx(images[0, 0] / 200)
+    assert preprocess.minmax(images, "channel").numpy()[0, 0].tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert preprocess.minmax(images, "dataset").numpy()[0, 0] == pytest.approx(images[0, 0] / 255)
+
+
+@pytest.mark.parametrize("over", ["slice", "channel", "dataset"])
+def test_a_constant_slice_becomes_finite(over):
+    scaled = preprocess.minmax(np.full((2, 4, 4, 3), 7, np.uint8), over).numpy()
+    assert scaled.dtype == np.float32 and np.isfinite(scaled).all()
+
+
+def test_the_cohort_is_decoded_once_and_cached(phantom_folder, open_smoke, monkeypatch):
+    run = open_smoke(phantom_folder)
+    first = preprocess.load_cohort(run)
+    monkeypatch.setattr(data, "scan", lambda *args: pytest.fail("decoded again"))
+    second = preprocess.load_cohort(run)
+    assert first.images.shape == (30, 32, 32, 3) and first.truths.shape == (30, 128, 128)
+    for name in preprocess.ARRAYS:
+        assert np.array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_cached_slices_are_those_of_their_row(phantom_folder, open_smoke):
+    cohort = preprocess.load_cohort(open_smoke(phantom_folder))
+    row = next(cohort.slices.loc[[17]].itertuples())
+    image, mask, _ = data.read_pair(phantom_folder, row)
+    assert np.array_equal(cohort.images[17], preprocess.resize_image(image, 32))
+    assert np.array_equal(cohort.truths[17], mask) and row.tumour_area == mask.sum()
+
+
+def test_changed_data_in_the_same_run_folder_are_refused(tmp_path, write_slice, open_smoke):
+    folder = tmp_path / "cohort"
+    for number in range(1, 5):
+        write_slice(folder, "TCGA_CS_1", number)
+    run = open_smoke(folder)
+    preprocess.load_cohort(run)
+    write_slice(folder, "TCGA_CS_1", 1, image=np.full((16, 16, 3), 91, np.uint8))
+    with pytest.raises(UserError, match="was made from other data"):
+        preprocess.load_cohort(run)
+
+
+def test_a_slice_split_is_80_10_10_and_complete():
+    split = preprocess.draw_split(table_of(20, 20), "slice", seed=1)
+    assert split["split"].value_counts().to_dict() == {"train": 320, "val": 40, "test": 40}
+
+
+@pytest.mark.parametrize("patients", [3, 4, 9, 10, 24, 110])
+def test_a_patient_split_puts_no_patient_on_two_sides(patients):
+    split = preprocess.draw_split(table_of(patients, 4), "patient", seed=2)
+    assert (split.groupby("patient")["split"].nunique() == 1).all()
+    assert set(split["split"]) == {"train", "val", "test"}
+    seen = preprocess.seen_in_training(split)
+    assert seen["patients_seen"] == 0 and seen["slices_with_neighbour"] == 0
+
+
+def test_a_patient_split_of_110_is_88_11_11_and_stratified_by_volume():
+    slices = table_of(110, 3)
+    split = preprocess.draw_split(slices, "patient", seed=3).assign(area=slices["tumour_area"])
+    assert split.groupby("split")["patient"].nunique().to_dict() == {"train": 88, "val": 11, "test": 11}
+    for name in ("val", "test"):
+        held_out = split[split["split"] == name].groupby("patient")["area"].first().sort_values().to_numpy()
+        assert all(100 * stratum <= area < 100 * (stratum + 1) for stratum, area in enumerate(held_out))
+
+
+def test_the_leak_of_a_slice_split_is_counted():
+    split = pd.DataFrame(
+        {"patient": ["A"] * 4 + ["B"], "slice": [1, 2, 3, 7, 1], "split": ["train", "test", "val", "test", "test"]}
+    )
+    assert preprocess.seen_in_training(split) == {
+        "patients": 2,
+        "slices": 3,
+        "patients_seen": 1,
+        "slices_with_neighbour": 1,
+    }
+
+
+def test_splits_depend_on_the_seed_alone():
+    slices = table_of(20, 5)
+    for protocol in ("slice", "patient"):
+        one, two, three = (preprocess.draw_split(slices, protocol, seed)["split"].tolist() for seed in (1, 1, 2))
+        assert one == two != three
+
+
+def test_too_few_patients_or_slices():
+    with pytest.raises(UserError, match="a split by patient needs at least 3 patients, the data hold 2"):
+        preprocess.draw_split(table_of(2, 5), "patient", 0)
+    with pytest.raises(UserError, match="a split needs at least 3 slices, the data hold 2"):
+        preprocess.draw_split(table_of(1, 2), "slice", 0)
+
+
+def test_a_patient_with_one_slice_is_no_problem():
+    assert len(preprocess.draw_split(table_of(5, 1), "patient", 0)) == 5
+
+
+def test_a_split_of_other_slices_is_refused(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder)
+    slices = preprocess.load_cohort(run).slices
+    preprocess.load_split(run, slices)
+    with pytest.raises(UserError, match="does not belong to these slices"):
+        preprocess.load_split(run, slices.iloc[::-1].reset_index(drop=True))

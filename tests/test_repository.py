@@ -1,0 +1,173 @@
+"""What holds the repository together: notebooks, dependencies, addresses, the book's parts."""
+
+import json
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+from lggseg_utils import book, config
+
+ROOT = config.REPOSITORY
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def tracked():
+    """Paths of all tracked or new files that git does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestNotebook:
+    def cells(self, path):
+        return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+    def test_has_no_output(self, path):
+        assert not [cell for cell in self.cells(path) if cell.get("outputs") or cell.get("execution_count")]
+
+    def test_declares_the_parameters_of_the_contract(self, path):
+        (parameters,) = [cell for cell in self.cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+        scope = {}
+        exec("".join(parameters["source"]), scope)
+        assert {name: scope[name] for name in book.PARAMETERS} == {
+            "profile": "demo",
+            "data_dir": "",
+            "run_dir": "",
+            "seed": 0,
+            "overrides": {},
+        }
+
+    def test_opens_and_ends_like_the_others(self, path):
+        cells = self.cells(path)
+        opening = "".join(cells[0]["source"])
+        assert all(
+            words in opening
+            for words in (
+                "**What this chapter asks.**",
+                "**What the report said.**",
+                "**What you will learn.**",
+                "**What it needs.**",
+            )
+        )
+        assert "google" not in opening and "COLAB_JUPYTER_IP" in "".join(cells[2]["source"])
+        assert [cell for cell in cells if "".join(cell["source"]).startswith("## What was found")]
+
+    def test_figures_have_captions_names_and_alternative_text(self, path):
+        drawn = [cell for cell in self.cells(path) if "plots.mark(" in "".join(cell["source"])]
+        for cell in drawn:
+            meta = cell["metadata"]["mystnb"]
+            assert (
+                meta["figure"]["caption"]
+                and meta["figure"]["name"].startswith("fig-")
+                and len(meta["image"]["alt"]) > 30
+            )
+
+    def test_keeps_its_kernel(self, path):
+        assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+
+    def test_cells_are_short(self, path):
+        assert max(len(cell["source"]) for cell in self.cells(path) if cell["cell_type"] == "code") <= 30
+
+
+def test_environment_is_in_step_with_the_package():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"python{project['requires-python']}" in environment["dependencies"]
+    assert {"pip": ["-e .[book]"]} in environment["dependencies"]
+
+
+def test_every_dependency_is_locked_within_its_range():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        Requirement(text) for text in project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    ]
+    locked = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if "==" in line:
+            name, version = line.split(";")[0].strip().split("==")
+            locked.setdefault(name.replace("_", "-").lower(), []).append(version)
+    for requirement in wanted:
+        versions = locked[requirement.name.replace("_", "-").lower()]
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_jupyter_book_stays_below_2():
+    assert "jupyter-book>=1.0.4,<2" in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_repositorys_address_stands_in_one_place():
+    address = config.repository_url().removeprefix("https://")
+    assert [
+        path.name for path in tracked() if path.suffix not in (".png",) and address in path.read_text(encoding="utf-8")
+    ] == ["_config.yml"]
+
+
+def test_every_page_of_the_contents_has_a_source():
+    for page in book.pages():
+        assert (ROOT / f"{page}.md").exists() or (ROOT / f"{page}.ipynb").exists(), page
+    assert [page for page in book.pages() if page.startswith("notebooks/")].__len__() == len(NOTEBOOKS) == 7
+
+
+def test_nothing_large_and_no_cohort_is_tracked():
+    for path in tracked():
+        assert path.stat().st_size < 1_000_000, path
+        assert not re.search(r"TCGA_.*\.(tif|npy|npz|png)$", path.name), path
+
+
+def test_no_import_goes_in_circles():
+    graph = {}
+    for path in (ROOT / "lggseg_utils").glob("*.py"):
+        top = [
+            line
+            for line in path.read_text().splitlines()
+            if line.startswith(("from lggseg_utils", "import lggseg_utils"))
+        ]
+        names = {
+            name.strip()
+            for line in top
+            for name in re.findall(r"from lggseg_utils import (.*)", line)
+            for name in name.split(",")
+        }
+        names |= {name for line in top for name in re.findall(r"from lggseg_utils\.(\w+) import", line)}
+        graph[path.stem] = names
+    while graph:
+        free = [name for name, needs in graph.items() if not needs & graph.keys()]
+        assert free, f"circle among {sorted(graph)}"
+        for name in free:
+            del graph[name]
+
+
+def test_importing_the_package_and_its_help_loads_nothing_heavy():
+    code = "import sys, lggseg_utils, lggseg_utils.cli; print([m for m in ('tensorflow', 'keras', 'pandas', 'cv2', 'matplotlib') if m in sys.modules])"
+    import sys
+
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_workflows_call_the_commands_of_the_readme():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        assert yaml.safe_load(path.read_text())["jobs"]
+    ci, readme = (ROOT / ".ci" / "run").read_text(), (ROOT / "README.md").read_text()
+    for command in ("make test", "make book", "make check-pages"):
+        assert command in ci and command in readme
+
+
+def test_citation_is_complete():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version"} <= citation.keys()
+    from lggseg_utils import __version__
+
+    assert citation["version"] == __version__

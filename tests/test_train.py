@@ -1,0 +1,126 @@
+"""Training: it learns, stops, keeps what it should, and survives being killed."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import config, preprocess, train
+
+
+def batches_of(experiment, first_epoch=0, count=20):
+    """Images of all training batches from an epoch on, as NumPy arrays."""
+    images = np.random.default_rng(0).integers(0, 255, (count, 32, 32, 3), np.uint8)
+    pipeline = train.training_batches(images, images[..., 0] > 128, experiment, first_epoch)
+    return [(image.numpy(), mask.numpy()) for image, mask in pipeline]
+
+
+def test_every_epoch_shows_every_slice_once_in_another_order():
+    experiment = config.load_experiment("smoke", overrides={"augmentation": "none", "batch_size": 8, "epochs": 2})
+    batches = [image for image, _ in batches_of(experiment)]
+    assert [len(batch) for batch in batches] == [8, 8, 4] * 2
+    first, second = np.concatenate(batches[:3]), np.concatenate(batches[3:])
+    assert not np.array_equal(first, second)
+    assert {image.tobytes() for image in first} == {image.tobytes() for image in second} and len(
+        {i.tobytes() for i in first}
+    ) == 20
+
+
+def test_batches_from_a_later_epoch_are_those_of_an_uninterrupted_training():
+    experiment = config.load_experiment("smoke", overrides={"augmentation": "all", "batch_size": 8, "epochs": 3})
+    whole, resumed = batches_of(experiment), batches_of(experiment, first_epoch=1)
+    for (image, mask), (again, mask_again) in zip(whole[3:], resumed, strict=True):
+        assert np.array_equal(image, again) and np.array_equal(mask, mask_again)
+
+
+def test_validation_batches_are_in_order_and_unchanged():
+    experiment = config.load_experiment("smoke", overrides={"augmentation": "all"})
+    images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
+    seen = np.concatenate([image.numpy() for image, _ in train.evaluation_batches(images, images[..., 0], experiment)])
+    assert np.array_equal(seen, preprocess.minmax(images).numpy())
+
+
+def test_a_run_keeps_best_and_last_weights_and_its_history(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, epochs=3)
+    _, history = train.train(run)
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert {"loss", "accuracy", "dice_coef", "jacard_coef", "val_loss", "val_dice_coef"} <= set(history.columns)
+    assert (
+        run.path("model.keras").exists()
+        and run.path("model_best.keras").exists()
+        and not run.path("checkpoint.keras").exists()
+    )
+    facts = run.record()["training"]
+    assert facts["epochs"] == 3 and facts["best_epoch"] == history["val_loss"].idxmin() + 1
+    assert facts["precision"] == train.machine_precision()
+
+
+def test_early_stopping_looks_at_the_history(tmp_path):
+    experiment = config.load_experiment("smoke", overrides={"early_stopping": 2, "epochs": 50})
+    history = [{"val_loss": value} for value in (0.5, 0.4, 0.41, 0.42)]
+    assert train._finished(history, experiment) and not train._finished(history[:3], experiment)
+    assert not train._finished(history, experiment.model_copy(update={"early_stopping": 0}))
+
+
+def test_early_stopping_ends_a_training(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, epochs=12, early_stopping=1, learning_rate=1.0)
+    assert len(train.train(run)[1]) < 12
+
+
+def test_precision_is_what_was_asked_for(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, epochs=1, precision="float32")
+    train.train(run)
+    assert run.record()["training"]["precision"] == "float32"
+
+
+def test_the_papers_two_channels_train(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, epochs=1, loss="categorical_crossentropy", output="softmax")
+    network, history = train.train(run)
+    assert network.output.shape[-1] == 2 and np.isfinite(history["loss"]).all()
+
+
+SCRIPT = """
+import sys
+from lggseg_utils import config, train
+train.train(config.open_run("smoke", sys.argv[1], sys.argv[2], 0, {"epochs": 8, "early_stopping": 0}))
+"""
+
+
+def start(data, folder):
+    """Start a training of eight epochs in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(data), str(folder)], stderr=subprocess.DEVNULL
+    )
+
+
+def wait_for_epoch(path, epoch, process):
+    """Wait until a history has so many rows."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if path.exists() and len(pd.read_csv(path)) >= epoch:
+            return
+        time.sleep(0.02)
+    pytest.fail("the training did not get so far")
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, phantom_folder, blow):
+    process = start(phantom_folder, tmp_path / "stopped")
+    wait_for_epoch(tmp_path / "stopped" / "history.csv", 3, process)
+    process.send_signal(blow)
+    process.wait(60)
+    assert not (tmp_path / "stopped" / "model.keras").exists()
+    assert start(phantom_folder, tmp_path / "stopped").wait(200) == 0
+    assert start(phantom_folder, tmp_path / "whole").wait(200) == 0
+    stopped, whole = (
+        pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("stopped", "whole")
+    )
+    assert stopped["epoch"].tolist() == list(range(1, 9))
+    # Equal but for the last digits: threads may add up float sums in another order.
+    np.testing.assert_allclose(stopped.to_numpy(), whole.to_numpy(), rtol=0.02)
+    assert not [path for path in (tmp_path / "stopped").rglob(".part-*") if path.suffix == ".csv"]
