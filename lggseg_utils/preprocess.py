@@ -47,7 +47,7 @@ def resize_image(image, side):
 
 
 def resize_mask(mask, side):
-    """Resize a mask of 0 and 1 to (side, side): a pixel is tumour where most of its area was; stays binary."""
+    """Resize a mask of 0 and 1 to (side, side): a pixel is tumour where at least half of its area was."""
     resized = resize_image(mask * np.uint8(255), side)
     return (resized > 127).astype(np.uint8)
 

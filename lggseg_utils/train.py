@@ -104,9 +104,9 @@ class Keeper(keras.callbacks.Callback):
     what it does not cover is trained again.
     """
 
-    def __init__(self, folder, history, patience):
+    def __init__(self, folder, history, experiment):
         super().__init__()
-        self.folder, self.history, self.patience = Path(folder), list(history), patience
+        self.folder, self.history, self.experiment = Path(folder), list(history), experiment
         self.bar = None
 
     def on_train_begin(self, logs=None):
@@ -115,6 +115,7 @@ class Keeper(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch, logs=None):
+        reseed_dropout(self.model, self.experiment.seed, epoch)
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -128,11 +129,18 @@ class Keeper(keras.callbacks.Callback):
         save_model(self.model, self.folder / "checkpoint.keras")
         self.bar.update()
         self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
-        if self.patience and len(losses) - 1 - best >= self.patience:
+        if _finished(self.history, self.experiment):
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         self.bar.close()
+
+
+def reseed_dropout(model, seed, epoch):
+    """Let dropout's noise depend on seed and epoch alone: a saved model does not hold the state of its generators."""
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    for number, layer in enumerate(dropouts):
+        layer.seed_generator.state.assign(np.random.SeedSequence((seed, epoch, number)).generate_state(2) >> 1)
 
 
 def save_model(model, path):
@@ -154,7 +162,7 @@ def fit(experiment, cohort, train_rows, val_rows, folder):
     model, history = _resume(experiment, folder, steps)
     batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, len(history))
     validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
-    keeper = Keeper(folder, history, experiment.early_stopping)
+    keeper = Keeper(folder, history, experiment)
     if not _finished(history, experiment):
         model.fit(
             batches,
@@ -216,9 +224,14 @@ def overfit(experiment, images, masks, steps=150):
 
     images uint8 (n, size, size, 3), masks uint8 (n, size, size) of 0 and 1. A network that fails here is broken.
     """
-    plain = experiment.model_copy(
-        update={"dropout": 0.0, "loss": "dice_crossentropy", "output": "sigmoid", "normalization": "batch"}
-    )
+    easy = {
+        "dropout": 0.0,
+        "loss": "dice_crossentropy",
+        "output": "sigmoid",
+        "normalization": "batch",
+        "learning_rate": 0.01,
+    }
+    plain = experiment.model_copy(update=easy)
     set_up(plain)
     model = compile_unet(plain, steps)
     scaled = preprocess.minmax(images, experiment.scaling)

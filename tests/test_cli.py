@@ -77,14 +77,46 @@ def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory, phantom_folder):
-    """One whole smoke run by the command line, on data that were named."""
+def interrupted_run(tmp_path_factory, phantom_folder):
+    """A smoke run that Ctrl-C stopped in its second notebook: its command, folder, exit status and error text."""
     folder = tmp_path_factory.mktemp("runs") / "smoke run"
-    finished = call(
-        "run", "--profile", "smoke", "--data", phantom_folder, "--out", folder, "--set", "ablation_conditions=[none]"
+    command = [
+        "run",
+        "--profile",
+        "smoke",
+        "--data",
+        phantom_folder,
+        "--out",
+        folder,
+        "--set",
+        "ablation_conditions=[none]",
+    ]
+    process = subprocess.Popen(
+        [LGGSEG, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    for line in process.stdout:
+        if line.startswith("[2/7]"):
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    return command, folder, process.returncode, errors, sorted(path.name for path in (folder / "notebooks").iterdir())
+
+
+@pytest.fixture(scope="module")
+def smoke_run(interrupted_run):
+    """The same command again, to its end."""
+    command, folder, *_ = interrupted_run
+    finished = call(*command)
     assert finished.returncode == 0, finished.stderr
     return folder, finished
+
+
+def test_ctrl_c_ends_a_run_with_one_line(interrupted_run):
+    _, _, status, errors, executed = interrupted_run
+    assert status != 0 and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == "lggseg: stopped; the same command goes on from here."
+    assert executed == ["01_data.ipynb"]
 
 
 def test_a_run_leaves_everything_the_contract_names(smoke_run):
@@ -148,32 +180,3 @@ def test_a_parameter_that_a_notebook_does_not_declare_is_refused(tmp_path):
 
     with pytest.raises(UserError, match="01_data.ipynb does not declare the parameter sead"):
         book.execute(config.open_run("smoke", run_dir=tmp_path), {"sead": 1})
-
-
-def test_ctrl_c_ends_a_run_with_a_line_and_the_same_command_goes_on(tmp_path, phantom_folder):
-    command = [
-        LGGSEG,
-        "run",
-        "--profile",
-        "smoke",
-        "--data",
-        str(phantom_folder),
-        "--out",
-        str(tmp_path / "run"),
-        "--set",
-        "ablation_conditions=[none]",
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    for line in process.stdout:
-        if line.startswith("[2/7]"):
-            break
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and "Traceback" not in errors
-    assert "the same command goes on from here" in errors
-    assert sorted(path.name for path in (tmp_path / "run" / "notebooks").iterdir()) == ["01_data.ipynb"]
-    finished = call(*command[1:])
-    assert finished.returncode == 0, finished.stderr

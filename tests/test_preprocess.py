@@ -29,9 +29,9 @@ def test_masks_stay_binary_at_every_size(side):
     assert resized.mean() == pytest.approx(mask.mean(), rel=0.15)
 
 
-def test_a_mask_pixel_is_tumour_where_most_of_its_area_was():
+def test_a_mask_pixel_is_tumour_where_at_least_half_of_its_area_was():
     mask = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], np.uint8).repeat(2, axis=0)
-    assert preprocess.resize_mask(mask, 2).tolist() == [[1, 0], [1, 0]]
+    assert preprocess.resize_mask(mask, 2).tolist() == [[1, 0], [1, 1]]
 
 
 def test_minmax_over_slice_channel_and_dataset():

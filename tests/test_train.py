@@ -121,6 +121,6 @@ def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, phantom
         pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("stopped", "whole")
     )
     assert stopped["epoch"].tolist() == list(range(1, 9))
-    # Equal but for the last digits: threads may add up float sums in another order.
-    np.testing.assert_allclose(stopped.to_numpy(), whole.to_numpy(), rtol=0.02)
+    # Written with nine digits; any difference in order, augmentation or dropout would be far larger.
+    np.testing.assert_allclose(stopped.to_numpy(), whole.to_numpy(), rtol=1e-6)
     assert not [path for path in (tmp_path / "stopped").rglob(".part-*") if path.suffix == ".csv"]
