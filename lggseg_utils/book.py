@@ -130,12 +130,9 @@ def stage(run_folder):
 
 
 def _tidy(notebook):
-    """Hide the cell in which papermill set the parameters: they stand in the run's record."""
-    for cell in notebook["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        if "injected-parameters" in tags:
-            cell["metadata"]["tags"] = [*tags, "remove-cell"]
-    return notebook
+    """Leave out the cell in which papermill set the parameters: they stand in the run's record."""
+    cells = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    return {**notebook, "cells": cells}
 
 
 def _write_generated(folder, evidence):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _read_cohort(run, folder, found, listing):
     try:
         shapes = [(experiment.size, experiment.size, 3), (experiment.size,) * 2, (experiment.score_size,) * 2]
         arrays = [
-            np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.uint8, (len(found), *shape))
+            _new_array(temporary / f"{name}.npy", (len(found), *shape))
             for name, shape in zip(ARRAYS, shapes, strict=True)
         ]
 
@@ -132,6 +133,15 @@ def _read_cohort(run, folder, found, listing):
             "skipped": len(problems),
         }
     )
+
+
+def _new_array(path, shape):
+    """A uint8 array in a file whose space is set aside now: a full disk is an error here, not a crash later."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _refuse_problems(run, folder, slices, problems):

@@ -76,6 +76,29 @@ def test_a_full_disk_is_said_in_one_line(monkeypatch, capsys, tmp_path):
     assert stop.value.code == "lggseg: the disk is full; free some space and run the same command again."
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_fills_up_while_the_cohort_is_read(small_disk, phantom_folder):
+    finished = call(
+        "run", "--profile", "smoke", "--data", phantom_folder, "--out", small_disk / "run", "--set", "size=128"
+    )
+    assert finished.returncode == 1 and "lggseg: the disk is full; free some space" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert sorted(path.name for path in (small_disk / "run").iterdir()) == ["run.json"]
+
+
 @pytest.fixture(scope="module")
 def interrupted_run(tmp_path_factory, phantom_folder):
     """A smoke run that Ctrl-C stopped in its second notebook: its command, folder, exit status and error text."""
