@@ -1,5 +1,7 @@
 """Does augmentation help? The same small training under each condition, over seeds (report, section 1-3)."""
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -47,25 +49,37 @@ def _job(run, cohort, split, condition, seed):
     """Train under one condition and seed and score the validation patients; the rows are kept in a file."""
     path = run.path("ablation", f"{condition}-{seed}.csv")
     if not path.exists():
-        experiment = run.experiment.model_copy(
-            update={
-                "augmentation": condition,
-                "seed": seed,
-                "split": "patient",
-                "epochs": run.experiment.ablation_epochs,
-                "filters": run.experiment.ablation_filters,
-                "early_stopping": 0,
-            }
-        )
+        experiment = _job_experiment(run, condition, seed)
         rows = {name: preprocess.rows_of(split, name) for name in ("train", "val")}
         work = run.path("ablation", f"{condition}-{seed}")
-        model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work)
+        network = _network(_job_experiment(run, BASELINE, 0), len(rows["train"]))
+        model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work, network)
         predictions = evaluate.probabilities(model, cohort, rows["val"], experiment)
         scored = evaluate.score_slices(predictions, cohort).assign(split="val")
         write_csv(path, evaluate.per_patient_table(scored).assign(condition=condition, seed=seed))
         for name in ("checkpoint.keras", "model_best.keras"):
             (work / name).unlink()
     return pd.read_csv(path)
+
+
+def _job_experiment(run, condition, seed):
+    """The run's experiment as one condition and seed of the ablation train it."""
+    changed = {
+        "augmentation": condition,
+        "seed": seed,
+        "split": "patient",
+        "epochs": run.experiment.ablation_epochs,
+        "filters": run.experiment.ablation_filters,
+        "early_stopping": 0,
+    }
+    return run.experiment.model_copy(update=changed)
+
+
+@lru_cache(maxsize=1)
+def _network(experiment, slices):
+    """One compiled network for all jobs of this process: tracing it takes longer than training it for an epoch."""
+    train.set_up(experiment)
+    return train.compile_unet(experiment, train.training_steps(slices, experiment.batch_size) * experiment.epochs)
 
 
 def _summary(patients, epochs):

@@ -149,17 +149,18 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def fit(experiment, cohort, train_rows, val_rows, folder):
+def fit(experiment, cohort, train_rows, val_rows, folder, network=None):
     """Train the U-Net of an experiment on rows of a cohort; return (model of the last epoch, history table).
 
     `folder` receives history.csv, model_best.keras (lowest validation loss) and checkpoint.keras; where a
-    checkpoint lies there, the training goes on from it.
+    checkpoint lies there, the training goes on from it. `network`: a compiled one of the same shape that is started
+    afresh and trained, which spares the time TensorFlow takes to trace a new one.
     """
     set_up(experiment)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     steps = training_steps(len(train_rows), experiment.batch_size)
-    model, history = _resume(experiment, folder, steps)
+    model, history = _resume(experiment, folder, steps, network)
     batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, len(history))
     validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
     keeper = Keeper(folder, history, experiment)
@@ -177,10 +178,21 @@ def fit(experiment, cohort, train_rows, val_rows, folder):
     return model, pd.DataFrame(keeper.history)
 
 
-def _resume(experiment, folder, steps):
-    """The model and history to go on from: the checkpoint's, or a fresh model and none."""
+def restart(model, experiment):
+    """Give a compiled network the weights and the optimizer state of a new one; returns it."""
+    model.set_weights(build_unet(experiment).get_weights())
+    for variable in model.optimizer.variables:
+        if not variable.path.endswith("learning_rate"):
+            variable.assign(tf.zeros_like(variable))
+    return model
+
+
+def _resume(experiment, folder, steps, network):
+    """The model and history to go on from: the checkpoint's, or a model that has not learnt anything and none."""
     checkpoint = folder / "checkpoint.keras"
     if not checkpoint.exists():
+        if network is not None:
+            return restart(network, experiment), []
         return compile_unet(experiment, steps * experiment.epochs), []
     model = keras.models.load_model(checkpoint)
     epochs = int(model.optimizer.iterations) // steps

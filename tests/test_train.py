@@ -84,6 +84,16 @@ def test_the_papers_two_channels_train(phantom_folder, open_smoke):
     assert network.output.shape[-1] == 2 and np.isfinite(history["loss"]).all()
 
 
+def test_a_network_started_afresh_trains_like_a_new_one(tmp_path, phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, normalization="batch")
+    cohort = preprocess.load_cohort(run)
+    split = preprocess.load_split(run, cohort.slices)
+    rows = [preprocess.rows_of(split, name) for name in ("train", "val")]
+    used, history = train.fit(run.experiment, cohort, *rows, tmp_path / "new")
+    _, again = train.fit(run.experiment, cohort, *rows, tmp_path / "afresh", used)
+    assert again.drop(columns="seconds").equals(history.drop(columns="seconds"))
+
+
 SCRIPT = """
 import sys
 from lggseg_utils import config, train
