@@ -13,6 +13,7 @@ from lggseg_utils.config import write_csv
 
 RESAMPLES = 2000
 BASELINE = "none"
+LEARNT = 0.2  # mean Dice below which a network is no ground for a comparison; our choice
 
 
 def conditions_of(experiment):
@@ -129,23 +130,31 @@ def _interval(values):
     ).confidence_interval
 
 
-def conclusion(compared, epochs, kind):
-    """Say in a sentence or two what the table of `differences` allows to conclude at this budget."""
+def conclusion(patients, epochs, kind):
+    """Say in a sentence or two what ablation_patients.csv allows to conclude at this budget."""
+    compared = differences(patients)
     if compared.empty:
         return "Only one condition was run: nothing is compared."
+    learnt = patients.loc[patients["condition"] == BASELINE, "dice"].mean()
+    budget = f"{epochs} epochs, {compared['patients'].iloc[0]} validation patients of the {kind}, {compared['seeds'].iloc[0]} seed(s)"
+    if learnt < LEARNT:
+        return (
+            f"At this budget ({budget}) the network without augmentation has a mean Dice of {learnt:.3f}: it has hardly "
+            "learnt anything yet, and the comparison means nothing."
+        )
+    return (
+        f"{_clear_differences(compared)} The budget: {budget}. It can't say what happens in a longer training, where "
+        "augmentation tends to pay, nor on other data."
+    )
+
+
+def _clear_differences(compared):
+    """Name the conditions whose interval leaves out zero."""
     clear = compared[(compared["low"] > 0) | (compared["high"] < 0)]
+    if clear.empty:
+        return "No condition differs from none beyond the spread between patients."
     parts = [
-        f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} "
-        f"({row.low:+.3f} to {row.high:+.3f})"
+        f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} ({row.low:+.3f} to {row.high:+.3f})"
         for row in clear.itertuples()
     ]
-    found = (
-        f"Beyond the spread between patients: {'; '.join(parts)}."
-        if parts
-        else "No condition differs from none beyond the spread between patients."
-    )
-    seeds, patients = compared["seeds"].iloc[0], compared["patients"].iloc[0]
-    return (
-        f"{found} This is after {epochs} epochs, on {patients} validation patients of the {kind}, over {seeds} seed(s). "
-        "It can't say what happens in a longer training, where augmentation tends to pay, nor on other data."
-    )
+    return f"Beyond the spread between patients: {'; '.join(parts)}."

@@ -162,7 +162,7 @@ def _paint(rng, head, extent):
         tissue[..., None] * np.array(SIGNALS[name]) * rng.normal(1, 0.07, 3) for name, tissue in head.tissues.items()
     )
     texture = 1 + 0.16 * smooth_noise(rng, extent.shape, 5)
-    change = np.array([rng.uniform(-0.14, -0.04), rng.uniform(0.16, 0.34), rng.uniform(-0.12, -0.02)])
+    change = np.array([rng.uniform(-0.14, -0.04), rng.uniform(0.21, 0.37), rng.uniform(-0.12, -0.02)])
     signal = signal + (extent * texture)[..., None] * change
     if rng.random() < 0.35:  # a fluid-filled core, dark everywhere
         core = np.clip((extent - 0.93) / 0.05, 0, 1)[..., None]

@@ -5,6 +5,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from lggseg_utils import data, metrics
 
@@ -66,7 +67,7 @@ def _show(axis, image, title="", channel=data.FLAIR):
     """Show one channel of an image (height, width, 3), or a map, without axes."""
     shown = image[..., channel] if np.ndim(image) == 3 else image
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.max(shown)), 1e-6))
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=8)
     axis.axis("off")
 
 
@@ -81,6 +82,8 @@ def cohort_overview(slices):
     patients = data.patient_table(slices)
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.9))
     sns.histplot(patients["slices"], ax=axes[0], color=BLUE, discrete=True)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_xlim(patients["slices"].min() - 4, patients["slices"].max() + 4)
     axes[0].set(xlabel="slices a patient", ylabel=f"patients (n = {len(patients)})")
     with_tumour = slices[slices["tumour_area"] > 0]
     share = 100 * with_tumour["tumour_area"] / (with_tumour["height"] * with_tumour["width"])

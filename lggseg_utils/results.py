@@ -427,4 +427,4 @@ def _reading_of_ablation(evidence):
     if evidence.ablation.empty:
         return ""
     epochs = evidence.record["experiment"]["ablation_epochs"]
-    return f"\n\nIts ablation: {ablation.conclusion(ablation.differences(evidence.ablation), epochs, evidence.kind)}"
+    return f"\n\nIts ablation: {ablation.conclusion(evidence.ablation, epochs, evidence.kind)}"

@@ -35,25 +35,27 @@ def test_pairing_sees_a_gain_that_is_smaller_than_the_spread_of_patients():
 def test_no_gain_is_called_no_gain():
     compared = ablation.differences(patients_table(0.0))
     assert compared["low"].iloc[0] < 0 < compared["high"].iloc[0]
-    text = ablation.conclusion(compared, 8, "phantom cohort")
+    text = ablation.conclusion(patients_table(0.0), 8, "phantom cohort")
     assert (
         "No condition differs from none" in text
-        and "after 8 epochs, on 12 validation patients of the phantom cohort, over 2 seed(s)" in text
+        and "8 epochs, 12 validation patients of the phantom cohort, 2 seed(s)" in text
     )
 
 
 def test_a_clear_gain_is_named_with_its_interval():
-    text = ablation.conclusion(ablation.differences(patients_table(0.2)), 8, "LGG cohort")
+    text = ablation.conclusion(patients_table(0.2), 8, "LGG cohort")
     assert text.startswith("Beyond the spread between patients: all gains 0.")
+
+
+def test_networks_that_have_not_learnt_are_not_compared():
+    text = ablation.conclusion(patients_table(0.05).assign(dice=0.01), 2, "phantom cohort")
+    assert "has hardly learnt anything yet, and the comparison means nothing" in text
 
 
 def test_one_patient_has_no_interval_and_one_condition_no_comparison():
     assert np.isnan(ablation.differences(patients_table(0.1, patients=1))["low"].iloc[0])
     alone = patients_table(0.1).query("condition == 'none'")
-    assert (
-        ablation.conclusion(ablation.differences(alone), 1, "phantom cohort")
-        == "Only one condition was run: nothing is compared."
-    )
+    assert ablation.conclusion(alone, 1, "phantom cohort") == "Only one condition was run: nothing is compared."
 
 
 def test_a_run_compares_its_conditions_on_validation_patients_and_resumes(phantom_folder, open_smoke, monkeypatch):
