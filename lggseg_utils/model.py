@@ -31,7 +31,7 @@ def build_unet(experiment):
 def _level(x, experiment, level, side):
     """Two 3x3 convolutions, each with optional normalisation, ReLU and dropout.
 
-    Weights start as He et al. proposed for ReLU; a normalisation follows its running averages within some ten steps,
+    Weights start as He et al. proposed for ReLU; a normalisation follows its running averages within some thirty steps,
     so that short trainings can be validated. Both are our choices.
     """
     for number in (1, 2):
@@ -40,7 +40,7 @@ def _level(x, experiment, level, side):
             experiment.filters * 2**level, 3, padding="same", kernel_initializer="he_normal", name=f"{name}_conv"
         )(x)
         if experiment.normalization == "batch":
-            x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+            x = layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
             x = layers.Dropout(experiment.dropout, name=f"{name}_dropout")(x)

@@ -182,7 +182,7 @@ def restart(model, experiment):
     """Give a compiled network the weights and the optimizer state of a new one; returns it."""
     model.set_weights(build_unet(experiment).get_weights())
     for variable in model.optimizer.variables:
-        if not variable.path.endswith("learning_rate"):
+        if not variable.path.endswith(("learning_rate", "dynamic_scale")):
             variable.assign(tf.zeros_like(variable))
     return model
 
