@@ -143,8 +143,8 @@ def conclusion(patients, epochs, kind):
             "learnt anything yet, and the comparison means nothing."
         )
     return (
-        f"{_clear_differences(compared)} The budget: {budget}. It can't say what happens in a longer training, where "
-        "augmentation tends to pay, nor on other data."
+        f"{_clear_differences(compared)} The budget: {budget}. It can't say what happens in a longer training, with "
+        "other seeds, or on other data."
     )
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -278,7 +279,8 @@ def _first_record(run, overrides):
 
 def _command(run, overrides):
     """The command that makes the run again; the data folder's place differs from machine to machine."""
-    sets = "".join(f" --set {name}={json.dumps(value)}" for name, value in (overrides or {}).items())
+    pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
+    sets = "".join(f" --set {shlex.quote(pair)}" for pair in pairs)
     data = " --data DATA_FOLDER" if run.data_dir else ""
     return f"lggseg run --profile {run.experiment.profile} --seed {run.experiment.seed}{data}{sets}"
 

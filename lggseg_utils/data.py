@@ -43,9 +43,11 @@ def locate(run):
     source = Path(run.data_dir).expanduser()
     if not (source.is_file() and source.suffix.lower() == ".zip"):
         return source
-    if not run.path("unzipped").exists():
-        unpack(source, run.path("unzipped"))
-    return run.path("unzipped")
+    status = source.stat()
+    target = run.path("unzipped", f"{source.stem}-{status.st_size}-{status.st_mtime_ns}")
+    if not target.exists():
+        unpack(source, target)
+    return target
 
 
 def find_slices(folder):

@@ -43,7 +43,7 @@ class Cohort:
 
 def resize_image(image, side):
     """Resize uint8 (height, width, 3) to (side, side, 3): area mean down, bilinear up."""
-    shrinks = side <= min(image.shape[:2])
+    shrinks = side <= max(image.shape[:2])
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 

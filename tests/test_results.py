@@ -79,25 +79,37 @@ def test_a_run_with_other_settings_decides_no_number(evidence):
     other = evidence(value=0.80, size=64, filters=16)
     assert statuses(results.judge(other))["dice_coef is 0.793 on val"] == "not testable"
     assert other.deviations() == ["size 64 (128)", "filters 16 (32)"]
+    changed = evidence(loss="dice_crossentropy", normalization="batch").deviations()
+    assert changed == ["normalization batch (none)", "loss dice_crossentropy (binary_crossentropy)"]
 
 
 def test_no_verdict_follows_from_a_phantom(evidence):
     judged = results.judge(evidence(kind="phantom cohort", value=0.80))
     empirical = {claim.text for claim in results.EMPIRICAL}
-    assert set(judged.loc[judged["claim"].isin(empirical), "status"]) == {"no verdict (phantom)"}
+    assert set(judged.loc[judged["claim"].isin(empirical), "status"]) == {"no verdict"}
     on_paper = judged.loc[~judged["claim"].isin(empirical), "status"].value_counts().to_dict()
-    assert on_paper == {"contradicts itself": 8, "not testable": 1}
+    assert on_paper == {"contradicts itself": 7, "not testable": 3}
 
 
-def test_claims_about_curves_and_healthy_slices_follow_the_evidence(evidence):
-    judged = results.judge(evidence()).set_index("claim")
-    assert (
-        judged.loc["The long training overfits: validation loss rises while training loss falls", "status"]
-        == "reproduced"
-    )
-    healthy = judged.loc["No tumour is predicted on a healthy slice"]
-    assert healthy["status"] == "not reproduced" and "on 1 of 2 test slices" in healthy["evidence"]
-    assert judged.loc["A high accuracy says little here", "status"] == "reproduced"
+def test_claims_about_curves_and_accuracy_follow_the_evidence(evidence):
+    judged = statuses(results.judge(evidence()))
+    overfits = "The long training overfits: validation loss rises while training loss falls"
+    assert judged[overfits] == "reproduced" and judged["A high accuracy says little here"] == "reproduced"
+    assert statuses(results.judge(evidence(size=64)))[overfits] == "not testable"
+
+
+def test_other_peoples_patients_give_no_verdict_either(evidence):
+    assert statuses(results.judge(evidence(kind="own data")))["A high accuracy says little here"] == "no verdict"
+
+
+def test_equal_smoothing_never_lifts_dice_above_what_iou_allows():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        truth, p = rng.random(50) < rng.random(), rng.random(50)
+        dice, jacard = metrics.batch_scores(np.array([(truth * p).sum()]), np.array([truth.sum() + p.sum()]))
+        assert dice <= results.dice_from_iou(jacard) + 1e-12
+    train = results.REPORTED["tables"]["train"]
+    assert train["dice_coef"] > results.dice_from_iou(train["jacard_coef"])
 
 
 def test_every_claim_has_source_status_and_evidence(evidence):
@@ -149,10 +161,10 @@ def test_the_readme_shows_the_records():
     assert block == results.at_a_glance()
 
 
-def test_draws_of_all_patients_have_no_spread():
-    per_patient = pd.DataFrame({"dice": [0.1, 0.5, 0.9]})
-    assert np.ptp(results.spread_of_draws(per_patient, 3, draws=20)) == pytest.approx(0)
-    assert np.ptp(results.spread_of_draws(per_patient, 1, draws=200)) == pytest.approx(0.8)
+def test_larger_test_sets_spread_less():
+    per_patient = pd.DataFrame({"dice": np.linspace(0, 1, 40)})
+    few, many = (np.ptp(np.quantile(results.spread_of_draws(per_patient, size), (0.025, 0.975))) for size in (5, 80))
+    assert many < few / 3
 
 
 def test_consistency_is_noticed_where_it_fails(monkeypatch):
