@@ -76,12 +76,15 @@ def test_links_inside_the_book_lead_somewhere(browser, page):
 
 
 def test_mathematics_is_set(browser):
-    open_page(browser, "book/metrics")
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 20).until(
-        lambda driver: driver.execute_script("return document.querySelectorAll('mjx-container').length") > 2
+    open_page(browser, "book/metrics")
+    script = (
+        "return [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length]"
     )
+    written, _ = browser.execute_script(script)
+    assert written >= 2
+    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(script) == [written, written])
 
 
 @pytest.mark.parametrize("page", [page for page in book.pages() if page.startswith("notebooks/")])
