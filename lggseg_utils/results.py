@@ -409,11 +409,13 @@ def reading(name):
     size = int((patients["split"] == "test").sum())
     draws = spread_of_draws(held_out, size)
     low, high = np.quantile(draws, (0.025, 0.975))
+    seconds = evidence.record["training"]["seconds"]
     text = (
         f"`{name}`: the mean Dice is {said['val']} on the validation patients and {said['test']} on the test patients, "
         f"with the same weights. How much of that is the luck of who was drawn? Of sets of {size} patients drawn with "
         f"replacement from these {len(held_out)}, 95 % have a mean between {low:.2f} and {high:.2f}. **A test set of {size} patients "
-        f"says little.** The command that makes the run again: `{evidence.record['command']}`."
+        f"says little.** Made by `{evidence.record['command']}` at commit `{evidence.record['git_commit']}`, with dropout "
+        f"{evidence.record['experiment']['dropout']:g}, in {seconds / 60:.0f} minutes of training."
     )
     return text + _reading_of_ablation(evidence)
 
