@@ -54,12 +54,10 @@ def _job(run, cohort, split, condition, seed):
         rows = {name: preprocess.rows_of(split, name) for name in ("train", "val")}
         work = run.path("ablation", f"{condition}-{seed}")
         network = _network(_job_experiment(run, BASELINE, 0), len(rows["train"]))
-        model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work, network)
+        model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work, network, keep=False)
         predictions = evaluate.probabilities(model, cohort, rows["val"], experiment)
         scored = evaluate.score_slices(predictions, cohort).assign(split="val")
         write_csv(path, evaluate.per_patient_table(scored).assign(condition=condition, seed=seed))
-        for name in ("checkpoint.keras", "model_best.keras"):
-            (work / name).unlink()
     return pd.read_csv(path)
 
 

@@ -104,8 +104,9 @@ class Keeper(keras.callbacks.Callback):
     what it does not cover is trained again.
     """
 
-    def __init__(self, folder, history, experiment):
+    def __init__(self, folder, history, experiment, keep):
         super().__init__()
+        self.keep = keep
         self.folder, self.history, self.experiment = Path(folder), list(history), experiment
         self.bar = None
 
@@ -123,10 +124,11 @@ class Keeper(keras.callbacks.Callback):
         self.history.append(row)
         losses = [past["val_loss"] for past in self.history]
         best = int(np.argmin(losses))
-        if best == len(losses) - 1:
+        if self.keep and best == len(losses) - 1:
             save_model(self.model, self.folder / "model_best.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
-        save_model(self.model, self.folder / "checkpoint.keras")
+        if self.keep:
+            save_model(self.model, self.folder / "checkpoint.keras")
         self.bar.update()
         self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
         if _finished(self.history, self.experiment):
@@ -149,12 +151,13 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def fit(experiment, cohort, train_rows, val_rows, folder, network=None):
+def fit(experiment, cohort, train_rows, val_rows, folder, network=None, keep=True):
     """Train the U-Net of an experiment on rows of a cohort; return (model of the last epoch, history table).
 
     `folder` receives history.csv, model_best.keras (lowest validation loss) and checkpoint.keras; where a
     checkpoint lies there, the training goes on from it. `network`: a compiled one of the same shape that is started
-    afresh and trained, which spares the time TensorFlow takes to trace a new one.
+    afresh and trained, which spares the time TensorFlow takes to trace a new one. Without `keep`, only history.csv is
+    written, for trainings so short that saving them would cost more than doing them again.
     """
     set_up(experiment)
     folder = Path(folder)
@@ -163,7 +166,7 @@ def fit(experiment, cohort, train_rows, val_rows, folder, network=None):
     model, history = _resume(experiment, folder, steps, network)
     batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, len(history))
     validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
-    keeper = Keeper(folder, history, experiment)
+    keeper = Keeper(folder, history, experiment, keep)
     if not _finished(history, experiment):
         model.fit(
             batches,
@@ -231,7 +234,7 @@ def train(run):
     return keras.models.load_model(run.path("model.keras")), pd.read_csv(run.path("history.csv"))
 
 
-def overfit(experiment, images, masks, steps=150):
+def overfit(experiment, images, masks, steps=100):
     """Learn a few slices by heart, without dropout or augmentation; return the soft Dice after each step.
 
     images uint8 (n, size, size, 3), masks uint8 (n, size, size) of 0 and 1. A network that fails here is broken.
