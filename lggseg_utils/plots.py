@@ -384,14 +384,15 @@ def overfit_curve(dice):
     return figure
 
 
-def recorded_patients(evidence):
-    """Dice of each validation and test patient of a recorded run, sorted, a panel a set."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    for axis, name in zip(axes, ("val", "test"), strict=True):
-        dice = evidence.evaluation.per_patient.query("split == @name")["dice"].sort_values().to_numpy()
-        axis.bar(np.arange(len(dice)), dice, color=SET_COLOURS[name], width=0.75)
-        axis.axhline(dice.mean(), color=INK, linewidth=1, label=f"mean {dice.mean():.3f}")
-        axis.set(xlabel=f"{SET_NAMES[name]} patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
-        axis.legend(loc="upper left")
-    axes[0].set_ylabel("Dice a patient")
+def recorded_patients(recorded):
+    """Dice of each validation and test patient of recorded runs, sorted; a row a run. recorded: name -> evidence."""
+    figure, axes = plt.subplots(len(recorded), 2, figsize=(9, 2.9 * len(recorded)), sharey=True, squeeze=False)
+    for row, (run, evidence) in zip(axes, recorded.items(), strict=True):
+        for axis, name in zip(row, ("val", "test"), strict=True):
+            dice = evidence.evaluation.per_patient.query("split == @name")["dice"].sort_values().to_numpy()
+            axis.bar(np.arange(len(dice)), dice, color=SET_COLOURS[name], width=0.75)
+            axis.axhline(dice.mean(), color=INK, linewidth=1, label=f"mean {dice.mean():.3f}")
+            axis.set(xlabel=f"{SET_NAMES[name]} patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1), title=run)
+            axis.legend(loc="upper left")
+        row[0].set_ylabel("Dice a patient")
     return figure

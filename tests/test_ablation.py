@@ -69,7 +69,9 @@ def test_a_run_compares_its_conditions_on_validation_patients_and_resumes(phanto
     trained = []
     fit = train.fit
     monkeypatch.setattr(
-        train, "fit", lambda experiment, *rest: trained.append(experiment.augmentation) or fit(experiment, *rest)
+        train,
+        "fit",
+        lambda experiment, *rest, **more: trained.append(experiment.augmentation) or fit(experiment, *rest, **more),
     )
     again, _ = ablation.ablate(run)
     assert trained == ["report"] and again["condition"].tolist() == ["none", "report"]
