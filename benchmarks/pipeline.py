@@ -12,7 +12,7 @@ import tensorflow as tf
 from lggseg_utils import config, preprocess, train
 
 CASES = {"demo size": {"size": 64, "filters": 16}, "128x128": {"size": 128, "filters": 32}}
-SLICES, ROUNDS = 256, 6
+SLICES, ROUNDS = 128, 4
 
 
 def seconds_an_epoch(model, batches, steps):
