@@ -278,12 +278,11 @@ def load_evaluation(folder):
     return Evaluation(**read, metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
-def metrics_table(scores, names=None):
+def metrics_table(scores):
     """Lay one set's scores out as text: metric, value, 95 % interval."""
     rows = [
         {"metric": name, "value": number(entry["value"]), "95 % interval": interval(entry)}
         for name, entry in scores.items()
-        if not names or name in names
     ]
     return pd.DataFrame(rows)
 

@@ -89,9 +89,9 @@ def training_batches(images, masks, experiment, first_epoch=0):
     return epochs.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 
-def evaluation_batches(images, masks, experiment, batch_size=EVALUATION_BATCH):
+def evaluation_batches(images, masks, experiment):
     """tf.data pipeline of (images, masks) in the order given, scaled, without augmentation."""
-    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(batch_size)
+    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(EVALUATION_BATCH)
     return batches.map(
         lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32))
     ).prefetch(2)
@@ -106,9 +106,7 @@ class Keeper(keras.callbacks.Callback):
 
     def __init__(self, folder, history, experiment, keep):
         super().__init__()
-        self.keep = keep
-        self.folder, self.history, self.experiment = Path(folder), list(history), experiment
-        self.bar = None
+        self.folder, self.history, self.experiment, self.keep = Path(folder), list(history), experiment, keep
 
     def on_train_begin(self, logs=None):
         self.bar = tqdm(
