@@ -35,7 +35,7 @@ def compare(settings, slices):
     ready = tf.data.Dataset.from_tensors(
         (preprocess.minmax(images[: experiment.batch_size]), tf.cast(masks[: experiment.batch_size, ..., None], tf.float32))
     ).cache().repeat()  # fmt: skip
-    sources = {"pipeline": train.training_batches(images, masks, experiment), "memory": ready}
+    sources = {"pipeline": train.training_batches(images, masks, experiment, 0).repeat(), "memory": ready}
     times = {name: [] for name in sources}
     for _ in range(ROUNDS + 1):
         for name, batches in sources.items():

@@ -14,7 +14,6 @@ from lggseg_utils.config import write_csv, write_json
 
 THRESHOLD = 0.5
 RESAMPLES = 2000
-BATCH = 16
 EPSILON = 1e-7  # as in Keras: keeps the logarithm finite
 COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
@@ -53,8 +52,8 @@ def probabilities(model, cohort, rows, experiment):
     import tensorflow as tf
 
     grid = (experiment.score_size,) * 2
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
+    for start in range(0, len(rows), metrics.SCORED_BATCH):
+        part = rows[start : start + metrics.SCORED_BATCH]
         predicted = model.predict_on_batch(preprocess.minmax(cohort.images[part], experiment.scaling))
         yield part, tf.image.resize(predicted[..., -1:], grid).numpy()[..., 0]
 
@@ -149,14 +148,19 @@ def set_scores(scored, whole_patients, resamples=RESAMPLES, seed=0):
         """Scores of resampled patients; drawn: patient numbers (..., patients)."""
         drawn = np.atleast_2d(drawn)
         scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums})
-        batches = [metrics.batch_scores(*np.concatenate([soft[patient] for patient in row]).T, BATCH) for row in drawn]
+        batches = [
+            metrics.batch_scores(*np.concatenate([soft[patient] for patient in row]).T, metrics.SCORED_BATCH)
+            for row in drawn
+        ]
         scores["dice_coef"], scores["jacard_coef"] = np.array(batches).T
         scores["dice_patient_mean"], scores["dice_patient_median"] = dice[drawn].mean(-1), np.median(dice[drawn], -1)
         return np.stack([scores[name] for name in names])
 
     names = INTERVAL_METRICS + (PATIENT_METRICS if whole_patients else ())
     values = statistic(np.arange(len(sums)))[:, 0]
-    scored_in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy(), BATCH)
+    scored_in_order = metrics.batch_scores(
+        scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy(), metrics.SCORED_BATCH
+    )
     values[[names.index("dice_coef"), names.index("jacard_coef")]] = scored_in_order
     low, high = _interval(len(sums), statistic, resamples, seed, len(names))
     return {
@@ -208,8 +212,8 @@ def otsu_mask(flair):
 
 def _floor_predictions(cohort, rows, floor):
     """Predictions of a floor as (rows, 0 or 1 on the scoring grid), in one piece a batch."""
-    for start in range(0, len(rows), BATCH):
-        part = rows[start : start + BATCH]
+    for start in range(0, len(rows), metrics.SCORED_BATCH):
+        part = rows[start : start + metrics.SCORED_BATCH]
         predicted = np.zeros(cohort.truths[part].shape, np.float32)
         if floor == "Otsu on FLAIR":
             masks = (otsu_mask(np.ascontiguousarray(image[..., data.FLAIR])) for image in cohort.images[part])
@@ -236,7 +240,7 @@ def score_model(model, cohort, split, experiment):
         rows = preprocess.rows_of(split, name)
         batches = tqdm(
             probabilities(model, cohort, rows, experiment),
-            total=-(-len(rows) // BATCH),
+            total=-(-len(rows) // metrics.SCORED_BATCH),
             desc=f"predicting {name}",
             unit="batch",
             leave=False,

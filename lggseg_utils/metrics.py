@@ -5,6 +5,9 @@ import numpy as np
 # Added above and below in the usual Keras snippets; the report's own constant is not known.
 SMOOTH = 1.0
 
+# Slices a batch wherever a score is averaged over batches, as in the report's runs.
+SCORED_BATCH = 16
+
 
 def _ratio(part, whole, empty):
     """part/whole, and `empty` where whole is 0; arrays or numbers."""

@@ -12,9 +12,11 @@ from tqdm import tqdm
 from lggseg_utils import losses, preprocess
 from lggseg_utils.augment import augment
 from lggseg_utils.config import write_csv, write_whole
+from lggseg_utils.metrics import SCORED_BATCH
 from lggseg_utils.model import build_unet
 
-EVALUATION_BATCH = 16
+# Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/.
+STEPS_PER_EXECUTION = 8
 
 # A notebook loads and runs several models; TensorFlow would remark on that in the middle of the page.
 tf.get_logger().setLevel("ERROR")
@@ -54,6 +56,7 @@ def compile_unet(experiment, steps):
         loss=losses.LOSSES[experiment.loss],
         metrics=[losses.accuracy, losses.dice_coef, losses.jacard_coef],
         jit_compile="auto" if on_gpu else False,
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
     return model
 
@@ -63,11 +66,12 @@ def training_steps(count, batch_size):
     return -(-count // batch_size)
 
 
-def training_batches(images, masks, experiment, first_epoch=0):
-    """tf.data pipeline of (images, masks) batches over all epochs from `first_epoch` on.
+def training_batches(images, masks, experiment, epoch):
+    """tf.data pipeline of (images, masks) batches over one epoch.
 
-    images uint8 (n, side, side, 3), masks uint8 (n, side, side) of 0 and 1. Order and augmentation are functions
-    of seed, epoch and step alone, so a training that was interrupted goes on with the batches it would have seen.
+    images uint8 (n, side, side, 3), masks uint8 (n, side, side) of 0 and 1; epoch int64, or a `tf.Variable` that is
+    read each time the pipeline is started. Order and augmentation are functions of seed, epoch and step alone, so a
+    training that was interrupted goes on with the batches it would have seen.
     """
     images, masks = tf.constant(images), tf.constant(masks[..., None])
     count, size, seed = len(images), experiment.batch_size, experiment.seed
@@ -85,13 +89,15 @@ def training_batches(images, masks, experiment, first_epoch=0):
         truth = tf.cast(tf.gather(masks, rows), tf.float32)
         return augment(scaled, truth, experiment.augmentation, tf.stack([seed, tf.cast(step, tf.int32)]))
 
-    epochs = tf.data.Dataset.range(first_epoch, experiment.epochs)
-    return epochs.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True).prefetch(4)
+    started = tf.data.Dataset.range(1).map(lambda _: tf.convert_to_tensor(epoch, tf.int64))
+    loaded = started.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True)
+    # Keras warns of a pipeline that ends where it did not expect it.
+    return loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
 
 
 def evaluation_batches(images, masks, experiment):
     """tf.data pipeline of (images, masks) in the order given, scaled, without augmentation."""
-    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(EVALUATION_BATCH)
+    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(SCORED_BATCH)
     return batches.map(
         lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32))
     ).prefetch(2)
@@ -107,6 +113,7 @@ class Keeper(keras.callbacks.Callback):
     def __init__(self, folder, history, experiment, keep):
         super().__init__()
         self.folder, self.history, self.experiment, self.keep = Path(folder), list(history), experiment, keep
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def on_train_begin(self, logs=None):
         self.bar = tqdm(
@@ -114,6 +121,7 @@ class Keeper(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.epoch.assign(epoch)
         reseed_dropout(self.model, self.experiment.seed, epoch)
         self.started = time.perf_counter()
 
@@ -162,15 +170,14 @@ def fit(experiment, cohort, train_rows, val_rows, folder, network=None, keep=Tru
     folder.mkdir(parents=True, exist_ok=True)
     steps = training_steps(len(train_rows), experiment.batch_size)
     model, history = _resume(experiment, folder, steps, network)
-    batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, len(history))
-    validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
     keeper = Keeper(folder, history, experiment, keep)
+    batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, keeper.epoch)
+    validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
     if not _finished(history, experiment):
         model.fit(
             batches,
             epochs=experiment.epochs,
             initial_epoch=len(history),
-            steps_per_epoch=steps,
             validation_data=validation,
             shuffle=False,
             verbose=0,
