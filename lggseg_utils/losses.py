@@ -42,12 +42,12 @@ def accuracy(truth, probabilities):
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 def binary_crossentropy(truth, probabilities):
-    """Mean over pixels of -log(probability of what is there); also the two-channel categorical variant.
+    """Mean over pixels of -log(probability of what is there), for a sigmoid's output.
 
-    For a softmax output, categorical cross-entropy of the one-hot mask equals this binary one on the tumour
-    channel, since the two channels sum to 1.
+    The output is handed to Keras as it is: Keras then finds the logits behind the sigmoid, without which a network
+    that has sunk to "all background" gets no gradient and never wakes up.
     """
-    return ops.mean(keras.losses.binary_crossentropy(ops.cast(truth, "float32"), tumour_channel(probabilities)))
+    return ops.mean(keras.losses.binary_crossentropy(ops.cast(truth, "float32"), probabilities))
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")

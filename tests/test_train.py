@@ -140,3 +140,16 @@ def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, phantom
     # Written with nine digits; any difference in order, augmentation or dropout would be far larger.
     np.testing.assert_allclose(stopped.to_numpy(), whole.to_numpy(), rtol=1e-6)
     assert not [path for path in (tmp_path / "stopped").rglob(".part-*") if path.suffix == ".csv"]
+
+
+@pytest.mark.parametrize("profile", ["report64", "patient64", "paper"])
+def test_a_network_that_has_sunk_to_all_background_still_gets_a_gradient(profile):
+    experiment = config.load_experiment(profile, overrides={"size": 32, "depth": 3, "filters": 4})
+    train.set_up(experiment)
+    network = train.compile_unet(experiment, 10)
+    kernel, bias = network.get_layer("probability").get_weights()
+    background = np.array([-100.0] if len(bias) == 1 else [100.0, 0.0])
+    network.get_layer("probability").set_weights([0 * kernel, background])
+    network.train_on_batch(np.ones((2, 32, 32, 3)), np.ones((2, 32, 32, 1)))
+    step = network.get_layer("probability").get_weights()[1][-1] - background[-1]
+    assert step == pytest.approx(experiment.learning_rate, rel=0.01)
