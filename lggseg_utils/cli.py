@@ -1,4 +1,4 @@
-"""The command line: run, book, phantom, fetch, record."""
+"""The command line: run, crossval, book, phantom, fetch, record."""
 
 import errno
 import sys
@@ -30,32 +30,66 @@ def _settings(pairs, skip_bad):
     return settings
 
 
-@commands.command()
-@click.option("--profile", default="demo", show_default=True, help="A profile's name, or a YAML file of your own.")
-@click.option("--data", "data_dir", default="", help="Folder or zip in Kaggle's layout.  [default: the phantom cohort]")
-@click.option("--out", "run_dir", default="", help="Run folder.  [default: one under runs/, named after the profile]")
-@click.option("--seed", default=0, show_default=True, help="Seed of split, weights, order and augmentation.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated.")
-@click.option("--skip-bad", is_flag=True, help="Go on without slices that can't be used; they are recorded.")
-def run(profile, data_dir, run_dir, seed, pairs, skip_bad):
-    """Execute the notebooks in order. The same command goes on where a killed run stopped."""
+def _experiment(command):
+    """Add the options that choose an experiment, its data and its run folder."""
+    options = (
+        click.option(
+            "--profile", default="demo", show_default=True, help="A profile's name, or a YAML file of your own."
+        ),
+        click.option(
+            "--data", "data_dir", default="", help="Folder or zip in Kaggle's layout.  [default: the phantom cohort]"
+        ),
+        click.option(
+            "--out", "run_dir", default="", help="Run folder.  [default: one under runs/, named after the profile]"
+        ),
+        click.option("--seed", default=0, show_default=True, help="Seed of split, weights, order and augmentation."),
+        click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+        click.option("--skip-bad", is_flag=True, help="Go on without slices that can't be used; they are recorded."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
+    """Open the run folder of a subcommand, and read and check its data: (run, parameters of the notebooks)."""
     from pathlib import Path
 
-    from lggseg_utils import book, config, preprocess
+    from lggseg_utils import config, preprocess
 
     overrides = _settings(pairs, skip_bad)
     data_dir = str(Path(data_dir).expanduser().resolve()) if data_dir else ""
-    opened = config.open_run(profile, data_dir, run_dir, seed, overrides)
+    opened = config.open_run(profile, data_dir, run_dir, seed, overrides, name)
     preprocess.load_cohort(opened)
-    parameters = {
+    return opened, {
         "profile": profile,
         "data_dir": data_dir,
         "run_dir": str(opened.folder),
         "seed": seed,
         "overrides": overrides,
     }
+
+
+@commands.command()
+@_experiment
+def run(**options):
+    """Execute the notebooks in order. The same command goes on where a killed run stopped."""
+    from lggseg_utils import book
+
+    opened, parameters = _open("run", **options)
     book.execute(opened, parameters)
     print(opened.path("notebooks"))
+
+
+@commands.command()
+@_experiment
+def crossval(**options):
+    """Cross-validate an experiment in five folds. The same command goes on where a killed one stopped."""
+    from lggseg_utils.crossval import cross_validate
+
+    opened, _ = _open("crossval", **options)
+    cross_validate(opened)
+    print(opened.path("metrics.json"))
 
 
 @commands.command()

@@ -220,38 +220,42 @@ class Run:
         write_json(self.path("run.json"), {**self.record(), **facts})
 
 
-def default_folder(profile, seed, overrides, data_dir):
-    """Return runs/PROFILE, with a short digest of everything else that differs from the profile's own run."""
+def default_folder(profile, seed, overrides, data_dir, command="run"):
+    """Return runs/PROFILE, with the command and a short digest of what else differs from the profile's own run."""
     different = json.dumps([seed, overrides, str(data_dir)], sort_keys=True, default=str)
     plain = not seed and not overrides and not data_dir
-    suffix = "" if plain else "-" + hashlib.sha256(different.encode()).hexdigest()[:6]
+    made_by = "" if command == "run" else f"-{command}"
+    suffix = made_by if plain else f"{made_by}-" + hashlib.sha256(different.encode()).hexdigest()[:6]
     return REPOSITORY / "runs" / (Path(str(profile)).stem + suffix)
 
 
-def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None):
+def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
     """Open the run folder of an experiment, made when it is missing.
 
     Empty `data_dir` stands for the phantom cohort, empty `run_dir` for a folder under runs/ named after the
-    profile. A folder that was made with other settings is refused with a `UserError`.
+    profile. `command`: the subcommand of lggseg that makes the run again, for the record. A folder that was made with
+    other settings, or by another command, is refused with a `UserError`.
     """
     experiment = load_experiment(profile, seed, overrides)
-    folder = Path(run_dir).expanduser() if str(run_dir) else default_folder(profile, seed, overrides, data_dir)
+    folder = Path(run_dir).expanduser() if str(run_dir) else default_folder(profile, seed, overrides, data_dir, command)
     run = Run(experiment, folder.resolve(), str(data_dir))
     if run.path("run.json").exists():
-        _refuse_other_settings(run)
+        _refuse_other_settings(run, command)
     else:
-        write_json(run.path("run.json"), _first_record(run, overrides))
+        write_json(run.path("run.json"), _first_record(run, overrides, command))
     return run
 
 
-def _refuse_other_settings(run):
-    """Compare a run folder's recorded experiment with the one asked for."""
+def _refuse_other_settings(run, command):
+    """Compare a run folder's recorded experiment and command with those asked for."""
     try:
-        then = run.record()["experiment"]
+        then, made_by = run.record()["experiment"], run.record()["command"]
     except (json.JSONDecodeError, KeyError):
         raise UserError(
             f"{run.path('run.json')} is damaged; remove {run.folder} or choose another run folder."
         ) from None
+    if made_by.split()[1] != command:
+        raise UserError(f"run folder {run.folder} was made by '{made_by}'; choose another run folder.")
     now = json.loads(run.experiment.model_dump_json())
     for name in sorted(now.keys() | then.keys()):
         if now.get(name) != then.get(name):
@@ -261,11 +265,11 @@ def _refuse_other_settings(run):
             )
 
 
-def _first_record(run, overrides):
+def _first_record(run, overrides, command):
     """What run.json says before anything has run."""
     return {
         "experiment": json.loads(run.experiment.model_dump_json()),
-        "command": _command(run, overrides),
+        "command": f"lggseg {command} {_options(run, overrides)}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
         "versions": {
@@ -277,12 +281,12 @@ def _first_record(run, overrides):
     }
 
 
-def _command(run, overrides):
-    """The command that makes the run again; the data folder's place differs from machine to machine."""
+def _options(run, overrides):
+    """The options that make the run again; the data folder's place differs from machine to machine."""
     pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
     sets = "".join(f" --set {shlex.quote(pair)}" for pair in pairs)
     data = " --data DATA_FOLDER" if run.data_dir else ""
-    return f"lggseg run --profile {run.experiment.profile} --seed {run.experiment.seed}{data}{sets}"
+    return f"--profile {run.experiment.profile} --seed {run.experiment.seed}{data}{sets}"
 
 
 def _version(library):

@@ -11,12 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lggseg_utils import data
 from lggseg_utils.config import UserError, write_csv, write_json
 
 SETS = ("train", "val", "test")
+PARTS = 10  # a tenth is held out for each of validation and test
 ARRAYS = ("images", "masks", "truths")
 
 
@@ -218,16 +219,39 @@ def _draw_slices(slices, seed):
 
 
 def _draw_patients(slices, seed):
-    """One set name a slice; patients are sorted into strata of ten or more by tumour volume, then into ten folds."""
-    patients = data.patient_table(slices)
+    """One set name a slice: the first of ten parts of the patients is test, the second validation."""
+    patients = data.patient_table(slices)["patient"]
     if len(patients) < 3:
         raise UserError(f"a split by patient needs at least 3 patients, the data hold {len(patients)}.")
+    names = {0: "test", 1: "val"}
+    return [names.get(part, "train") for part in _patient_parts(slices, seed)]
+
+
+def _patient_parts(slices, seed):
+    """Number of the part, of ten at most, each slice's patient is in; strata of ten or more by tumour volume."""
+    patients = data.patient_table(slices)
     order = patients["tumour_area"].rank(method="first").to_numpy() - 1
-    strata = (order * max(1, len(patients) // 10) // len(patients)).astype(int)
-    folds = StratifiedKFold(min(10, len(patients)), shuffle=True, random_state=seed).split(strata, strata)
-    held_out = [set(patients["patient"].iloc[rows]) for _, rows in folds]
-    names = {**dict.fromkeys(held_out[0], "test"), **dict.fromkeys(held_out[1], "val")}
-    return [names.get(patient, "train") for patient in slices["patient"]]
+    strata = (order * max(1, len(patients) // PARTS) // len(patients)).astype(int)
+    folds = StratifiedKFold(min(PARTS, len(patients)), shuffle=True, random_state=seed).split(strata, strata)
+    part_of = {patients["patient"].iloc[row]: part for part, (_, rows) in enumerate(folds) for row in rows}
+    return [part_of[patient] for patient in slices["patient"]]
+
+
+def draw_parts(slices, protocol, seed):
+    """Divide a table of slices into ten parts, of slices or of whole patients: one number, 0 to 9, a slice.
+
+    protocol as for `draw_split`. Raises `UserError` where there are fewer than ten slices or patients.
+    """
+    units = slices["patient"].nunique() if protocol == "patient" else len(slices)
+    if units < PARTS:
+        what = "patients" if protocol == "patient" else "slices"
+        raise UserError(f"a cross-validation by {protocol} needs at least {PARTS} {what}, the data hold {units}.")
+    if protocol == "patient":
+        return np.array(_patient_parts(slices, seed))
+    parts = np.empty(len(slices), dtype=int)
+    for part, (_, rows) in enumerate(KFold(PARTS, shuffle=True, random_state=seed).split(parts)):
+        parts[rows] = part
+    return parts
 
 
 def rows_of(split, name):

@@ -1,0 +1,79 @@
+"""Five-fold cross-validation: every slice, or every patient, is predicted once by a network that was not shown it."""
+
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from lggseg_utils import evaluate, preprocess, train
+from lggseg_utils.config import write_csv, write_json
+
+FOLDS = 5
+
+
+def split_of(parts, fold):
+    """Split of one fold: a table patient, slice, split.
+
+    parts: a table patient, slice, part, with parts 0 to 9. Two tenths are test, the next one is validation, the
+    seven others are training.
+    """
+    per_fold = preprocess.PARTS // FOLDS
+    names = {per_fold * fold: "test", per_fold * fold + 1: "test", per_fold * (fold + 1) % preprocess.PARTS: "val"}
+    return parts[["patient", "slice"]].assign(split=[names.get(part, "train") for part in parts["part"]])
+
+
+def cross_validate(run):
+    """Cross-validate a run's experiment, or load it: the per-slice table of all test predictions, with `fold`.
+
+    The folds are split as the setting `split` says. Writes split.csv (with part and fold), history.csv, per_slice.csv,
+    per_patient.csv and, last, metrics.json, which holds the test scores over all folds. Each fold leaves its own files
+    under folds/, so that an interrupted cross-validation goes on where it stopped; folds are independent jobs, given
+    to joblib.
+    """
+    if not run.path("metrics.json").exists():
+        cohort = preprocess.load_cohort(run)
+        parts = _load_parts(run, cohort.slices)
+        jobs = (delayed(_run_fold)(run, cohort, parts, fold) for fold in range(FOLDS))
+        folds = list(tqdm(Parallel(return_as="generator")(jobs), total=FOLDS, desc="folds", unit="fold", leave=False))
+        _write_tables(run, *(pd.concat(tables, ignore_index=True) for tables in zip(*folds, strict=True)))
+    return pd.read_csv(run.path("per_slice.csv"))
+
+
+def _load_parts(run, slices):
+    """The table patient, slice, split, part, fold; drawn and written to split.csv when it is missing."""
+    if not run.path("split.csv").exists():
+        part = preprocess.draw_parts(slices, run.experiment.split, run.experiment.seed)
+        fold = part // (preprocess.PARTS // FOLDS)
+        write_csv(run.path("split.csv"), slices[["patient", "slice"]].assign(split="test", part=part, fold=fold))
+    return pd.read_csv(run.path("split.csv"))
+
+
+def _run_fold(run, cohort, parts, fold):
+    """Train and score one fold, or load it: (per-slice table of its test slices, history), both with `fold`."""
+    folder = run.path("folds", str(fold))
+    if not (folder / "per_slice.csv").exists():
+        split = split_of(parts, fold)
+        rows = {name: preprocess.rows_of(split, name) for name in preprocess.SETS}
+        model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], folder)
+        if run.experiment.weights == "best":
+            model = train.keras.models.load_model(folder / "model_best.keras")
+        train.save_model(model, folder / "model.keras")
+        scored = evaluate.score_slices(evaluate.probabilities(model, cohort, rows["test"], run.experiment), cohort)
+        write_csv(folder / "per_slice.csv", scored.assign(split="test")[evaluate.PER_SLICE_COLUMNS])
+    return tuple(pd.read_csv(folder / name).assign(fold=fold) for name in ("per_slice.csv", "history.csv"))
+
+
+def _write_tables(run, per_slice, history):
+    """Write what all folds show together; metrics.json comes last."""
+    write_csv(run.path("history.csv"), history)
+    write_csv(run.path("per_slice.csv"), per_slice)
+    write_csv(run.path("per_patient.csv"), _per_patient(per_slice, run.experiment.split))
+    whole = run.experiment.split == "patient"
+    write_json(run.path("metrics.json"), {"test": evaluate.set_scores(per_slice, whole)})
+
+
+def _per_patient(per_slice, protocol):
+    """The table a patient; with `fold` where a patient's slices all stand in one."""
+    table = evaluate.per_patient_table(per_slice)
+    if protocol == "slice":
+        return table
+    return table.merge(per_slice[["patient", "fold"]].drop_duplicates(), on="patient", validate="one_to_one")

@@ -1,0 +1,98 @@
+"""Cross-validation: each slice is tested once, nothing leaks, and an interrupted one goes on."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import config, crossval, phantom, preprocess
+
+
+@pytest.fixture(scope="module")
+def cohort_folder(tmp_path_factory):
+    """A phantom cohort with a patient a part."""
+    folder = tmp_path_factory.mktemp("cohort")
+    phantom.write_cohort(folder, patients=10, slices=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_patient(tmp_path_factory, cohort_folder):
+    """A cross-validation by patient, done."""
+    folder = tmp_path_factory.mktemp("run")
+    run = config.open_run("smoke", cohort_folder, folder, 0, {"epochs": 1}, "crossval")
+    crossval.cross_validate(run)
+    return run
+
+
+def table_of(slices):
+    """A table of 30 patients with so many slices each."""
+    patients = np.repeat([f"patient_{number:02}" for number in range(30)], slices)
+    return pd.DataFrame(
+        {"patient": patients, "slice": np.tile(np.arange(slices), 30), "tumour_area": np.arange(30 * slices)}
+    )
+
+
+@pytest.mark.parametrize("protocol", ["slice", "patient"])
+def test_every_slice_is_tested_in_one_fold_and_never_trained_on_there(protocol):
+    slices = table_of(10)
+    parts = slices.assign(part=preprocess.draw_parts(slices, protocol, 0))
+    splits = [crossval.split_of(parts, fold)["split"] for fold in range(crossval.FOLDS)]
+    tested = sum((split == "test").astype(int) for split in splits)
+    assert (tested == 1).all()
+    for split in splits:
+        assert split.value_counts().to_dict() == {"train": 210, "test": 60, "val": 30}
+
+
+def test_by_patient_no_patient_stands_on_two_sides_and_by_slice_almost_all_do():
+    slices = table_of(10)
+    sides = {}
+    for protocol in ("slice", "patient"):
+        parts = slices.assign(part=preprocess.draw_parts(slices, protocol, 0))
+        sides[protocol] = crossval.split_of(parts, 0).groupby("patient")["split"].nunique()
+    assert (sides["patient"] == 1).all() and (sides["slice"] > 1).mean() > 0.9
+
+
+def test_parts_depend_on_the_seed_alone():
+    slices = table_of(10)
+    for protocol in ("slice", "patient"):
+        first, again, other = (preprocess.draw_parts(slices, protocol, seed) for seed in (0, 0, 1))
+        assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("protocol", ["slice", "patient"])
+def test_too_few_are_refused_in_one_line(protocol):
+    message = {"slice": "at least 10 slices, the data hold 9", "patient": "at least 10 patients, the data hold 3"}
+    with pytest.raises(config.UserError, match=message[protocol]):
+        preprocess.draw_parts(table_of(10).iloc[list(range(0, 27, 3))], protocol, 0)
+
+
+def test_tables_hold_every_slice_once_with_its_fold(by_patient):
+    per_slice, split = pd.read_csv(by_patient.path("per_slice.csv")), pd.read_csv(by_patient.path("split.csv"))
+    assert len(per_slice) == 40 and not per_slice.duplicated(["patient", "slice"]).any()
+    keys = ["patient", "slice", "fold"]
+    assert per_slice[keys].sort_values(keys).to_numpy().tolist() == split[keys].sort_values(keys).to_numpy().tolist()
+    per_patient = pd.read_csv(by_patient.path("per_patient.csv"))
+    assert len(per_patient) == 10 and per_patient["tp"].sum() == per_slice["tp"].sum()
+    assert sorted(per_patient["fold"].unique()) == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupted_one_trains_only_what_is_missing(tmp_path, by_patient, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(by_patient.folder, folder)
+    for name in ("metrics.json", "per_slice.csv", "folds/3/per_slice.csv", "folds/3/checkpoint.keras"):
+        (folder / name).unlink()
+    trained = []
+    fit = crossval.train.fit
+    monkeypatch.setattr(crossval.train, "fit", lambda *rest: trained.append(rest[-1].name) or fit(*rest))
+    again = config.Run(by_patient.experiment, folder, by_patient.data_dir)
+    crossval.cross_validate(again)
+    assert trained == ["3"]
+    for name in ("metrics.json", "per_slice.csv"):
+        assert again.path(name).read_text() == by_patient.path(name).read_text()
+
+
+def test_a_run_folder_belongs_to_one_command(by_patient, cohort_folder):
+    with pytest.raises(config.UserError, match="was made by 'lggseg crossval --profile smoke"):
+        config.open_run("smoke", cohort_folder, by_patient.folder, 0, {"epochs": 1})
