@@ -58,6 +58,11 @@ def probabilities(model, cohort, rows, experiment):
         yield part, tf.image.resize(predicted[..., -1:], grid).numpy()[..., 0]
 
 
+def predicted_masks(model, cohort, rows, experiment):
+    """Masks that a model predicts for some rows, bool (n, score_size, score_size)."""
+    return np.concatenate([predicted > THRESHOLD for _, predicted in probabilities(model, cohort, rows, experiment)])
+
+
 def score_slices(predictions, cohort):
     """Count and score slices against the truth: a table with the columns of per_slice.csv, less split.
 

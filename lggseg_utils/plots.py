@@ -109,8 +109,8 @@ def slice_gallery(images, masks, titles):
     return figure
 
 
-def volume_strip(images, masks, numbers, columns=8):
-    """One patient's FLAIR slices in order, with the mask's outline; numbers: slice numbers."""
+def volume_strip(images, masks, numbers, predicted=None, columns=8):
+    """One patient's FLAIR slices in order, with the outlines of mask and prediction; numbers: slice numbers."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.3 * columns, 1.5 * rows), squeeze=False)
     for axis in axes.flat:
@@ -118,6 +118,8 @@ def volume_strip(images, masks, numbers, columns=8):
     for axis, image, mask, number in zip(axes.flat, images, masks, numbers, strict=False):
         _show(axis, image, f"slice {number}")
         _contour(axis, mask, TRUTH)
+    for axis, prediction in zip(axes.flat, () if predicted is None else predicted, strict=False):
+        _contour(axis, prediction, PREDICTION, "--")
     return figure
 
 

@@ -48,6 +48,11 @@ def resize_image(image, side):
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
+def resize_images(images, side):
+    """`resize_image` for each of uint8 (n, height, width, 3)."""
+    return np.stack([resize_image(image, side) for image in images])
+
+
 def resize_mask(mask, side):
     """Resize a mask of 0 and 1 to (side, side): a pixel is tumour where at least half of its area was."""
     resized = resize_image(mask * np.uint8(255), side)
