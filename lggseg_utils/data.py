@@ -265,6 +265,9 @@ def fetch(folder):
     Kaggle's own file. Raises `UserError` with what to do when the cohort can't be had.
     """
     folder = Path(folder).expanduser()
+    whole = (KAGGLE_PATIENTS, KAGGLE_SLICES)
+    if _count(folder) == whole:
+        return folder
     try:
         import kagglehub
 
@@ -274,11 +277,19 @@ def fetch(folder):
             f"Kaggle's cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you are, "
             "put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json (kaggle.com, Settings, API), and run the same command again."
         ) from None
-    found = find_slices(folder)
-    patients = found["patient"].nunique()
-    if (patients, len(found)) != (KAGGLE_PATIENTS, KAGGLE_SLICES):
+    if _count(folder) != whole:
+        patients, slices = _count(folder)
         raise UserError(
-            f"{folder} holds {patients} patients and {len(found)} slices, expected {KAGGLE_PATIENTS} and "
+            f"{folder} holds {patients} patients and {slices} slices, expected {KAGGLE_PATIENTS} and "
             f"{KAGGLE_SLICES}: remove it and run the same command again."
         )
     return folder
+
+
+def _count(folder):
+    """Number of patients and of slices in a folder; (0, 0) where it is missing or holds none."""
+    try:
+        found = find_slices(folder)
+    except UserError:
+        return 0, 0
+    return found["patient"].nunique(), len(found)

@@ -35,6 +35,18 @@ def machine_precision():
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
+def advice():
+    """Say which GPU this machine has, if any, and which profiles suit it."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return (
+            "No GPU found. The profiles demo and patient64 suit a CPU. In Colab, a GPU is chosen under Runtime, Change "
+            "runtime type."
+        )
+    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "unnamed")
+    return f"GPU: {name}, trained on in {machine_precision()}. The profiles patient64, report64 and report128 suit it."
+
+
 def set_up(experiment):
     """Seed every generator and set the precision; return the name of the dtype policy."""
     keras.utils.set_random_seed(experiment.seed)

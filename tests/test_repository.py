@@ -4,9 +4,13 @@ import json
 import re
 import subprocess
 import tomllib
+from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from lggseg_utils import book, config
 
@@ -171,3 +175,50 @@ def test_citation_is_complete():
     from lggseg_utils import __version__
 
     assert citation["version"] == __version__
+
+
+class TestColab:
+    """The first cell must leave what Colab has installed as it is."""
+
+    INSTALLED = dict(
+        line.split("==") for line in (ROOT / "tests" / "colab.txt").read_text().splitlines() if "==" in line
+    )
+
+    def test_what_colab_has_is_within_the_packages_ranges_and_the_rest_is_known(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        needed = [Requirement(text) for text in project["dependencies"]]
+        missing = {requirement.name for requirement in needed if requirement.name not in self.INSTALLED}
+        assert missing == {"nilearn", "papermill", "vl-convert-python"}
+        for requirement in needed:
+            if requirement.name not in missing:
+                assert requirement.specifier.contains(self.INSTALLED[requirement.name]), requirement
+
+    @pytest.mark.parametrize("name", ["nilearn", "papermill", "vl-convert-python"])
+    def test_what_is_added_asks_for_nothing_that_would_have_to_change(self, name):
+        for text in metadata.requires(name) or []:
+            requirement = Requirement(text)
+            version = self.INSTALLED.get(canonicalize_name(requirement.name))
+            if version and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+                assert requirement.specifier.contains(version), requirement
+
+    def test_the_first_cell_installs_from_where_the_notebook_was_opened(self, monkeypatch, tmp_path, capsys):
+        source = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"][2]["source"]
+        commands = []
+        opened = [{"path": "fileId=https%3A//github.com/someone/their-fork/blob/main/notebooks/01_data.ipynb"}]
+        monkeypatch.setenv("COLAB_JUPYTER_IP", "172.28.0.12")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("requests.get", lambda *_, **__: SimpleNamespace(json=lambda: opened))
+        monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
+        scope = {"data_dir": ""}
+        exec("".join(source), scope)
+        assert commands[0][-2:] == ["https://github.com/someone/their-fork", "/content/lggseg-book"]
+        assert commands[1][1:] == ["-m", "pip", "install", "-q", "-e", "/content/lggseg-book"]
+        assert capsys.readouterr().out.startswith(("No GPU found", "GPU: ")) and scope["data_dir"] == ""
+
+    def test_the_first_cell_asks_for_the_repository_where_it_cannot_know(self, monkeypatch):
+        source = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"][2]["source"]
+        monkeypatch.setenv("COLAB_JUPYTER_IP", "172.28.0.12")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("requests.get", lambda *_, **__: SimpleNamespace(json=lambda: [{"path": "Untitled.ipynb"}]))
+        with pytest.raises(SystemExit, match="Set repository above"):
+            exec("".join(source), {"data_dir": ""})

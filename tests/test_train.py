@@ -153,3 +153,11 @@ def test_a_network_that_has_sunk_to_all_background_still_gets_a_gradient(profile
     network.train_on_batch(np.ones((2, 32, 32, 3)), np.ones((2, 32, 32, 1)))
     step = network.get_layer("probability").get_weights()[1][-1] - background[-1]
     assert step == pytest.approx(experiment.learning_rate, rel=0.01)
+
+
+def test_advice_says_what_machine_it_is(monkeypatch):
+    assert train.advice().startswith(("No GPU found", "GPU: "))
+    monkeypatch.setattr(train.tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    details = {"device_name": "Tesla T4", "compute_capability": (7, 5)}
+    monkeypatch.setattr(train.tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert train.advice().startswith("GPU: Tesla T4, trained on in mixed_float16.")
