@@ -1,5 +1,6 @@
 """What holds the repository together: notebooks, dependencies, addresses, the book's parts."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -203,6 +204,7 @@ class TestColab:
 
     def test_the_first_cell_installs_from_where_the_notebook_was_opened(self, monkeypatch, tmp_path, capsys):
         source = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"][2]["source"]
+        importlib.import_module("lggseg_utils.train")  # what it starts itself is not the cell's
         commands = []
         opened = [{"path": "fileId=https%3A//github.com/someone/their-fork/blob/main/notebooks/01_data.ipynb"}]
         monkeypatch.setenv("COLAB_JUPYTER_IP", "172.28.0.12")
