@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install book test lint run check-pages clean
+.PHONY: install book test lint run check-pages check-links weigh-pages clean
 
 install: .venv/installed
 
@@ -27,6 +27,14 @@ lint: install
 
 check-pages: install
 	$(BIN)/python -m pytest -m pages
+
+# Asks the network for every address in the book; not part of CI, since other people's servers come and go.
+check-links: book
+	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml --path-output _build/links \
+		--builder custom --custom-builder linkcheck --all --quiet
+
+weigh-pages: install
+	$(BIN)/python benchmarks/pages.py
 
 clean:
 	rm -rf _build runs

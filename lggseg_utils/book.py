@@ -120,6 +120,7 @@ def stage(run_folder):
         raise UserError(f"{missing[0]} is missing: execute the notebooks first, lggseg run --out {run_folder}.")
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(REPOSITORY / "book", STAGE / "book")
+    shutil.copy(REPOSITORY / "CHANGELOG.md", STAGE)
     (STAGE / "notebooks").mkdir()
     for path in executed:
         (STAGE / "notebooks" / path.name).write_text(

@@ -3,6 +3,7 @@
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -158,6 +159,15 @@ def test_links_inside_the_book_lead_somewhere(browser, page):
         assert Path(path).exists(), link
         if anchor and path.endswith(".html"):
             assert f'id="{anchor}"' in Path(path).read_text(encoding="utf-8"), link
+
+
+@pytest.mark.parametrize("page", book.pages())
+def test_a_page_is_light(browser, page):
+    open_page(browser, page)
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map(r => r.name)")
+    own = [name.removeprefix("file://") for name in asked if "/_static/" not in name]
+    weight = sum(Path(unquote(name)).stat().st_size for name in {*own, str(HTML / f"{page}.html")})
+    assert weight <= (500 if page == "book/index" else 3072) * 1024
 
 
 def test_mathematics_is_set(browser):

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from types import SimpleNamespace
@@ -168,6 +169,46 @@ def test_workflows_call_the_commands_of_the_readme():
     ci, readme = (ROOT / ".ci" / "run").read_text(), (ROOT / "README.md").read_text()
     for command in ("make test", "make book", "make check-pages"):
         assert command in ci and command in readme
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("vendor.github-workflows", ".github/workflows/*.yml"),
+        ("vendor.dependabot", ".github/dependabot.yml"),
+        ("vendor.citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_files_for_others_keep_to_their_schema(schema, files):
+    paths = sorted(map(str, ROOT.glob(files)))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *paths]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert paths and not checked.returncode, checked.stdout
+
+
+def test_updates_hold_jupyter_book_below_2():
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    held = {entry["dependency-name"]: entry["versions"] for entry in updates[0]["ignore"]}
+    assert held["jupyter-book"] == [">=2"]
+
+
+def test_workflows_cover_every_supported_python():
+    matrix = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]["test"]["strategy"][
+        "matrix"
+    ]
+    supported = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"] and supported == ">=3.11,<3.14"
+
+
+def test_spelling():
+    texts = [
+        str(path) for path in tracked() if path.suffix in (".md", ".py", ".ipynb", ".yml", ".cff", ".html", ".css")
+    ]
+    checked = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", "--ignore-words-list", "jacard,buda,alll", *texts],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert texts and not checked.returncode, checked.stdout
 
 
 def test_citation_is_complete():
