@@ -1,4 +1,4 @@
-"""What the built pages weigh and how fast Chromium shows them from this disk, page by page: `make weigh-pages`.
+"""What the built pages weigh and how fast Chromium shows them, served from this machine: `make weigh-pages`.
 
 Bytes are uncompressed. `own` leaves out what theme, Sphinx and MathJax bring (all of _static/ but book.css). Times are
 milliseconds after navigation, of one visit; they say whether a page is slow, not how slow.
@@ -6,6 +6,10 @@ milliseconds after navigation, of one visit; they say whether a page is slow, no
 
 import json
 import shutil
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -29,7 +33,7 @@ new PerformanceObserver((list) => list.getEntries().forEach((e) => { if (!e.hadR
 new PerformanceObserver((list) => list.getEntries().forEach((e) => { largest = e.startTime; }))
   .observe({type: "largest-contentful-paint", buffered: true});
 setTimeout(() => done({
-  files: performance.getEntriesByType("resource").map((entry) => entry.name),
+  files: [location.href, ...performance.getEntriesByType("resource").map((entry) => entry.name)],
   first_paint_ms: Math.round((performance.getEntriesByName("first-contentful-paint")[0] || {startTime: 0}).startTime),
   largest_paint_ms: Math.round(largest),
   layout_shift: Math.round(1000 * shift) / 1000,
@@ -38,9 +42,26 @@ setTimeout(() => done({
 """
 
 
+@contextmanager
+def served(folder):
+    """Serve a folder on this machine; yields its address."""
+    handler = partial(QuietHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """A file server that prints nothing."""
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
 def size(address):
-    """Bytes of a local file."""
-    return Path(unquote(urlparse(address).path)).stat().st_size
+    """Bytes of a served file."""
+    return (HTML / unquote(urlparse(address).path).lstrip("/")).stat().st_size
 
 
 def from_theme(address):
@@ -48,12 +69,11 @@ def from_theme(address):
     return "/_static/" in address and not urlparse(address).path.endswith("/book.css")
 
 
-def measure(browser, page):
+def measure(browser, root, page):
     """Weight and times of one page."""
-    address = (HTML / f"{page}.html").as_uri()
-    browser.get(address)
+    browser.get(f"{root}{page}.html")
     found = browser.execute_async_script(MEASURE)
-    files = {address, *(name for name in found.pop("files") if name.startswith("file:"))}
+    files = {name for name in found.pop("files") if name.startswith(root)}
     own = sum(size(name) for name in files if not from_theme(name))
     return {"own_kib": round(own / 1024), "all_kib": round(sum(map(size, files)) / 1024), "files": len(files), **found}
 
@@ -68,7 +88,8 @@ def main():
     )
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     browser.set_window_size(1280, 900)
-    pages = {page: measure(browser, page) for page in book.pages()}
+    with served(HTML) as root:
+        pages = {page: measure(browser, root, page) for page in book.pages()}
     result = {"browser": browser.capabilities["browserVersion"], "pages": pages}
     browser.quit()
     config.write_json(Path(__file__).with_suffix(".json"), result)
