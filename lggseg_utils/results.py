@@ -15,6 +15,12 @@ from lggseg_utils import evaluate, metrics
 from lggseg_utils.config import REPOSITORY, UserError, load_experiment, write_whole
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
+# The report's own tables: set -> {metric: value}. The README repeats one of them.
+TABLES = {
+    name: {metric: value for metric, value in table.items() if metric != "source"}
+    for name, table in REPORTED["tables"].items()
+    if name != "readme"
+}
 RECORDS = REPOSITORY / "results"
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, CONTRADICTS = (
     "reproduced",
@@ -127,7 +133,7 @@ def compare(evaluation):
 
 def _number_claim(name, metric):
     """Judge of one reported number: ours confirms it when it lies within our interval and the protocol agrees."""
-    reported = REPORTED["tables"][name][metric]
+    reported = TABLES[name][metric]
 
     def judge(evidence):
         entry = evidence.evaluation.metrics[name][metric]
@@ -142,7 +148,7 @@ def _number_claim(name, metric):
 
 def _same_quantity(evidence):
     """Do the reported Dice and IoU belong to one set of pixels? Arithmetic on the report alone."""
-    table = REPORTED["tables"]["train"]
+    table = TABLES["train"]
     implied = dice_from_iou(table["jacard_coef"])
     return CONTRADICTS, (
         f"table 1 has IoU {table['jacard_coef']} with Dice {table['dice_coef']}, above the {implied:.4f} that this IoU allows, "
@@ -152,7 +158,7 @@ def _same_quantity(evidence):
 
 def _mean_iou(evidence):
     """Does the reported mean IoU fit the tumour IoU? Arithmetic on the report alone."""
-    test = REPORTED["tables"]["test"]
+    test = TABLES["test"]
     implied = tumour_iou_from_mean(test["mean_iou"], test["accuracy"])
     return NOT_TESTABLE, (
         f"if both are pooled, it implies a tumour IoU of {implied:.3f} with accuracy {test['accuracy']}, not {test['jacard_coef']}; "
@@ -192,9 +198,7 @@ def _captions(evidence):
 def _prevalence(evidence):
     """Shares of true-positive pixels that the three tables imply."""
     shares = [
-        f"{name} {true_positive_share(table['jacard_coef'], table['accuracy']):.4f}"
-        for name, table in REPORTED["tables"].items()
-        if name != "readme"
+        f"{name} {true_positive_share(table['jacard_coef'], table['accuracy']):.4f}" for name, table in TABLES.items()
     ]
     return NOT_TESTABLE, (
         f"if the IoU is pooled, it and the accuracy fix the share of true-positive pixels: {', '.join(shares)}. The validation "
@@ -280,11 +284,9 @@ ARITHMETIC = (
 )
 EMPIRICAL = (
     *(
-        Claim(f"{metric} is {table[metric]:g} on {name}", table["source"], _number_claim(name, metric))
-        for name, table in REPORTED["tables"].items()
-        if name != "readme"
-        for metric in table
-        if metric != "source"
+        Claim(f"{metric} is {value:g} on {name}", REPORTED["tables"][name]["source"], _number_claim(name, metric))
+        for name, table in TABLES.items()
+        for metric, value in table.items()
     ),
     Claim("A high accuracy says little here", "report, 1-6", _accuracy_says_little),
     Claim("The long training overfits: validation loss rises while training loss falls", "report, 1-5", _overfitting),
@@ -324,15 +326,15 @@ def implied_dice():
             "Dice reported": table["dice_coef"],
             "Dice implied by IoU": dice_from_iou(table["jacard_coef"]),
         }
-        for name, table in REPORTED["tables"].items()
-        if name != "readme"
+        for name, table in TABLES.items()
     ]
     return pd.DataFrame(rows).assign(difference=lambda table: table["Dice reported"] - table["Dice implied by IoU"])
 
 
-def records():
-    """Names of the runs recorded under results/, sorted."""
-    return sorted(path.parent.name for path in RECORDS.glob("*/metrics.json"))
+def records(command="run"):
+    """Names of what a subcommand of lggseg made and is recorded under results/, sorted."""
+    made_by = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*/run.json")}
+    return sorted(name for name, record in made_by.items() if record["command"].split()[1] == command)
 
 
 def spread_of_draws(per_patient, size, draws=5000, seed=0):
@@ -383,8 +385,10 @@ def consistent(per_slice):
 
 def record(run_folder, name):
     """Copy a finished run's numbers to results/NAME, never its images or weights; return that folder."""
-    evidence = load_evidence(run_folder)
-    if evidence.kind == "phantom cohort":
+    if not Path(run_folder, "metrics.json").exists():
+        raise UserError(f"{run_folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
+    facts = json.loads(Path(run_folder, "run.json").read_text(encoding="utf-8"))
+    if facts["data"]["kind"] == "phantom cohort":
         raise UserError("only runs on real data are recorded; this one is on the phantom cohort.")
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
