@@ -77,6 +77,13 @@ class TestNotebook:
                 and len(meta["image"]["alt"]) > 30
             )
 
+    def test_figures_are_referred_to(self, path):
+        cells = self.cells(path)
+        text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        names = [cell["metadata"]["mystnb"]["figure"]["name"] for cell in cells if "mystnb" in cell["metadata"]]
+        assert names
+        assert [name for name in names if f"{{numref}}`{name}`" not in text] == []
+
     def test_keeps_its_kernel(self, path):
         assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
 
