@@ -82,7 +82,7 @@ def _network(experiment, slices):
 
 
 def _summary(patients, epochs):
-    """One row a condition and seed from the rows a patient."""
+    """One row per condition and seed from the rows a patient."""
     grouped = patients.groupby(["condition", "seed"], sort=False)
     total = grouped[["tp", "fp", "fn"]].sum()
     return pd.DataFrame(
@@ -98,7 +98,7 @@ def _summary(patients, epochs):
 def differences(patients):
     """Compare each condition with `none`, paired by patient: condition, difference, low, high, patients, seeds.
 
-    The difference is that of the Dice a patient, averaged over seeds; the 95 % interval is the percentile
+    The difference is that of the Dice per patient, averaged over seeds; the 95 % interval is the percentile
     bootstrap over patients (NaN with fewer than two). It says nothing of other seeds.
     """
     dice = patients.pivot_table(index="patient", columns="condition", values="dice", aggfunc="mean")

@@ -150,6 +150,7 @@ def _write_generated(folder, evidence):
         f"{evaluate.number(scores['dice_pooled']['value'])} ({evaluate.interval(scores['dice_pooled'])})."
     )
     (folder / "live.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "leak.md").write_text(results.leak_by_slice() + "\n", encoding="utf-8")
     (folder / "settings.md").write_text(_settings_table(), encoding="utf-8")
     (folder / "profiles.md").write_text(_profiles_text(), encoding="utf-8")
 

@@ -104,7 +104,7 @@ def book(run_dir):
 @commands.command()
 @click.argument("folder")
 @click.option("--patients", default=40, show_default=True, type=click.IntRange(1, 2000), help="Number of patients.")
-@click.option("--slices", default=12, show_default=True, type=click.IntRange(1, 100), help="Slices a patient.")
+@click.option("--slices", default=12, show_default=True, type=click.IntRange(1, 100), help="Slices per patient.")
 @click.option(
     "--seed", default=2022, show_default=True, type=click.IntRange(0, 2**31 - 1), help="Same seed, same bytes."
 )

@@ -24,7 +24,8 @@ def split_of(parts, fold):
 def cross_validate(run):
     """Cross-validate a run's experiment, or load it: the per-slice table of all test predictions, with `fold`.
 
-    The folds are split as the setting `split` says. Writes split.csv (with part and fold), history.csv, per_slice.csv,
+    The folds are split as the setting `split` says. Writes split.csv (the part each slice is in and the fold that tests
+    it; `split_of` gives training and validation of a fold), history.csv, per_slice.csv,
     per_patient.csv and, last, metrics.json, which holds the test scores over all folds. Each fold leaves its own files
     under folds/, so that an interrupted cross-validation goes on where it stopped; folds are independent jobs, given
     to joblib.
@@ -57,13 +58,15 @@ def _run_fold(run, cohort, parts, fold):
         if run.experiment.weights == "best":
             model = train.keras.models.load_model(folder / "model_best.keras")
         train.save_model(model, folder / "model.keras")
-        scored = evaluate.score_slices(evaluate.probabilities(model, cohort, rows["test"], run.experiment), cohort)
+        test = evaluate.shuffled(rows["test"], run.experiment.seed)
+        scored = evaluate.score_slices(evaluate.probabilities(model, cohort, test, run.experiment), cohort)
         write_csv(folder / "per_slice.csv", scored.assign(split="test")[evaluate.PER_SLICE_COLUMNS])
     return tuple(pd.read_csv(folder / name).assign(fold=fold) for name in ("per_slice.csv", "history.csv"))
 
 
 def _write_tables(run, per_slice, history):
-    """Write what all folds show together; metrics.json comes last."""
+    """Write what all folds show together, and the cost in run.json; metrics.json comes last."""
+    run.note(training={"folds": FOLDS, "seconds": round(float(history["seconds"].sum()), 1)})
     write_csv(run.path("history.csv"), history)
     write_csv(run.path("per_slice.csv"), per_slice)
     write_csv(run.path("per_patient.csv"), _per_patient(per_slice, run.experiment.split))

@@ -211,7 +211,7 @@ def institution(patient):
 
 
 def patient_table(slices):
-    """Summarise a table of slices a patient: slices, tumour_slices, tumour_area (summed, pixels), institution."""
+    """Summarise a table of slices per patient: slices, tumour_slices, tumour_area (summed, pixels), institution."""
     grouped = slices.groupby("patient")["tumour_area"]
     table = pd.DataFrame(
         {

@@ -106,7 +106,7 @@ def per_patient_table(per_slice):
 
 
 def _patient_sums(scored):
-    """What adds up over slices, a patient a row: counts, loss, Dice a slice, and how many slices."""
+    """What adds up over slices, a patient a row: counts, loss, Dice per slice, and how many slices."""
     truth = scored["tp"] + scored["fn"] > 0
     slice_dice = metrics.dice(scored["tp"], scored["fp"], scored["fn"])
     columns = scored[[*COUNTS, "loss"]].assign(
@@ -141,22 +141,22 @@ def set_scores(scored, whole_patients, resamples=RESAMPLES, seed=0):
     """Score one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
     scored: a per-slice table. The 95 % interval is the percentile bootstrap over patients (scipy), with their
-    slices kept together; None where there are fewer than two patients or no number. `dice_coef` and
-    `jacard_coef` are taken batch by batch of 16 in the order of the table. The Dice a patient is given only
-    where whole patients were held out.
+    slices kept together; None where there are fewer than two patients or no number. `dice_coef` and `jacard_coef`
+    are taken batch by batch of 16, in the order of the table; for the interval, in a shuffled one. The Dice per
+    patient is given only where whole patients were held out.
     """
     sums = _patient_sums(scored)
     soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby("patient", sort=False)]
     dice = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
 
+    shuffle = np.random.default_rng(seed)
+
     def statistic(drawn, axis=-1):
         """Scores of resampled patients; drawn: patient numbers (..., patients)."""
         drawn = np.atleast_2d(drawn)
         scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums})
-        batches = [
-            metrics.batch_scores(*np.concatenate([soft[patient] for patient in row]).T, metrics.SCORED_BATCH)
-            for row in drawn
-        ]
+        slices = (shuffle.permutation(np.concatenate([soft[patient] for patient in row])) for row in drawn)
+        batches = [metrics.batch_scores(*pairs.T, metrics.SCORED_BATCH) for pairs in slices]
         scores["dice_coef"], scores["jacard_coef"] = np.array(batches).T
         scores["dice_patient_mean"], scores["dice_patient_median"] = dice[drawn].mean(-1), np.median(dice[drawn], -1)
         return np.stack([scores[name] for name in names])
@@ -238,11 +238,20 @@ def score_floors(cohort, split, protocol):
     return pd.DataFrame(rows)
 
 
+def shuffled(rows, seed):
+    """Rows of a set in the order in which they are scored."""
+    return np.random.default_rng(seed).permutation(rows)
+
+
 def score_model(model, cohort, split, experiment):
-    """Per-slice table of a model over train, val and test, in that order."""
+    """Per-slice table of a model over train, val and test, in that order; within a set the slices are shuffled by seed.
+
+    Neighbouring slices in one batch would give other values of the scores that are averaged over batches, and the
+    report's likeliest split, scikit-learn's, shuffles.
+    """
     tables = []
     for name in preprocess.SETS:
-        rows = preprocess.rows_of(split, name)
+        rows = shuffled(preprocess.rows_of(split, name), experiment.seed)
         batches = tqdm(
             probabilities(model, cohort, rows, experiment),
             total=-(-len(rows) // metrics.SCORED_BATCH),
@@ -306,6 +315,23 @@ def number(value, digits=3):
 def interval(entry):
     """An interval as text, a dash where there is none."""
     return "–" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
+
+
+def dice_by_size(per_slice, name="test"):
+    """Median Dice per slice of the smaller and the larger half of a set's tumours.
+
+    Returns a dictionary: slices (with tumour), median_area in pixels of the scoring grid, and the medians small and large.
+    """
+    chosen = per_slice[(per_slice["split"] == name) & (per_slice["tp"] + per_slice["fn"] > 0)]
+    area = chosen["tp"] + chosen["fn"]
+    dice = pd.Series(metrics.dice(chosen["tp"], chosen["fp"], chosen["fn"]), chosen.index)
+    small = area <= area.median()
+    return {
+        "slices": len(chosen),
+        "median_area": area.median(),
+        "small": dice[small].median(),
+        "large": dice[~small].median(),
+    }
 
 
 def example_slices(per_slice, name="test"):

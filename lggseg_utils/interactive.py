@@ -67,6 +67,8 @@ def _reading(number, masks):
     if "prediction" not in masks:
         return text
     predicted = masks["prediction"]
+    if not truth.any() and not predicted.any():
+        return f"{text}, none predicted"
     score = metrics.dice((truth & predicted).sum(), (~truth & predicted).sum(), (truth & ~predicted).sum())
     return f"{text}, Dice {score:.2f}"
 
@@ -131,7 +133,7 @@ def hover_patients(per_patient, kind, name="test"):
         altair.Chart(chosen)
         .mark_bar(color=BLUE)
         .encode(
-            x=altair.X("dice:Q", scale=altair.Scale(domain=[0, 1]), title="Dice a patient"),
+            x=altair.X("dice:Q", scale=altair.Scale(domain=[0, 1]), title="Dice per patient"),
             y=altair.Y("patient:N", sort="-x", title=None),
             tooltip=["patient:N", altair.Tooltip("dice:Q", format=".3f"), "slices:Q", "tumour_slices:Q"],
         )

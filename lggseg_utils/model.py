@@ -77,6 +77,22 @@ def _multiply_adds(layer):
     return 0
 
 
+def activations(model, image):
+    """What each level of a U-Net answers to one slice, on average over its filters.
+
+    image: float (1, size, size, 3), scaled. Returns a dictionary: 'down 1', ..., 'bottom', ..., 'up 1' and 'probability'
+    (of tumour) -> float32 (height, width).
+    """
+    names = [layer.name for layer in model.layers if layer.name.endswith("_2_relu")]
+    probe = keras.Model(model.input, [*(model.get_layer(name).output for name in names), model.output])
+    *levels, probability = [keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))[0] for x in probe(image)]
+    titles = [" ".join(name.split("_")[:2]) if "bottom" not in name else "bottom" for name in names]
+    return {
+        **{title: answer.mean(-1) for title, answer in zip(titles, levels, strict=True)},
+        "probability": probability[..., -1],
+    }
+
+
 def receptive_fields(depth):
     """Receptive field on the way down: a list of (level, side in input pixels) after each level's convolutions.
 

@@ -78,13 +78,13 @@ def _contour(axis, mask, colour, style="-"):
 
 
 def cohort_overview(slices):
-    """Three panels: slices a patient, tumour area a slice, patients an institution."""
+    """Three panels: slices per patient, tumour area a slice, patients per institution."""
     patients = data.patient_table(slices)
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.9))
     sns.histplot(patients["slices"], ax=axes[0], color=BLUE, discrete=True)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_xlim(patients["slices"].min() - 4, patients["slices"].max() + 4)
-    axes[0].set(xlabel="slices a patient", ylabel=f"patients (n = {len(patients)})")
+    axes[0].set(xlabel="slices per patient", ylabel=f"patients (n = {len(patients)})")
     with_tumour = slices[slices["tumour_area"] > 0]
     share = 100 * with_tumour["tumour_area"] / (with_tumour["height"] * with_tumour["width"])
     sns.histplot(share, ax=axes[1], color=ORANGE, bins=24)
@@ -208,7 +208,7 @@ def forest(compared, kind):
     axis.set_yticks(position, compared["condition"].str.replace("_", " "))
     axis.set_ylim(-0.6, len(compared) - 0.4)
     patients = compared["patients"].iloc[0] if len(compared) else 0
-    axis.set(xlabel=f"change in mean Dice a patient against none (n = {patients} validation patients, {kind})")
+    axis.set(xlabel=f"change in mean Dice per patient against none (n = {patients} validation patients, {kind})")
     return figure
 
 
@@ -318,7 +318,7 @@ def dice_bars(per_patient, name="test"):
     axis.axvline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
     axis.axvline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
     axis.set(
-        xlabel="Dice a patient (pooled over the slices of one patient)",
+        xlabel="Dice per patient (pooled over the slices of one patient)",
         yticks=[],
         xlim=(0, 1),
         ylabel=f"{SET_NAMES[name]} patients (n = {len(dice)})",
@@ -338,7 +338,7 @@ def dice_against_size(per_slice, name="test"):
         xscale="log",
         ylim=(-0.03, 1.03),
         xlabel="tumour area in the slice, pixels of the scoring grid (log scale)",
-        ylabel=f"Dice a slice\n(n = {len(chosen)} {SET_NAMES[name]} slices)",
+        ylabel=f"Dice per slice\n(n = {len(chosen)} {SET_NAMES[name]} slices)",
     )
     return figure
 
@@ -377,6 +377,21 @@ def reported_and_reproduced(compared):
     return figure
 
 
+def levels(image, answers):
+    """One slice on its way down and up a U-Net; image (h, w, 3), answers: name -> (h, w), as `model.activations`."""
+    down = [name for name in answers if name.startswith("down")]
+    rows = [["FLAIR", *down, "bottom"], ["probability", *(name.replace("down", "up") for name in down)]]
+    figure, axes = plt.subplots(2, len(rows[0]), figsize=(1.75 * len(rows[0]), 4.1))
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, names in zip(axes, rows, strict=True):
+        for axis, name in zip(row, names, strict=False):
+            shown = image[..., data.FLAIR] if name == "FLAIR" else answers[name]
+            axis.imshow(shown, cmap="gray", interpolation="nearest")
+            axis.set_title(f"{name}\n{shown.shape[0]}x{shown.shape[1]}", fontsize=9)
+    return figure
+
+
 def overfit_curve(dice):
     """Soft Dice on a few slices after each training step."""
     figure, axis = plt.subplots(figsize=(6.5, 2.6))
@@ -396,5 +411,5 @@ def recorded_patients(recorded):
             axis.axhline(dice.mean(), color=INK, linewidth=1, label=f"mean {dice.mean():.3f}")
             axis.set(xlabel=f"{SET_NAMES[name]} patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1), title=run)
             axis.legend(loc="upper left")
-        row[0].set_ylabel("Dice a patient")
+        row[0].set_ylabel("Dice per patient")
     return figure

@@ -136,6 +136,7 @@ def _read_cohort(run, folder, found, listing):
             "patients": int(slices["patient"].nunique()),
             "slices": len(slices),
             "tumour_slices": int((slices["tumour_area"] > 0).sum()),
+            "file_sizes": sorted({f"{row.height}x{row.width}" for row in slices.itertuples()}),
             "skipped": len(problems),
         }
     )

@@ -74,7 +74,7 @@ def compile_unet(experiment, steps):
 
 
 def training_steps(count, batch_size):
-    """Steps of one epoch over `count` slices; the last batch may be smaller."""
+    """Steps of one epoch over `count` slices, rounded up; the last batch may be smaller."""
     return -(-count // batch_size)
 
 
@@ -215,7 +215,8 @@ def _resume(experiment, folder, steps, network):
             return restart(network, experiment), []
         return compile_unet(experiment, steps * experiment.epochs), []
     model = keras.models.load_model(checkpoint)
-    epochs = int(model.optimizer.iterations) // steps
+    # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
+    epochs = training_steps(int(model.optimizer.iterations), steps)
     return model, pd.read_csv(folder / "history.csv").head(epochs).to_dict("records")
 
 

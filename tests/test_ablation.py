@@ -8,7 +8,7 @@ from lggseg_utils import ablation, preprocess, train
 
 
 def patients_table(gain, patients=12, seeds=2):
-    """Made-up Dice a patient under none and all, with a gain for all."""
+    """Made-up Dice per patient under none and all, with a gain for all."""
     rng = np.random.default_rng(1)
     base = rng.uniform(0.2, 0.8, patients)
     rows = [

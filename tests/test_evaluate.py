@@ -152,3 +152,18 @@ def test_numbers_as_text():
 def test_examples_are_best_median_and_worst():
     chosen = evaluate.example_slices(scored_slices())
     assert chosen["rank"].tolist() == ["best", "median", "worst"] and chosen["dice"].is_monotonic_decreasing
+
+
+def test_dice_by_size_parts_small_from_large_tumours():
+    rows = [(1, 0, 1), (0, 0, 4), (8, 2, 2), (45, 0, 5), (0, 3, 0)]
+    table = pd.DataFrame(rows, columns=["tp", "fp", "fn"]).assign(split="test")
+    found = evaluate.dice_by_size(table)
+    assert (found["slices"], found["median_area"]) == (4, 7)
+    assert found["small"] == pytest.approx((2 / 3 + 0) / 2) and found["large"] == pytest.approx((0.8 + 90 / 95) / 2)
+
+
+def test_the_order_of_scoring_is_shuffled_by_seed():
+    rows = np.arange(40)
+    first, again, other = (evaluate.shuffled(rows, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert not np.array_equal(first, rows) and set(first) == set(rows)

@@ -70,7 +70,7 @@ def test_a_prediction_is_drawn_and_scored():
     images, masks = volume()
     page = interactive.volume_viewer(images, [1, 2, 3], "a", truth=masks, prediction=np.roll(masks, 1, axis=2))
     rows = content(page)["slices"]
-    assert rows[0]["reading"] == "slice 1: no tumour, Dice 1.00" and rows[0]["prediction"] == ""
+    assert rows[0]["reading"] == "slice 1: no tumour, none predicted" and rows[0]["prediction"] == ""
     assert rows[1]["reading"].endswith("Dice 0.50") and rows[1]["prediction"] != rows[1]["truth"]
     assert 'name="prediction"' in page.data
 

@@ -86,3 +86,13 @@ def test_it_learns_four_slices_by_heart(phantom_folder, open_smoke):
     cohort = preprocess.load_cohort(run)
     four = cohort.slices["tumour_area"].nlargest(4).index.to_numpy()
     assert train.overfit(run.experiment, cohort.images[four], cohort.masks[four], steps=200)[-1] >= 0.95
+
+
+def test_activations_go_down_and_up_and_end_in_the_probability():
+    experiment = config.load_experiment("smoke", overrides={"size": 32})
+    network = model.build_unet(experiment)
+    image = np.random.default_rng(0).random((1, 32, 32, 3)).astype("float32")
+    answers = model.activations(network, image)
+    assert list(answers) == ["down 1", "down 2", "bottom", "up 2", "up 1", "probability"]
+    assert [len(answer) for answer in answers.values()] == [32, 16, 8, 16, 32, 32]
+    assert np.allclose(answers["probability"], network.predict_on_batch(image)[0, ..., 0], atol=1e-3)
