@@ -354,7 +354,7 @@ def leak_by_slice():
     slices = pd.read_csv(RECORDS / records()[0] / "split.csv")
     seen = preprocess.seen_in_training(preprocess.draw_split(slices, "slice", seed=0))
     return (
-        f"of {seen['slices']} test slices drawn at random, {seen['slices_with_neighbour']} have a direct neighbour in training, "
+        f"Of {seen['slices']} test slices drawn at random, {seen['slices_with_neighbour']} have a direct neighbour in training, "
         f"and {seen['patients_seen']} of their {seen['patients']} patients are known from training."
     )
 
