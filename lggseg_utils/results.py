@@ -362,7 +362,7 @@ def leak_by_slice():
 def at_a_glance():
     """Results on the LGG cohort at a glance as Markdown: one row per recorded run and held-out set, read from results/."""
     lines = [
-        "| recorded run | split by | set | patients | Dice per patient, mean (95 % interval) | median | Dice pooled |",
+        "| recorded run | set | Dice per patient, mean (95 % interval) | median | Dice pooled | patients | split by |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in records():
@@ -375,8 +375,9 @@ def at_a_glance():
                 for key in ("dice_patient_mean", "dice_patient_median", "dice_pooled")
             )
             lines.append(
-                f"| `{name}` | {evidence.record['experiment']['split']} | {label} | {patients} | {evaluate.number(mean['value'])} "
-                f"({evaluate.interval(mean)}) | {evaluate.number(median['value'])} | {evaluate.number(pooled['value'])} |"
+                f"| `{name}` | {label} | {evaluate.number(mean['value'])} ({evaluate.interval(mean)}) | "
+                f"{evaluate.number(median['value'])} | {evaluate.number(pooled['value'])} | {patients} | "
+                f"{evidence.record['experiment']['split']} |"
             )
     return "\n".join(lines)
 
