@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pandas as pd
 import pytest
+from distributed import Client
 
 from lggseg_utils import config
 
@@ -22,7 +23,7 @@ def run_script(name, *arguments):
 
 @contextmanager
 def dask_cluster(folder):
-    """A Dask scheduler and one worker as processes of their own; yields the scheduler's address."""
+    """A Dask scheduler and two workers as processes of their own; yields the scheduler's address."""
     log = folder / "scheduler.log"
     with log.open("w") as stream:
         scheduler = subprocess.Popen(
@@ -41,7 +42,17 @@ def dask_cluster(folder):
     try:
         address = wait_for_address(log)
         worker = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"],
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                address,
+                "--nworkers",
+                "2",
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+            ],
             stderr=subprocess.DEVNULL,
             cwd=folder,
         )
@@ -69,6 +80,9 @@ def test_a_grid_has_the_same_numbers_in_one_process_in_two_and_on_a_dask_schedul
     run_script("grid.py", phantom_folder, tmp_path / "two", "--jobs", 2)
     with dask_cluster(tmp_path) as address:
         run_script("grid.py", phantom_folder, tmp_path / "dask", "--scheduler", address)
+        with Client(address) as client:
+            steps = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+    assert steps > 0, "nothing was sent to the scheduler"
     one, two, dask = (pd.read_csv(tmp_path / name / "grid.csv") for name in ("one", "two", "dask"))
     assert one[["seed", "dropout"]].to_numpy().tolist() == [[0, 0.0], [0, 0.2]]
     assert one["loss"].nunique() == 2
