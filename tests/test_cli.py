@@ -13,6 +13,10 @@ import pytest
 from lggseg_utils import cli, config
 
 LGGSEG = Path(sys.executable).with_name("lggseg")
+# Shells make what they start in the background deaf to Ctrl-C; this lggseg hears it again.
+HEARS_CTRL_C = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from lggseg_utils.cli import main; main()"
+)
 
 
 def call(*arguments, **options):
@@ -115,7 +119,11 @@ def interrupted_run(tmp_path_factory, phantom_folder):
         "ablation_conditions=[none]",
     ]
     process = subprocess.Popen(
-        [LGGSEG, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", HEARS_CTRL_C, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     for line in process.stdout:
         if line.startswith("[2/7]"):
@@ -189,7 +197,8 @@ def test_a_notebook_that_fails_is_named(tmp_path, phantom_folder, monkeypatch):
     run = config.open_run("smoke", str(phantom_folder), tmp_path / "run")
     broken = tmp_path / "01_broken.ipynb"
     notebook = json.loads((config.REPOSITORY / "notebooks" / "01_data.ipynb").read_text())
-    notebook["cells"][-1]["source"] = "1 / 0"
+    last = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"][-1]
+    last["source"] = "1 / 0"
     broken.write_text(json.dumps(notebook))
     monkeypatch.setattr(book, "chapters", lambda: [broken])
     with pytest.raises(UserError, match="01_broken failed: ZeroDivisionError: division by zero"):

@@ -100,8 +100,10 @@ def test_a_network_started_afresh_trains_like_a_new_one(tmp_path, phantom_folder
     assert again.drop(columns="seconds").equals(history.drop(columns="seconds"))
 
 
+# Shells make what they start in the background deaf to Ctrl-C; the script hears it again.
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from lggseg_utils import config, train
 train.train(config.open_run("smoke", sys.argv[1], sys.argv[2], 0, {"epochs": 8, "early_stopping": 0}))
 """
@@ -110,7 +112,8 @@ train.train(config.open_run("smoke", sys.argv[1], sys.argv[2], 0, {"epochs": 8, 
 def start(data, folder):
     """Start a training of eight epochs in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(data), str(folder)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(data), str(folder)],
+        stderr=subprocess.DEVNULL,
     )
 
 
