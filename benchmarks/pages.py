@@ -23,7 +23,6 @@ FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
-    "--allow-file-access-from-files",
 )
 MEASURE = """
 const done = arguments[arguments.length - 1];

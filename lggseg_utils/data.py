@@ -277,8 +277,8 @@ def fetch(folder):
             f"Kaggle's cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you are, "
             "put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json (kaggle.com, Settings, API), and run the same command again."
         ) from None
-    if _count(folder) != whole:
-        patients, slices = _count(folder)
+    patients, slices = _count(folder)
+    if (patients, slices) != whole:
         raise UserError(
             f"{folder} holds {patients} patients and {slices} slices, expected {KAGGLE_PATIENTS} and "
             f"{KAGGLE_SLICES}: remove it and run the same command again."
