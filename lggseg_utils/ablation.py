@@ -13,6 +13,8 @@ from lggseg_utils.config import write_csv
 
 RESAMPLES = 2000
 BASELINE = "none"
+PRIMARY = "all"  # compared with none first, as the report's claim is about mixing
+LEVEL = 0.05
 LEARNT = 0.2  # mean Dice below which a network is no ground for a comparison; our choice
 
 
@@ -96,27 +98,35 @@ def _summary(patients, epochs):
 
 
 def differences(patients):
-    """Compare each condition with `none`, paired by patient: condition, difference, low, high, patients, seeds.
+    """Compare each condition with `none`, paired by patient: condition, difference, low, high, p, p_corrected, patients, seeds.
 
     The difference is that of the Dice per patient, averaged over seeds; the 95 % interval is the percentile
-    bootstrap over patients (NaN with fewer than two). It says nothing of other seeds.
+    bootstrap over patients (NaN with fewer than two). It says nothing of other seeds. p: Wilcoxon's signed-rank test over
+    patients. p_corrected: the same for PRIMARY, the contrast chosen beforehand; for the others corrected by `holm`.
     """
     dice = patients.pivot_table(index="patient", columns="condition", values="dice", aggfunc="mean")
     rows = []
     for condition in [name for name in patients["condition"].unique() if name != BASELINE]:
         paired = (dice[condition] - dice[BASELINE]).to_numpy()
         low, high = _interval(paired)
-        rows.append(
-            {
-                "condition": condition,
-                "difference": paired.mean(),
-                "low": low,
-                "high": high,
-                "patients": len(paired),
-                "seeds": patients["seed"].nunique(),
-            }
-        )
-    return pd.DataFrame(rows, columns=["condition", "difference", "low", "high", "patients", "seeds"])
+        p = stats.wilcoxon(paired).pvalue if paired.any() else 1.0
+        rows.append({"condition": condition, "difference": paired.mean(), "low": low, "high": high, "p": p})
+    table = pd.DataFrame(rows, columns=["condition", "difference", "low", "high", "p"])
+    others = table["condition"] != PRIMARY
+    table["p_corrected"] = table["p"].mask(others, pd.Series(holm(table.loc[others, "p"]), table.index[others]))
+    return table.assign(patients=len(dice), seeds=patients["seed"].nunique())
+
+
+def holm(p):
+    """Correct p-values for their number: the k-th smallest of m times m + 1 - k, never below a smaller one's, at most 1.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return corrected
 
 
 def _interval(values):
@@ -147,12 +157,13 @@ def conclusion(patients, epochs, kind):
 
 
 def _clear_differences(compared):
-    """Name the conditions whose interval leaves out zero."""
-    clear = compared[(compared["low"] > 0) | (compared["high"] < 0)]
+    """Name the conditions that differ from none at LEVEL, corrected for their number."""
+    clear = compared[compared["p_corrected"] < LEVEL]
     if clear.empty:
         return "No condition differs from none beyond the spread between patients."
     parts = [
-        f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} ({row.low:+.3f} to {row.high:+.3f})"
+        f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} ({row.low:+.3f} to {row.high:+.3f}, "
+        f"p = {row.p_corrected:.2g})"
         for row in clear.itertuples()
     ]
     return f"Beyond the spread between patients: {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""The command line: run, crossval, book, phantom, fetch, record."""
+"""The command line: run, crossval, ablate, book, phantom, fetch, record."""
 
 import errno
 import sys
@@ -90,6 +90,17 @@ def crossval(**options):
     opened, _ = _open("crossval", **options)
     cross_validate(opened)
     print(opened.path("metrics.json"))
+
+
+@commands.command()
+@_experiment
+def ablate(**options):
+    """Train under each augmentation and seed, nothing else. The same command goes on where a killed one stopped."""
+    from lggseg_utils.ablation import ablate as compare
+
+    opened, _ = _open("ablate", **options)
+    compare(opened)
+    print(opened.path("ablation.csv"))
 
 
 @commands.command()

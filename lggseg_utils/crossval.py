@@ -7,25 +7,12 @@ from tqdm import tqdm
 from lggseg_utils import evaluate, preprocess, train
 from lggseg_utils.config import write_csv, write_json
 
-FOLDS = 5
-
-
-def split_of(parts, fold):
-    """Split of one fold: a table patient, slice, split.
-
-    parts: a table patient, slice, part, with parts 0 to 9. Two tenths are test, the next one is validation, the
-    seven others are training.
-    """
-    per_fold = preprocess.PARTS // FOLDS
-    names = {per_fold * fold: "test", per_fold * fold + 1: "test", per_fold * (fold + 1) % preprocess.PARTS: "val"}
-    return parts[["patient", "slice"]].assign(split=[names.get(part, "train") for part in parts["part"]])
-
 
 def cross_validate(run):
     """Cross-validate a run's experiment, or load it: the per-slice table of all test predictions, with `fold`.
 
     The folds are split as the setting `split` says. Writes split.csv (the part each slice is in and the fold that tests
-    it; `split_of` gives training and validation of a fold), history.csv, per_slice.csv,
+    it; `preprocess.split_of_fold` gives training and validation of a fold), history.csv, per_slice.csv,
     per_patient.csv and, last, metrics.json, which holds the test scores over all folds. Each fold leaves its own files
     under folds/, so that an interrupted cross-validation goes on where it stopped; folds are independent jobs, given
     to joblib.
@@ -33,8 +20,10 @@ def cross_validate(run):
     if not run.path("metrics.json").exists():
         cohort = preprocess.load_cohort(run)
         parts = _load_parts(run, cohort.slices)
-        jobs = (delayed(_run_fold)(run, cohort, parts, fold) for fold in range(FOLDS))
-        folds = list(tqdm(Parallel(return_as="generator")(jobs), total=FOLDS, desc="folds", unit="fold", leave=False))
+        jobs = (delayed(_run_fold)(run, cohort, parts, fold) for fold in range(preprocess.FOLDS))
+        folds = list(
+            tqdm(Parallel(return_as="generator")(jobs), total=preprocess.FOLDS, desc="folds", unit="fold", leave=False)
+        )
         _write_tables(run, *(pd.concat(tables, ignore_index=True) for tables in zip(*folds, strict=True)))
     return pd.read_csv(run.path("per_slice.csv"))
 
@@ -43,7 +32,7 @@ def _load_parts(run, slices):
     """The table patient, slice, split, part, fold; drawn and written to split.csv when it is missing."""
     if not run.path("split.csv").exists():
         part = preprocess.draw_parts(slices, run.experiment.split, run.experiment.seed)
-        fold = part // (preprocess.PARTS // FOLDS)
+        fold = part // (preprocess.PARTS // preprocess.FOLDS)
         write_csv(run.path("split.csv"), slices[["patient", "slice"]].assign(split="test", part=part, fold=fold))
     return pd.read_csv(run.path("split.csv"))
 
@@ -52,7 +41,7 @@ def _run_fold(run, cohort, parts, fold):
     """Train and score one fold, or load it: (per-slice table of its test slices, history), both with `fold`."""
     folder = run.path("folds", str(fold))
     if not (folder / "per_slice.csv").exists():
-        split = split_of(parts, fold)
+        split = preprocess.split_of_fold(parts, fold)
         rows = {name: preprocess.rows_of(split, name) for name in preprocess.SETS}
         model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], folder)
         if run.experiment.weights == "best":
@@ -66,7 +55,7 @@ def _run_fold(run, cohort, parts, fold):
 
 def _write_tables(run, per_slice, history):
     """Write what all folds show together, and the cost in run.json; metrics.json comes last."""
-    run.note(training={"folds": FOLDS, "seconds": round(float(history["seconds"].sum()), 1)})
+    run.note(training={"folds": preprocess.FOLDS, "seconds": round(float(history["seconds"].sum()), 1)})
     write_csv(run.path("history.csv"), history)
     write_csv(run.path("per_slice.csv"), per_slice)
     write_csv(run.path("per_patient.csv"), _per_patient(per_slice, run.experiment.split))

@@ -36,7 +36,9 @@ PATIENT_METRICS = ("dice_patient_mean", "dice_patient_median")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The tables of one evaluated run, as in per_slice.csv, per_patient.csv, metrics.json and floors.csv."""
+    """The tables of one evaluated run, as in per_slice.csv, per_patient.csv, metrics.json and floors.csv.
+
+    A cross-validation has the test set alone, and no floors."""
 
     per_slice: pd.DataFrame
     per_patient: pd.DataFrame
@@ -289,11 +291,9 @@ def evaluate(run):
 
 def load_evaluation(folder):
     """Read the tables of an evaluated run, or of a record under results/, as an `Evaluation`."""
-    read = {
-        name: pd.read_csv(folder / f"{name}.csv", keep_default_na=name == "floors")
-        for name in ("per_slice", "per_patient", "floors")
-    }
-    return Evaluation(**read, metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    read = {name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("per_slice", "per_patient")}
+    floors = pd.read_csv(folder / "floors.csv") if (folder / "floors.csv").exists() else pd.DataFrame()
+    return Evaluation(**read, floors=floors, metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
 def metrics_table(scores):

@@ -18,6 +18,7 @@ from lggseg_utils.config import UserError, write_csv, write_json
 
 SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
+FOLDS = 5  # of a cross-validation: two parts each
 ARRAYS = ("images", "masks", "truths")
 
 
@@ -258,6 +259,17 @@ def draw_parts(slices, protocol, seed):
     for part, (_, rows) in enumerate(KFold(PARTS, shuffle=True, random_state=seed).split(parts)):
         parts[rows] = part
     return parts
+
+
+def split_of_fold(parts, fold):
+    """Split of one fold of a cross-validation: a table patient, slice, split.
+
+    parts: a table patient, slice, part, with parts 0 to 9. Two tenths are test, the next one is validation, the
+    seven others are training.
+    """
+    per_fold = PARTS // FOLDS
+    names = {per_fold * fold: "test", per_fold * fold + 1: "test", per_fold * (fold + 1) % PARTS: "val"}
+    return parts[["patient", "slice"]].assign(split=[names.get(part, "train") for part in parts["part"]])
 
 
 def rows_of(split, name):

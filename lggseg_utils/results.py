@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lggseg_utils import evaluate, metrics, preprocess
+from lggseg_utils import evaluate, findings, metrics, preprocess
 from lggseg_utils.config import REPOSITORY, UserError, load_experiment, write_whole
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
@@ -25,7 +25,7 @@ RECORDS = REPOSITORY / "results"
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, CONTRADICTS = (
     "reproduced",
     "not reproduced",
-    "not testable",
+    "not testable as stated",
     "contradicts itself",
 )
 NO_VERDICT = "no verdict"
@@ -41,7 +41,10 @@ RECORDED_FILES = (
     "ablation.csv",
     "ablation_patients.csv",
 )
-# What must agree with the report's best model before a number of ours can confirm or contradict one of its.
+# One of these is there when a run, a cross-validation or an ablation is done: it is written last.
+FINISHED = ("metrics.json", "ablation.csv")
+SHORT_TRAINING = 64  # epochs of the report's run 3
+# What must agree with the report's run before a number of ours can confirm or contradict one of its.
 PROTOCOL = (
     "size", "scaling", "split", "filters", "depth", "dropout", "normalization", "output", "loss", "batch_size", "epochs",
     "learning_rate", "schedule", "augmentation", "early_stopping", "weights",
@@ -50,30 +53,39 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one run offers as evidence: its record, scores, tables, and history."""
+    """What one run, cross-validation or ablation offers as evidence; what it does not have is None."""
 
     record: dict
-    evaluation: evaluate.Evaluation
-    history: pd.DataFrame
-    ablation: pd.DataFrame
+    evaluation: evaluate.Evaluation | None
+    history: pd.DataFrame | None
+    ablation: pd.DataFrame | None
 
     @property
     def kind(self):
         """'phantom cohort', 'LGG cohort' or 'own data'."""
         return self.record["data"]["kind"]
 
-    def deviations(self):
-        """Settings in which the run differs from the profile after the report's best model, as 'name ours (theirs)'."""
-        ours, theirs = self.record["experiment"], load_experiment("report128").model_dump()
+    @property
+    def command(self):
+        """Subcommand of lggseg that made it: 'run', 'crossval' or 'ablate'."""
+        return self.record["command"].split()[1]
+
+    def deviations(self, profile):
+        """Settings in which the run differs from a profile after the report, as 'name ours (theirs)'."""
+        ours, theirs = self.record["experiment"], load_experiment(profile).model_dump()
         return [f"{name} {ours[name]} ({theirs[name]})" for name in PROTOCOL if ours[name] != theirs[name]]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the sources, where it stands, and how evidence decides it: judge(Evidence) -> (status, why)."""
+    """One claim of the sources, where it stands, the page that works it out, and how evidence decides it.
+
+    judge(runs) -> (status, why), with runs: name -> Evidence.
+    """
 
     text: str
     source: str
+    page: str
     judge: Callable
 
 
@@ -98,15 +110,19 @@ def true_positive_share(iou, accuracy):
 def load_evidence(folder):
     """Read the evidence of a finished run folder, or of a record under results/."""
     folder = Path(folder)
-    if not (folder / "metrics.json").exists():
+    if not any((folder / name).exists() for name in FINISHED):
         raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
-    ablation = folder / "ablation_patients.csv"
-    return Evidence(
-        json.loads((folder / "run.json").read_text(encoding="utf-8")),
-        evaluate.load_evaluation(folder),
-        pd.read_csv(folder / "history.csv"),
-        pd.read_csv(ablation) if ablation.exists() else pd.DataFrame(),
-    )
+    tables = {name: folder / f"{name}.csv" for name in ("history", "ablation_patients")}
+    history, ablation = (pd.read_csv(path) if path.exists() else None for path in tables.values())
+    evaluation = evaluate.load_evaluation(folder) if (folder / "metrics.json").exists() else None
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return Evidence(record, evaluation, history, ablation)
+
+
+def load_records(*commands):
+    """Recorded evidence by name, sorted; of these subcommands of lggseg, or of all."""
+    loaded = {path.parent.name: load_evidence(path.parent) for path in sorted(RECORDS.glob("*/run.json"))}
+    return {name: evidence for name, evidence in loaded.items() if not commands or evidence.command in commands}
 
 
 def compare(evaluation):
@@ -131,22 +147,48 @@ def compare(evaluation):
     return pd.DataFrame(rows)
 
 
-def _number_claim(name, metric):
-    """Judge of one reported number: ours confirms it when it lies within our interval and the protocol agrees."""
-    reported = TABLES[name][metric]
+def _nearest(runs, profile):
+    """Name and evidence of the run whose settings are nearest to a profile's; None where there is no scored run."""
+    scored = {name: evidence for name, evidence in runs.items() if evidence.command == "run"}
+    return min(scored.items(), key=lambda pair: len(pair[1].deviations(profile)), default=None)
 
+
+def _from_nearest(profile):
+    """Make a judge of several runs out of one of the run nearest to a profile: judge(evidence) -> (status, why).
+
+    Where that run has other settings, what it shows stands as evidence, and nothing is decided.
+    """
+
+    def wrap(judge):
+        def judge_runs(runs):
+            nearest = _nearest(runs, profile)
+            if nearest is None:
+                return NOT_TESTABLE, "no run is scored"
+            name, evidence = nearest
+            status, why = judge(evidence)
+            if evidence.deviations(profile):
+                return NOT_TESTABLE, f"{name}, at other settings: {why}"
+            return status, f"{name}: {why}"
+
+        return judge_runs
+
+    return wrap
+
+
+def _number_claim(name, metric, reported, profile="report128", tolerance=0.0):
+    """Judge of one reported number: ours confirms it when it lies within our interval, give or take the tolerance."""
+
+    @_from_nearest(profile)
     def judge(evidence):
         entry = evidence.evaluation.metrics[name][metric]
-        ours = f"{evaluate.number(entry['value'])} ({evaluate.interval(entry)})"
-        if evidence.deviations():
-            return NOT_TESTABLE, f"this run has {ours}, under other settings (listed above)"
-        inside = entry["low"] is not None and entry["low"] <= reported <= entry["high"]
-        return REPRODUCED if inside else NOT_REPRODUCED, f"{ours} against {reported}"
+        inside = entry["low"] is not None and entry["low"] - tolerance <= reported <= entry["high"] + tolerance
+        why = f"{evaluate.number(entry['value'])} ({evaluate.interval(entry)}) against {reported}"
+        return REPRODUCED if inside else NOT_REPRODUCED, why
 
     return judge
 
 
-def _same_quantity(evidence):
+def _same_quantity(runs):
     """Do the reported Dice and IoU belong to one set of pixels? Arithmetic on the report alone."""
     table = TABLES["train"]
     implied = dice_from_iou(table["jacard_coef"])
@@ -156,7 +198,7 @@ def _same_quantity(evidence):
     )
 
 
-def _mean_iou(evidence):
+def _mean_iou(runs):
     """Does the reported mean IoU fit the tumour IoU? Arithmetic on the report alone."""
     test = TABLES["test"]
     implied = tumour_iou_from_mean(test["mean_iou"], test["accuracy"])
@@ -166,7 +208,7 @@ def _mean_iou(evidence):
     )
 
 
-def _readme_table(evidence):
+def _readme_table(runs):
     """The README's table against the report's validation table."""
     readme, val = (
         {key: value for key, value in REPORTED["tables"][name].items() if key != "source"} for name in ("readme", "val")
@@ -175,7 +217,7 @@ def _readme_table(evidence):
     return CONTRADICTS, f"introduced as test data, headed as validation data; {same}"
 
 
-def _best_run(evidence):
+def _best_run(runs):
     """The chosen run against the other runs' curves."""
     runs = pd.DataFrame(REPORTED["runs"]).set_index("run")
     dice, iou = runs["val_dice"].idxmax(), runs["val_iou"].idxmax()
@@ -186,7 +228,7 @@ def _best_run(evidence):
     )
 
 
-def _captions(evidence):
+def _captions(runs):
     """Epochs in captions against epochs on axes."""
     runs = [row for row in REPORTED["runs"] if row["caption_epochs"] != row["axis_epochs"]]
     listed = ", ".join(
@@ -195,130 +237,199 @@ def _captions(evidence):
     return CONTRADICTS, listed
 
 
-def _prevalence(evidence):
-    """Shares of true-positive pixels that the three tables imply."""
-    shares = [
-        f"{name} {true_positive_share(table['jacard_coef'], table['accuracy']):.4f}" for name, table in TABLES.items()
-    ]
+def _prevalence(runs):
+    """Shares of true-positive pixels that the three tables imply, against sets drawn from the cohort."""
+    implied = {name: true_positive_share(table["jacard_coef"], table["accuracy"]) for name, table in TABLES.items()}
+    listed = ", ".join(f"{name} {share:.4f}" for name, share in implied.items())
+    drawn = findings.tumour_shares(cohort_slices())
+    enough = drawn["share"].ge(implied["val"]).groupby(drawn["draw"]).agg(["sum", "size"])
+    slices, patients = enough.loc["tenth of the slices"], enough.loc["tenth of the patients"]
     return NOT_TESTABLE, (
-        f"if the IoU is pooled, it and the accuracy fix the share of true-positive pixels: {', '.join(shares)}. The validation "
-        "set's is more than twice the others': it seems richer in tumour, or scored in another way. Without the lists of the "
-        "split this can't be settled"
+        f"if the IoU is pooled, it and the accuracy fix the share of true-positive pixels: {listed}. So much tumour as the "
+        f"validation set's have {slices['sum']:,} of {slices['size']:,} random tenths of the cohort's slices and "
+        f"{patients['sum']:,} of {patients['size']:,} random tenths of its patients: that set was drawn otherwise, or scored "
+        "otherwise. Without its list this can't be settled"
     )
 
 
-def _accuracy_says_little(evidence):
-    """Accuracy of a prediction without any tumour."""
+def _accuracy_says_little(runs):
+    """Accuracy of a prediction without any tumour, whatever the settings of the network beside it."""
+    if _nearest(runs, "report128") is None:
+        return NOT_TESTABLE, "no run is scored"
+    name, evidence = _nearest(runs, "report128")
     floors = evidence.evaluation.floors
     floor = floors[(floors["floor"] == "all background") & (floors["split"] == "test")]["accuracy"].iloc[0]
     ours = evidence.evaluation.metrics["test"]["accuracy"]["value"]
     status = REPRODUCED if floor > 0.9 else NOT_REPRODUCED
-    return status, f"predicting no tumour at all has a test accuracy of {floor:.4f}, the model {ours:.4f}"
+    return status, f"{name}: predicting no tumour at all has a test accuracy of {floor:.4f}, the network {ours:.4f}"
 
 
+@_from_nearest("report128")
 def _overfitting(evidence):
     """Does the validation loss rise after its minimum while the training loss falls?"""
     loss, train_loss = evidence.history["val_loss"], evidence.history["loss"]
     best = int(loss.idxmin())
     rises = loss.iloc[-1] > 1.1 * loss[best] and train_loss.iloc[-1] < train_loss[best]
-    why = (
-        f"validation loss {loss[best]:.4f} at epoch {best + 1}, {loss.iloc[-1]:.4f} at epoch {len(loss)}; "
-        f"training loss {train_loss[best]:.4f} and {train_loss.iloc[-1]:.4f}"
+    return REPRODUCED if rises else NOT_REPRODUCED, (
+        f"validation loss {evaluate.number(loss[best])} at epoch {best + 1}, {evaluate.number(loss.iloc[-1])} at epoch "
+        f"{len(loss)}; training loss {evaluate.number(train_loss[best])} and {evaluate.number(train_loss.iloc[-1])}"
     )
-    if evidence.deviations():
-        return NOT_TESTABLE, f"{why}; under other settings (listed above)"
-    return REPRODUCED if rises else NOT_REPRODUCED, why
 
 
-def _mixing(evidence):
-    """What mixing all augmentations does here, if the ablation was run."""
-    from lggseg_utils.ablation import BASELINE, LEARNT, differences
+@_from_nearest("report128")
+def _fewer_epochs(evidence):
+    """Gap between validation and training loss after 64 epochs and at the end: at a constant rate one run holds both."""
+    history = evidence.history
+    if len(history) <= SHORT_TRAINING:
+        return NOT_TESTABLE, f"the run has no more than {SHORT_TRAINING} epochs"
+    gap = (history["val_loss"] - history["loss"]).to_numpy()
+    early, late = gap[SHORT_TRAINING - 1], gap[-1]
+    return REPRODUCED if early < late else NOT_REPRODUCED, (
+        f"validation loss less training loss is {evaluate.number(early)} after {SHORT_TRAINING} epochs and "
+        f"{evaluate.number(late)} after {len(history)}"
+    )
+
+
+def _mixing(runs):
+    """What mixing all augmentations does here, in each ablation that has it."""
+    from lggseg_utils import ablation
 
     why = "the claim comes from another assignment and is about accuracy"
-    if evidence.ablation.empty or "all" not in set(evidence.ablation["condition"]):
-        return NOT_TESTABLE, f"{why}; this run has no ablation with 'all'"
-    if evidence.ablation.loc[evidence.ablation["condition"] == BASELINE, "dice"].mean() < LEARNT:
-        return (
-            NOT_TESTABLE,
-            f"{why}; in this run's ablation the network without augmentation has hardly learnt anything",
-        )
-    row = differences(evidence.ablation).set_index("condition").loc["all"]
-    return NOT_TESTABLE, (
-        f"{why}. What mixing does here: Dice a validation patient changes by {row['difference']:+.3f} "
-        f"({evaluate.number(row['low'])} to {evaluate.number(row['high'])}) against none"
+    found = []
+    for name, evidence in runs.items():
+        if evidence.ablation is None or "all" not in set(evidence.ablation["condition"]):
+            continue
+        compared = ablation.differences(evidence.ablation).set_index("condition").loc["all"]
+        epochs = evidence.record["experiment"]["ablation_epochs"]
+        if evidence.ablation.loc[evidence.ablation["condition"] == ablation.BASELINE, "dice"].mean() < ablation.LEARNT:
+            found.append(f"{name}, {epochs} epochs: the network without augmentation has hardly learnt anything")
+        else:
+            interval = evaluate.interval(compared)
+            found.append(f"{name}, {epochs} epochs: {compared['difference']:+.3f} ({interval})")
+    if not found:
+        return NOT_TESTABLE, f"{why}; there is no ablation with 'all'"
+    return (
+        NOT_TESTABLE,
+        f"{why}. What mixing does here to the Dice a validation patient, against none: {'; '.join(found)}",
     )
 
 
 def _needs_runs(what):
-    """Judge of a claim that compares several trainings; one run can't decide it."""
-    return lambda evidence: (NOT_TESTABLE, f"one run can't show it: it needs {what}")
+    """Judge of a claim that compares several trainings which are not recorded."""
+    return lambda runs: (NOT_TESTABLE, f"no recorded run can show it: it needs {what}")
 
 
 def _on_paper(status, why):
     """Judge of a claim decided by the sources themselves."""
-    return lambda evidence: (status, why)
+    return lambda runs: (status, why)
 
 
+MEANING, TRAINING, AUGMENTATION = "08_definitions", "05_training", "03_augmentation_ablation"
+SOURCES = "../book/sources"
 ARITHMETIC = (
-    Claim("The README's table shows the performance on test data", "README", _readme_table),
-    Claim("Dice and IoU of tables 1 to 3 are computed alike, from the same predictions", "report, 1-6", _same_quantity),
-    Claim("The mean IoU on test is 0.939", "report, table 3", _mean_iou),
-    Claim("Training, validation and test were drawn alike and scored alike", "report, 1-1", _prevalence),
-    Claim("The best model is run 1: 128x128, batch 16, 128 epochs", "report, 1-5", _best_run),
-    Claim("Runs 1 and 2 were trained for 100 epochs", "report, 1-5, captions", _captions),
+    Claim("The README's table shows the performance on test data", "README", SOURCES, _readme_table),
+    Claim(
+        "Dice and IoU of tables 1 to 3 are computed alike, from the same predictions",
+        "report, 1-6",
+        MEANING,
+        _same_quantity,
+    ),
+    Claim("The mean IoU on test is 0.939", "report, table 3", MEANING, _mean_iou),
+    Claim("Training, validation and test were drawn alike and scored alike", "report, 1-1", MEANING, _prevalence),
+    Claim("The best model is run 1: 128x128, batch 16, 128 epochs", "report, 1-5", SOURCES, _best_run),
+    Claim("Runs 1 and 2 were trained for 100 epochs", "report, 1-5, captions", SOURCES, _captions),
     Claim(
         "Accuracy is above 0.98 in every epoch",
         "report, 1-6",
+        SOURCES,
         _on_paper(CONTRADICTS, "the validation curve of run 3 begins at about 0.970"),
     ),
     Claim(
         "Eight augmentations were applied",
         "README",
+        SOURCES,
         _on_paper(CONTRADICTS, "the report applied two flips and 90-degree rotations"),
     ),
     Claim(
         "No tumour is predicted on a healthy slice",
         "report, 1-6",
+        "11_failures",
         _on_paper(CONTRADICTS, "the report's own figure of that slice shows specks"),
     ),
     Claim(
         "False positive and false negative, as explained",
         "report, 1-4",
+        SOURCES,
         _on_paper(CONTRADICTS, "the two explanations are exchanged; the formulas of IoU and Dice are right"),
     ),
 )
+# The report's run 6 is the one that a recorded run follows setting by setting; its numbers are read off curves.
+READ_OFF = 0.01
+RUN_6 = next(run for run in REPORTED["runs"] if run["run"] == 6)
 EMPIRICAL = (
     *(
-        Claim(f"{metric} is {value:g} on {name}", REPORTED["tables"][name]["source"], _number_claim(name, metric))
+        Claim(
+            f"{metric} is {value:g} on {name}",
+            REPORTED["tables"][name]["source"],
+            "07_replication",
+            _number_claim(name, metric, value),
+        )
         for name, table in TABLES.items()
         for metric, value in table.items()
     ),
-    Claim("A high accuracy says little here", "report, 1-6", _accuracy_says_little),
-    Claim("The long training overfits: validation loss rises while training loss falls", "report, 1-5", _overfitting),
-    Claim("Mixing all augmentations hurts", "report, 1-3", _mixing),
-    Claim("A larger batch overfits more", "report, 1-5", _needs_runs("runs with batch 16 and 32")),
-    Claim("Fewer epochs overfit less", "report, 1-5", _needs_runs("runs of 64 and 128 epochs")),
+    *(
+        Claim(
+            f"Run 6: {metric} is about {RUN_6[key]:g} on {name}",
+            "report, 1-5, curves",
+            "07_replication",
+            _number_claim(name, metric, RUN_6[key], "report64", READ_OFF),
+        )
+        for name, metric, key in (
+            ("train", "dice_coef", "train_dice"),
+            ("val", "dice_coef", "val_dice"),
+            ("val", "jacard_coef", "val_iou"),
+        )
+    ),
+    Claim("A high accuracy says little here", "report, 1-6", "06_evaluation", _accuracy_says_little),
+    Claim(
+        "The long training overfits: validation loss rises while training loss falls",
+        "report, 1-5",
+        TRAINING,
+        _overfitting,
+    ),
+    Claim("Fewer epochs overfit less", "report, 1-5", TRAINING, _fewer_epochs),
+    Claim("Mixing all augmentations hurts", "report, 1-3", AUGMENTATION, _mixing),
+    Claim("A larger batch overfits more", "report, 1-5", TRAINING, _needs_runs("runs with batch 16 and 32")),
     Claim(
         "Dropout calms overfitting but does not improve results",
         "report, 1-5",
+        TRAINING,
         _needs_runs("runs with dropout 0, 0.1 and 0.2"),
     ),
-    Claim("64x64 is worse than 128x128", "report, 1-5", _needs_runs("runs at both sizes, scored on one grid")),
+    Claim(
+        "64x64 is worse than 128x128",
+        "report, 1-5",
+        TRAINING,
+        _needs_runs("runs at both sizes, scored on one grid"),
+    ),
 )
 
 
-def judge(evidence, claims=(*ARITHMETIC, *EMPIRICAL)):
-    """Judge claims by one run: claim, source, status, evidence.
+def judge(runs, claims=(*ARITHMETIC, *EMPIRICAL)):
+    """Judge claims by runs (name -> Evidence): a table claim, source, status, evidence, page.
 
     On anything but the LGG cohort only what the sources themselves decide is judged: neither a phantom nor other
     patients can confirm or refute the report.
     """
+    others = sorted({evidence.kind for evidence in runs.values()} - {"LGG cohort"})
     rows = []
     for claim in claims:
-        status, why = claim.judge(evidence)
-        if evidence.kind != "LGG cohort" and claim in EMPIRICAL:
-            status, why = NO_VERDICT, f"{why} (on: {evidence.kind})"
-        rows.append({"claim": claim.text, "source": claim.source, "status": status, "evidence": why})
+        status, why = claim.judge(runs)
+        if others and claim in EMPIRICAL:
+            status, why = NO_VERDICT, f"{why} (on: {', '.join(others)})"
+        rows.append(
+            {"claim": claim.text, "source": claim.source, "status": status, "evidence": why, "page": claim.page}
+        )
     return pd.DataFrame(rows)
 
 
@@ -336,22 +447,14 @@ def implied_dice():
     return pd.DataFrame(rows).assign(difference=lambda table: table["Dice reported"] - table["Dice implied by IoU"])
 
 
-def records(command="run"):
-    """Names of what a subcommand of lggseg made and is recorded under results/, sorted."""
-    made_by = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*/run.json")}
-    return sorted(name for name, record in made_by.items() if record["command"].split()[1] == command)
-
-
-def spread_of_draws(per_patient, size, draws=5000, seed=0):
-    """Mean Dice of `size` patients drawn with replacement, `draws` times."""
-    rng = np.random.default_rng(seed)
-    dice = per_patient["dice"].to_numpy()
-    return np.array([rng.choice(dice, size).mean() for _ in range(draws)])
+def cohort_slices():
+    """Every slice of the LGG cohort with its counts: a per-slice table of one of the records."""
+    return next(iter(load_records("run").values())).evaluation.per_slice
 
 
 def leak_by_slice():
     """Say how much of the LGG cohort's test set a split by slice has shown in training, counted on a record's slices."""
-    slices = pd.read_csv(RECORDS / records()[0] / "split.csv")
+    slices = cohort_slices().sort_values(["patient", "slice"], ignore_index=True)
     seen = preprocess.seen_in_training(preprocess.draw_split(slices, "slice", seed=0))
     return (
         f"Of {seen['slices']} test slices drawn at random, {seen['slices_with_neighbour']} have a direct neighbour in training, "
@@ -360,37 +463,50 @@ def leak_by_slice():
 
 
 def at_a_glance():
-    """Results on the LGG cohort at a glance as Markdown: one row per recorded run and held-out set, read from results/."""
+    """Results on the LGG cohort at a glance as Markdown: a row a recorded run and held-out set, read from results/."""
     lines = [
-        "| recorded run | set | Dice per patient, mean (95 % interval) | median | Dice pooled | patients | split by |",
+        "| record | scored on | Dice per patient, mean (95 % interval) | median | Dice pooled (95 % interval) | patients | split by |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in records():
-        evidence = load_evidence(RECORDS / name)
-        for part, label in (("val", "validation"), ("test", "test")):
-            scores = evidence.evaluation.metrics[part]
-            patients = evidence.evaluation.per_patient.query("split == @part")["patient"].nunique()
-            mean, median, pooled = (
-                scores.get(key, {"value": None, "low": None})
-                for key in ("dice_patient_mean", "dice_patient_median", "dice_pooled")
-            )
-            lines.append(
-                f"| `{name}` | {label} | {evaluate.number(mean['value'])} ({evaluate.interval(mean)}) | "
-                f"{evaluate.number(median['value'])} | {evaluate.number(pooled['value'])} | {patients} | "
-                f"{evidence.record['experiment']['split']} |"
-            )
+    for name, evidence in load_records("run", "crossval").items():
+        cross = evidence.command == "crossval"
+        for part, label in (("test", "all, in five folds"),) if cross else (("val", "validation"), ("test", "test")):
+            lines.append(_glance_row(name, evidence, part, label))
     return "\n".join(lines)
+
+
+def _glance_row(name, evidence, part, label):
+    """One row of the table at a glance."""
+    scores = evidence.evaluation.metrics[part]
+    nothing = {"value": None, "low": None}
+    mean, median, pooled = (
+        scores.get(key, nothing) for key in ("dice_patient_mean", "dice_patient_median", "dice_pooled")
+    )
+    patients = evidence.evaluation.per_patient.query("split == @part")["patient"].nunique()
+    split = evidence.record["experiment"]["split"]
+    return (
+        f"| `{name}` | {label} | {_with_interval(mean)} | {evaluate.number(median['value'])} | {_with_interval(pooled)} | "
+        f"{patients} | {split} |"
+    )
+
+
+def _with_interval(entry):
+    """A score with its interval as text, a dash where there is none."""
+    return evaluate.number(entry["value"]) + ("" if entry["low"] is None else f" ({evaluate.interval(entry)})")
 
 
 def recheck(evidence):
     """Largest relative gap between metrics.json and the scores computed again from per_slice.csv, intervals left out."""
-    again = evaluate.all_scores(evidence.evaluation.per_slice, evidence.record["experiment"]["split"], resamples=0)
-    pairs = [
-        (entry["value"], again[part][name]["value"])
-        for part, scores in evidence.evaluation.metrics.items()
-        for name, entry in scores.items()
+    whole = evidence.record["experiment"]["split"] == "patient"
+    per_slice = evidence.evaluation.per_slice
+    gaps = [
+        abs(scores[name]["value"] - entry["value"]) / max(abs(entry["value"]), 1e-12)
+        for part, then in evidence.evaluation.metrics.items()
+        for scores in [evaluate.set_scores(per_slice[per_slice["split"] == part], whole, resamples=0)]
+        for name, entry in then.items()
+        if entry["value"] is not None
     ]
-    return max(abs(then - now) / max(abs(then), 1e-12) for then, now in pairs if then is not None)
+    return max(gaps)
 
 
 def consistent(per_slice):
@@ -401,10 +517,7 @@ def consistent(per_slice):
 
 def record(run_folder, name):
     """Copy a finished run's numbers to results/NAME, never its images or weights; return that folder."""
-    if not Path(run_folder, "metrics.json").exists():
-        raise UserError(f"{run_folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
-    facts = json.loads(Path(run_folder, "run.json").read_text(encoding="utf-8"))
-    if facts["data"]["kind"] == "phantom cohort":
+    if load_evidence(run_folder).kind == "phantom cohort":
         raise UserError("only runs on real data are recorded; this one is on the phantom cohort.")
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
@@ -415,36 +528,3 @@ def record(run_folder, name):
             with write_whole(target / file) as temporary:
                 shutil.copyfile(Path(run_folder, file), temporary)
     return target
-
-
-def reading(name):
-    """Say in a paragraph what a recorded run shows, and how little a small test set tells; numbers from its files."""
-    evidence = load_evidence(RECORDS / name)
-    scores, patients = evidence.evaluation.metrics, evidence.evaluation.per_patient
-    if "dice_patient_mean" not in scores["test"]:
-        return f"`{name}` split slices, not patients: it has no Dice of patients the network has never seen."
-    mean = {part: scores[part]["dice_patient_mean"] for part in ("val", "test")}
-    said = {part: f"{evaluate.number(entry['value'])} ({evaluate.interval(entry)})" for part, entry in mean.items()}
-    held_out = patients[patients["split"] != "train"]
-    size = int((patients["split"] == "test").sum())
-    draws = spread_of_draws(held_out, size)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    seconds = evidence.record["training"]["seconds"]
-    text = (
-        f"`{name}`: the mean Dice is {said['val']} on the validation patients and {said['test']} on the test patients, "
-        f"with the same weights. How much of that is the luck of who was drawn? Of sets of {size} patients drawn with "
-        f"replacement from these {len(held_out)}, 95 % have a mean between {low:.2f} and {high:.2f}. **A test set of {size} patients "
-        f"says little.** Made by `{evidence.record['command']}` at commit `{evidence.record['git_commit']}`, with dropout "
-        f"{evidence.record['experiment']['dropout']:g}, in {seconds / 60:.0f} minutes of training."
-    )
-    return text + _reading_of_ablation(evidence)
-
-
-def _reading_of_ablation(evidence):
-    """What a recorded ablation allows to conclude, as a paragraph; empty where there is none."""
-    from lggseg_utils import ablation
-
-    if evidence.ablation.empty:
-        return ""
-    epochs = evidence.record["experiment"]["ablation_epochs"]
-    return f"\n\nIts ablation: {ablation.conclusion(evidence.ablation, epochs, evidence.kind)}"

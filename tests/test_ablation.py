@@ -75,3 +75,27 @@ def test_a_run_compares_its_conditions_on_validation_patients_and_resumes(phanto
     )
     again, _ = ablation.ablate(run)
     assert trained == ["report"] and again["condition"].tolist() == ["none", "report"]
+
+
+def test_holm_by_hand():
+    assert ablation.holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert ablation.holm([0.6, 0.7]).tolist() == [1, 1] and ablation.holm([]).tolist() == []
+
+
+def test_the_primary_contrast_is_not_corrected_and_the_others_are():
+    table = patients_table(0.05)
+    more = [table[table["condition"] == "all"].assign(condition=name) for name in ("flip", "noise", "shear")]
+    compared = ablation.differences(pd.concat([table, *more])).set_index("condition")
+    assert compared.loc["all", "p_corrected"] == compared.loc["all", "p"] == pytest.approx(2 / 2**12)
+    assert compared.loc["flip", "p_corrected"] == pytest.approx(3 * compared.loc["flip", "p"])
+
+
+def test_a_gain_that_many_comparisons_explain_is_not_called_clear():
+    table = patients_table(0.0)
+    weak = table[table["condition"] == "all"]["dice"].to_numpy() + np.resize([0.03] * 3 + [-0.01], len(table) // 2)
+    names = [f"other{number}" for number in range(12)]
+    more = [table[table["condition"] == "all"].assign(condition=name, dice=weak) for name in names]
+    alone, many = (
+        ablation.differences(pd.concat([table, *chosen])).set_index("condition") for chosen in (more[:1], more)
+    )
+    assert alone.loc["other0", "p_corrected"] < 0.05 < many.loc["other0", "p_corrected"]

@@ -38,7 +38,7 @@ def table_of(slices):
 def test_every_slice_is_tested_in_one_fold_and_never_trained_on_there(protocol):
     slices = table_of(10)
     parts = slices.assign(part=preprocess.draw_parts(slices, protocol, 0))
-    splits = [crossval.split_of(parts, fold)["split"] for fold in range(crossval.FOLDS)]
+    splits = [preprocess.split_of_fold(parts, fold)["split"] for fold in range(preprocess.FOLDS)]
     tested = sum((split == "test").astype(int) for split in splits)
     assert (tested == 1).all()
     for split in splits:
@@ -50,7 +50,7 @@ def test_by_patient_no_patient_stands_on_two_sides_and_by_slice_almost_all_do():
     sides = {}
     for protocol in ("slice", "patient"):
         parts = slices.assign(part=preprocess.draw_parts(slices, protocol, 0))
-        sides[protocol] = crossval.split_of(parts, 0).groupby("patient")["split"].nunique()
+        sides[protocol] = preprocess.split_of_fold(parts, 0).groupby("patient")["split"].nunique()
     assert (sides["patient"] == 1).all() and (sides["slice"] > 1).mean() > 0.9
 
 
