@@ -44,6 +44,7 @@ def ablate(run):
             tqdm(tables, total=len(jobs), desc="ablation", unit="training", leave=False), ignore_index=True
         )
         write_csv(run.path("ablation_patients.csv"), patients[["condition", "seed", "patient", "dice"]])
+        run.note_end()
         write_csv(run.path("ablation.csv"), _summary(patients, run.experiment.ablation_epochs))
     return pd.read_csv(run.path("ablation.csv")), pd.read_csv(run.path("ablation_patients.csv"))
 

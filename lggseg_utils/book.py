@@ -22,7 +22,7 @@ PARAMETERS = ("profile", "data_dir", "run_dir", "seed", "overrides")
 
 def chapters():
     """Paths of the notebooks in reading order."""
-    found = sorted(NOTEBOOKS.glob("0*.ipynb"))
+    found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     if not found:
         raise UserError(f"no notebooks in {NOTEBOOKS}: lggseg works from a checkout of the repository.")
     return found
@@ -142,6 +142,7 @@ def _write_generated(folder, evidence):
 
     folder.mkdir(parents=True)
     (folder / "glance.md").write_text(results.at_a_glance() + "\n", encoding="utf-8")
+    (folder / "short.md").write_text(results.in_short(results.load_records()) + "\n", encoding="utf-8")
     record, scores = evidence.record, evidence.evaluation.metrics["test"]
     text = (
         f"The live chapters of this build were executed on the **{evidence.kind}** ({record['data']['patients']} patients, "

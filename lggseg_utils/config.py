@@ -219,6 +219,10 @@ class Run:
         """Add facts to run.json."""
         write_json(self.path("run.json"), {**self.record(), **facts})
 
+    def note_end(self):
+        """Add when, and at which commit, the last results were made: an interrupted run may go on at another one."""
+        self.note(ended={"time": _now(), "git_commit": _git_commit()})
+
 
 def default_folder(profile, seed, overrides, data_dir, command="run"):
     """Return runs/PROFILE, with the command and a short digest of what else differs from the profile's own run."""
@@ -270,7 +274,7 @@ def _first_record(run, overrides, command):
     return {
         "experiment": json.loads(run.experiment.model_dump_json()),
         "command": f"lggseg {command} {_options(run, overrides)}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": _now(),
         "git_commit": _git_commit(),
         "versions": {
             "python": platform.python_version(),
@@ -279,6 +283,11 @@ def _first_record(run, overrides, command):
         },
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
     }
+
+
+def _now():
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _options(run, overrides):

@@ -60,6 +60,7 @@ def _write_tables(run, per_slice, history):
     write_csv(run.path("per_slice.csv"), per_slice)
     write_csv(run.path("per_patient.csv"), _per_patient(per_slice, run.experiment.split))
     whole = run.experiment.split == "patient"
+    run.note_end()
     write_json(run.path("metrics.json"), {"test": evaluate.set_scores(per_slice, whole)})
 
 

@@ -285,6 +285,7 @@ def evaluate(run):
             best = train.keras.models.load_model(run.path("model_best.keras"))
             scored = score_model(best, cohort, split, run.experiment)
             write_json(run.path("metrics_best.json"), all_scores(scored, run.experiment.split))
+        run.note_end()
         write_json(run.path("metrics.json"), all_scores(per_slice, run.experiment.split))
     return load_evaluation(run.folder)
 
@@ -315,6 +316,11 @@ def number(value, digits=3):
 def interval(entry):
     """An interval as text, a dash where there is none."""
     return "–" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
+
+
+def with_interval(entry):
+    """A score with its interval as text, where it has one."""
+    return number(entry["value"]) + ("" if entry["low"] is None else f" ({interval(entry)})")
 
 
 def dice_by_size(per_slice, name="test"):

@@ -14,6 +14,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#CC79
 TRUTH, PREDICTION = "#F0E442", "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
 SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
+LINES = {"train": ":", "val": "-", "test": "--"}
 
 
 def set_style():
@@ -350,11 +351,7 @@ def predictions(images, truths, predicted, examples):
         _show(axis, image, f"{row.rank}: Dice {row.dice:.2f}\n{row.patient}, slice {row.slice}")
         _contour(axis, truth, TRUTH)
         _contour(axis, prediction, PREDICTION, "--")
-    handles = [
-        Line2D([], [], color="#B8A900", label="truth"),
-        Line2D([], [], color=PREDICTION, linestyle="--", label="prediction"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=_outlines(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -413,3 +410,118 @@ def recorded_patients(recorded):
             axis.legend(loc="upper left")
         row[0].set_ylabel("Dice per patient")
     return figure
+
+
+def definition_pairs(ours, reported):
+    """Pairs of IoU and Dice: ours under many definitions, the reported ones, and the curve that one set of pixels lies on.
+
+    ours: table set, IoU, Dice; reported: set -> (Dice, IoU).
+    """
+    figure, axis = plt.subplots(figsize=(7, 4.6))
+    iou = np.linspace(0.3, 1, 100)
+    axis.plot(iou, 2 * iou / (1 + iou), color=GREY, linewidth=1, label="Dice = 2 IoU/(1 + IoU)")
+    for name, colour in SET_COLOURS.items():
+        chosen = ours[ours["set"] == name]
+        axis.scatter(chosen["IoU"], chosen["Dice"], color=colour, s=16, alpha=0.6, linewidths=0)
+        dice, reported_iou = reported[name]
+        label = f"reported, {SET_NAMES[name]}"
+        axis.scatter(reported_iou, dice, marker="D", s=64, color=colour, edgecolor=INK, zorder=3, label=label)
+    axis.scatter([], [], color=INK, s=16, label="ours, a definition each")
+    axis.set(xlabel="IoU", ylabel="Dice", xlim=(0.45, 1.01), ylim=(0.6, 1.01))
+    axis.legend(loc="lower right")
+    return figure
+
+
+def share_histograms(shares, implied):
+    """Tumour shares of sets drawn in three ways, and the shares the report's tables imply.
+
+    shares: table draw, share; implied: set -> share.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    for (name, drawn), colour in zip(shares.groupby("draw", sort=False), (BLUE, ORANGE, GREEN), strict=True):
+        counts, edges = np.histogram(100 * drawn["share"], bins=40)
+        axis.stairs(100 * counts / counts.sum(), edges, fill=True, alpha=0.5, color=colour, label=name)
+    axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
+    for name, share in implied.items():
+        axis.axvline(100 * share, color=INK, linestyle=LINES[name], linewidth=1.2, label=f"implied: {SET_NAMES[name]}")
+    number = len(shares) // shares["draw"].nunique()
+    axis.set(xlabel="share of tumour pixels in the set, %", ylabel=f"% of draws (n = {number:,} each)")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def draw_histograms(draws):
+    """Histograms of a score over sets drawn at random, with the range that holds 95 %; draws: label -> float (n,)."""
+    figure, axes = plt.subplots(1, len(draws), figsize=(4.6 * len(draws), 3), squeeze=False)
+    for axis, (label, values) in zip(axes[0], draws.items(), strict=True):
+        low, high = np.quantile(values, (0.025, 0.975))
+        axis.axvspan(low, high, color=BLUE, alpha=0.12, linewidth=0, label=f"95 %: {low:.2f} to {high:.2f}")
+        axis.hist(values, bins=40, color=BLUE, histtype="stepfilled")
+        axis.set(xlabel=label, xlim=(0, 1), ylabel=f"sets drawn (n = {len(values):,})")
+        axis.legend(loc="upper left")
+    return figure
+
+
+def paired_patients(paired):
+    """Dice of each patient under the split by patient (x) and by slice (y), and the line where both are equal.
+
+    paired: table patient, by_slice, by_patient.
+    """
+    figure, axis = plt.subplots(figsize=(4.8, 4.6))
+    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+    axis.scatter(paired["by_patient"], paired["by_slice"], color=BLUE, s=24, alpha=0.7, linewidths=0)
+    axis.set(
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.03),
+        xlabel="Dice, patient not seen in training",
+        ylabel=f"Dice, other slices seen in training\n(n = {len(paired)} patients)",
+    )
+    return figure
+
+
+def dice_by_group(table, xlabel):
+    """Median Dice a group with the number of slices behind it; table: group, slices, median Dice."""
+    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.36 * len(table)))
+    position = np.arange(len(table))[::-1]
+    axis.barh(position, table["median Dice"], color=BLUE, height=0.65)
+    for y, row in zip(position, table.itertuples(), strict=True):
+        axis.text(0.01, y, f"n = {row.slices:,}", va="center", color="white", fontsize=8.5)
+    axis.set_yticks(position, table["group"].astype(str))
+    axis.set(xlim=(0, 1), xlabel=xlabel)
+    return figure
+
+
+def all_patients(per_patient):
+    """Dice of each patient of a cross-validation, sorted, with mean and median."""
+    dice = per_patient["dice"].sort_values().to_numpy()
+    figure, axis = plt.subplots(figsize=(9, 3))
+    axis.bar(np.arange(len(dice)), dice, color=BLUE, width=0.8)
+    axis.axhline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
+    axis.axhline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
+    axis.set(ylabel="Dice per patient", xlabel=f"patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
+    axis.margins(x=0.01)
+    axis.legend(loc="upper left")
+    return figure
+
+
+def prediction_rows(images, truths, predicted, titles):
+    """FLAIR slices with the outlines of truth and prediction, a row for each network; predicted: label -> masks (n, h, w)."""
+    figure, axes = plt.subplots(
+        len(predicted), len(images), figsize=(2.1 * len(images), 2.5 * len(predicted)), squeeze=False
+    )
+    for number, (row, (label, masks)) in enumerate(zip(axes, predicted.items(), strict=True)):
+        for axis, image, truth, mask, title in zip(row, images, truths, masks, titles, strict=True):
+            _show(axis, image, "" if number else title)
+            _contour(axis, truth, TRUTH)
+            _contour(axis, mask, PREDICTION, "--")
+        row[0].text(-0.06, 0.5, label, rotation=90, va="center", ha="right", transform=row[0].transAxes, fontsize=9)
+    figure.legend(handles=_outlines(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _outlines():
+    """What the two outlines are, for a legend; the truth's colour is darker than on the image, to be seen on white."""
+    return [
+        Line2D([], [], color="#B8A900", label="truth"),
+        Line2D([], [], color=PREDICTION, linestyle="--", label="prediction"),
+    ]

@@ -447,6 +447,101 @@ def implied_dice():
     return pd.DataFrame(rows).assign(difference=lambda table: table["Dice reported"] - table["Dice implied by IoU"])
 
 
+def in_short(recorded):
+    """What the records say, in a few Markdown bullets; recorded: name -> Evidence, as from `load_records`."""
+    said = (_short_beside_report, _short_leak, _short_chance, _short_mixing)
+    needed = ({"report64"}, {"leak-slice", "leak-patient"}, {"leak-patient"}, {"ablation"})
+    found = [say(recorded) for say, names in zip(said, needed, strict=True) if names <= recorded.keys()]
+    return "\n".join(f"- {sentence}" for sentence in (*found, _short_arithmetic()))
+
+
+def _short_beside_report(recorded):
+    """The report's test scores beside those of the run that follows its run 6."""
+    per_slice = recorded["report64"].evaluation.per_slice
+    rows = findings.beyond_resampling(per_slice[per_slice["split"] == "test"], TABLES["test"])
+    scores = ", ".join(
+        f"{row.metric} {row.reproduced:.3f} here and {row.reported:.3f} there" for row in rows.itertuples()
+    )
+    within = " and ".join(f"{spread:.3f}" for spread in rows["resampling"])
+    differ = {0: "Neither differs", 1: "One of the two differs", 2: "Both differ"}[int(rows["beyond"].sum())]
+    return (
+        "**Random slices, as in the report.** A network with the settings of its run 6 (64x64, dropout 0.2) beside its best model "
+        f"(128x128, none), on test: {scores}. Two test sets drawn alike are within {within} of each other in 95 of 100 draws. "
+        f"{differ} by more than that."
+    )
+
+
+def _short_leak(recorded):
+    """What slices of known patients add to a pooled Dice."""
+    tables = [recorded[name].evaluation.per_slice for name in ("leak-slice", "leak-patient")]
+    row = findings.leak_effect(findings.paired_slices(*tables)).set_index("score").loc["Dice pooled"]
+    return (
+        f"**Patients not seen before.** The same slices, the same recipe: pooled Dice {row['by slice']:.3f} when other slices of "
+        f"the same patients were in training, {row['by patient']:.3f} when none were ({row['difference']:+.3f}, "
+        f"{evaluate.interval(row)}). The report does not say which of the two it measured."
+    )
+
+
+def _short_chance(recorded):
+    """How much a test set of a tenth of the patients says."""
+    per_patient = recorded["leak-patient"].evaluation.per_patient
+    size = round(len(per_patient) / 10)
+    low, high = np.quantile(findings.draws_of_patients(per_patient, size), (0.025, 0.975))
+    return (
+        f"**The luck of the draw.** Of test sets of {size} patients, scored with the same recipe, 95 % have a mean Dice between "
+        f"{low:.2f} and {high:.2f}; all {len(per_patient)} together have {per_patient['dice'].mean():.3f}."
+    )
+
+
+def _short_mixing(recorded):
+    """What mixing all augmentations does."""
+    from lggseg_utils import ablation
+
+    evidence = recorded["ablation"]
+    row = ablation.differences(evidence.ablation).set_index("condition").loc[ablation.PRIMARY]
+    return (
+        f"**Mixing all augmentations** changes the mean Dice of {row['patients']:.0f} validation patients by {row['difference']:+.3f} "
+        f"({evaluate.interval(row)}) after {evidence.record['experiment']['ablation_epochs']} epochs, {row['seeds']:.0f} seeds."
+    )
+
+
+def _short_arithmetic():
+    """What the sources' own numbers rule out."""
+    train = TABLES["train"]
+    return (
+        f"**The report's numbers do not fit together.** No one definition gives its training Dice of {train['dice_coef']} with "
+        f"its IoU of {train['jacard_coef']}; its validation set was drawn or scored otherwise than its test set; the project page "
+        "shows validation numbers as test numbers."
+    )
+
+
+def figure(name):
+    """A recorded figure of real slices, to be shown in a notebook; results/figures.py draws them."""
+    from IPython.display import Image
+
+    return Image(RECORDS / "figures" / f"{name}.jpg")
+
+
+def provenance(recorded):
+    """Where each record comes from: a table record, command, commit, begun, minutes of training."""
+    rows = []
+    for name, evidence in recorded.items():
+        record = evidence.record
+        ended = record.get("ended", {}).get("git_commit", record["git_commit"])
+        commits = dict.fromkeys((record["git_commit"], ended))
+        seconds = record.get("training", {}).get("seconds")
+        rows.append(
+            {
+                "record": name,
+                "command": record["command"],
+                "commit": ", ".join(commits),
+                "begun": record["created"][:10],
+                "minutes": None if seconds is None else round(seconds / 60),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def cohort_slices():
     """Every slice of the LGG cohort with its counts: a per-slice table of one of the records."""
     return next(iter(load_records("run").values())).evaluation.per_slice
@@ -477,22 +572,18 @@ def at_a_glance():
 
 def _glance_row(name, evidence, part, label):
     """One row of the table at a glance."""
-    scores = evidence.evaluation.metrics[part]
-    nothing = {"value": None, "low": None}
-    mean, median, pooled = (
-        scores.get(key, nothing) for key in ("dice_patient_mean", "dice_patient_median", "dice_pooled")
+    scores, nothing = evidence.evaluation.metrics[part], {"value": None, "low": None}
+    median = scores.get("dice_patient_median", nothing)["value"]
+    cells = (
+        f"`{name}`",
+        label,
+        evaluate.with_interval(scores.get("dice_patient_mean", nothing)),
+        evaluate.number(median),
+        evaluate.with_interval(scores["dice_pooled"]),
+        evidence.evaluation.per_patient.query("split == @part")["patient"].nunique(),
+        evidence.record["experiment"]["split"],
     )
-    patients = evidence.evaluation.per_patient.query("split == @part")["patient"].nunique()
-    split = evidence.record["experiment"]["split"]
-    return (
-        f"| `{name}` | {label} | {_with_interval(mean)} | {evaluate.number(median['value'])} | {_with_interval(pooled)} | "
-        f"{patients} | {split} |"
-    )
-
-
-def _with_interval(entry):
-    """A score with its interval as text, a dash where there is none."""
-    return evaluate.number(entry["value"]) + ("" if entry["low"] is None else f" ({evaluate.interval(entry)})")
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def recheck(evidence):

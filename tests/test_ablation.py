@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import ablation, preprocess, train
+from lggseg_utils import ablation, cli, preprocess, results, train
 
 
 def patients_table(gain, patients=12, seeds=2):
@@ -99,3 +99,15 @@ def test_a_gain_that_many_comparisons_explain_is_not_called_clear():
         ablation.differences(pd.concat([table, *chosen])).set_index("condition") for chosen in (more[:1], more)
     )
     assert alone.loc["other0", "p_corrected"] < 0.05 < many.loc["other0", "p_corrected"]
+
+
+def test_lggseg_ablate_compares_and_trains_nothing_else(phantom_folder, tmp_path, capsys):
+    folder = tmp_path / "ablation"
+    cli.commands(
+        ["ablate", "--profile", "smoke", "--data", str(phantom_folder), "--out", str(folder)], standalone_mode=False
+    )
+    assert capsys.readouterr().out.strip().endswith("ablation.csv")
+    evidence = results.load_evidence(folder)
+    assert evidence.command == "ablate" and evidence.evaluation is None and evidence.record["ended"]
+    assert evidence.ablation["condition"].unique().tolist() == ["none", "report"]
+    assert not (folder / "model.keras").exists()

@@ -1,7 +1,9 @@
 """Cross-validation: each slice is tested once, nothing leaks, and an interrupted one goes on."""
 
+import importlib.util
 import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,3 +98,19 @@ def test_an_interrupted_one_trains_only_what_is_missing(tmp_path, by_patient, mo
 def test_a_run_folder_belongs_to_one_command(by_patient, cohort_folder):
     with pytest.raises(config.UserError, match="was made by 'lggseg crossval --profile smoke"):
         config.open_run("smoke", cohort_folder, by_patient.folder, 0, {"epochs": 1})
+
+
+def test_recorded_figures_can_be_drawn_again(tmp_path, by_patient, monkeypatch):
+    spec = importlib.util.spec_from_file_location("figures", config.REPOSITORY / "results" / "figures.py")
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    monkeypatch.setattr(figures, "FIGURES", tmp_path)
+    cohort = preprocess.load_cohort(by_patient)
+    again = figures.open_again(by_patient.folder, by_patient.data_dir)
+    assert again.experiment == by_patient.experiment
+    figures.draw_gallery(cohort, pd.read_csv(by_patient.path("per_slice.csv")))
+    figures.draw_leak(again, again, cohort)
+    figures.draw_alarms(again, cohort)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["alarms.jpg", "gallery.jpg", "leak.jpg"]
+    assert all(cv2.imread(str(tmp_path / name)) is not None for name in drawn)

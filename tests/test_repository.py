@@ -68,7 +68,9 @@ class TestNotebook:
         assert [cell for cell in cells if "".join(cell["source"]).startswith("## What was found")]
 
     def test_figures_have_captions_names_and_alternative_text(self, path):
-        drawn = [cell for cell in self.cells(path) if "plots.mark(" in "".join(cell["source"])]
+        drawn = [
+            cell for cell in self.cells(path) if re.search(r"plots\.mark\(|results\.figure\(", "".join(cell["source"]))
+        ]
         for cell in drawn:
             meta = cell["metadata"]["mystnb"]
             assert (
@@ -89,6 +91,21 @@ class TestNotebook:
 
     def test_cells_are_short(self, path):
         assert max(len(cell["source"]) for cell in self.cells(path) if cell["cell_type"] == "code") <= 30
+
+
+def test_recorded_figures_are_few_small_shown_once_and_carry_their_terms():
+    figures = sorted(path.stem for path in (ROOT / "results" / "figures").iterdir())
+    assert 0 < len(figures) <= 12
+    assert sum(path.stat().st_size for path in (ROOT / "results" / "figures").iterdir()) < 1_000_000
+    shown = {}
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for name in re.findall(r'results\.figure\("(.*?)"\)', "".join(cell["source"])):
+                shown.setdefault(name, []).append(cell["metadata"]["mystnb"]["figure"]["caption"])
+    assert sorted(shown) == figures
+    for captions in shown.values():
+        (caption,) = captions
+        assert "CC BY-NC-SA 4.0" in caption and "buda2019" in caption
 
 
 def test_environment_is_in_step_with_the_package():
@@ -129,7 +146,7 @@ def test_the_repositorys_address_stands_in_one_place():
 def test_every_page_of_the_contents_has_a_source():
     for page in book.pages():
         assert (ROOT / f"{page}.md").exists() or (ROOT / f"{page}.ipynb").exists(), page
-    assert [page for page in book.pages() if page.startswith("notebooks/")].__len__() == len(NOTEBOOKS) == 7
+    assert [page for page in book.pages() if page.startswith("notebooks/")].__len__() == len(NOTEBOOKS) == 11
 
 
 def test_nothing_large_and_no_cohort_is_tracked():
