@@ -1,6 +1,6 @@
 """Augmentation of image and mask together, inside the tf.data pipeline (report, section 1-3).
 
-Every function takes images float32 (n, side, side, 3) from 0 to 1, masks float32 (n, side, side, 1) of 0 and 1,
+Every function takes images float32 (n, side, side, channels) from 0 to 1, masks float32 (n, side, side, 1) of 0 and 1,
 and a seed (two integers); it draws anew for each slice and returns both. The same seed gives the same result.
 Geometry moves both (image bilinear, mask nearest, outside filled with 0); intensity leaves the mask alone.
 """
@@ -179,7 +179,7 @@ def gaussian_filter(images, masks, seed):
     offsets = tf.range(KERNEL_SIDE, dtype=tf.float32) - KERNEL_SIDE // 2
     line = tf.exp(-(offsets**2) / (2 * KERNEL_SIGMA**2))
     kernel = line[:, None] * line[None] / tf.reduce_sum(line) ** 2
-    kernel = tf.tile(kernel[..., None, None], (1, 1, 3, 1))
+    kernel = tf.tile(kernel[..., None, None], (1, 1, tf.shape(images)[-1], 1))
     margin = [[0, 0], [KERNEL_SIDE // 2] * 2, [KERNEL_SIDE // 2] * 2, [0, 0]]
     return tf.nn.depthwise_conv2d(tf.pad(images, margin, "REFLECT"), kernel, (1, 1, 1, 1), "VALID"), masks
 

@@ -1,4 +1,4 @@
-"""The command line: run, crossval, ablate, book, phantom, fetch, record."""
+"""The command line: run, crossval, ablate, predict, book, phantom, fetch, record."""
 
 import errno
 import sys
@@ -101,6 +101,21 @@ def ablate(**options):
     opened, _ = _open("ablate", **options)
     compare(opened)
     print(opened.path("ablation.csv"))
+
+
+@commands.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--run", "run_dir", required=True, help="Run folder of a finished run, whose network predicts.")
+@click.option("--out", required=True, help="Folder for masks, overlays and predictions.csv.")
+def predict(images, run_dir, out):
+    """Predict the masks of IMAGES: 8-bit files with pre-contrast, FLAIR and post-contrast as channels, or folders of them.
+
+    Not for clinical use.
+    """
+    from lggseg_utils.predict import predict as predict_masks
+
+    table = predict_masks(images, run_dir, out)
+    print(f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}")
 
 
 @commands.command()

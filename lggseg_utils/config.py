@@ -55,7 +55,10 @@ class Experiment(BaseModel):
 
     size: int = Field(128, ge=16, le=512, description="side of the slices the model sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
-    scaling: Literal["slice", "channel", "dataset"] = Field("slice", description="what the MinMax range is taken over")
+    scaling: Literal["slice", "channel", "volume", "dataset"] = Field(
+        "slice", description="what the MinMax range is taken over"
+    )
+    context: int = Field(0, ge=0, le=3, description="neighbouring slices shown with each one, on either side")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
     skip_bad: bool = Field(False, description="go on without the slices that fail the checks")
 
@@ -79,6 +82,10 @@ class Experiment(BaseModel):
     weights: Literal["last", "best"] = Field(
         "last", description="weights that are scored: last epoch, or lowest validation loss"
     )
+    test_time_flips: bool = Field(False, description="average the predictions of four mirror images of a slice")
+    largest_component: bool = Field(
+        False, description="keep the largest connected piece of a patient's prediction alone"
+    )
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: what the machine does fastest"
     )
@@ -92,6 +99,11 @@ class Experiment(BaseModel):
         40, ge=3, le=2000, description="patients of the phantom cohort, where no data are named"
     )
     phantom_slices: int = Field(12, ge=1, le=100, description="slices a phantom patient")
+
+
+def with_defaults(settings):
+    """Recorded settings with the default of those that did not exist yet: what was made then did nothing of the kind."""
+    return {name: field.default for name, field in Experiment.model_fields.items()} | settings
 
 
 def nearest(name, known):
@@ -151,6 +163,8 @@ def _check_together(experiment):
     """Refuse settings that contradict each other."""
     if (experiment.loss == "categorical_crossentropy") != (experiment.output == "softmax"):
         raise UserError("loss categorical_crossentropy and output softmax belong together: set both or neither.")
+    if experiment.largest_component and experiment.split != "patient":
+        raise UserError("largest_component needs whole patients: set split to patient, or leave it out.")
     multiple = 2 ** (experiment.depth - 1)
     if experiment.size % multiple:
         raise UserError(
@@ -253,7 +267,7 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
 def _refuse_other_settings(run, command):
     """Compare a run folder's recorded experiment and command with those asked for."""
     try:
-        then, made_by = run.record()["experiment"], run.record()["command"]
+        then, made_by = with_defaults(run.record()["experiment"]), run.record()["command"]
     except (json.JSONDecodeError, KeyError):
         raise UserError(
             f"{run.path('run.json')} is damaged; remove {run.folder} or choose another run folder."

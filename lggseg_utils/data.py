@@ -82,7 +82,7 @@ def _tiff_files(folder):
 
 
 def decode(content):
-    """Decode the bytes of a TIFF to uint8, (height, width, 3) in the order of `CHANNELS` or (height, width).
+    """Decode the bytes of an image file to uint8, (height, width, 3) in the order of `CHANNELS` or (height, width).
 
     The cohort stores the channels as red, green, blue; OpenCV delivers blue first, which is undone here.
     Raises `BadSlice`.
@@ -94,7 +94,7 @@ def decode(content):
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise BadSlice("not a readable TIFF (damaged, cut short, or another format)")
+        raise BadSlice("not a readable image (damaged, cut short, or another format)")
     if pixels.dtype != np.uint8:
         raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits a channel")
     if max(pixels.shape[:2]) > MAX_SIDE:
@@ -102,16 +102,22 @@ def decode(content):
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
 
 
+def decode_image(content):
+    """Decode the bytes of a slice's image to uint8 (height, width, 3); raise `BadSlice` with what is wrong."""
+    image = decode(content)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise BadSlice(
+            f"image has {1 if image.ndim == 2 else image.shape[2]} channel(s), expected 3 ({', '.join(CHANNELS)})"
+        )
+    return image
+
+
 def decode_pair(image_content, mask_content):
     """Decode and check one slice: image uint8 (height, width, 3), mask uint8 (height, width) of 0 and 1.
 
     Raises `BadSlice` with what is wrong.
     """
-    image = decode(image_content)
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise BadSlice(
-            f"image has {1 if image.ndim == 2 else image.shape[2]} channel(s), expected 3 ({', '.join(CHANNELS)})"
-        )
+    image = decode_image(image_content)
     try:
         mask = decode(mask_content)
     except BadSlice as problem:

@@ -31,6 +31,7 @@ INTERVAL_METRICS = (
     "dice_slice_mean",
     "dice_slice_tumour_mean",
 )
+FLIPS = ([], [1], [2], [1, 2])  # axes to mirror: nothing, up-down, left-right, both
 PATIENT_METRICS = ("dice_patient_mean", "dice_patient_median")
 
 
@@ -49,15 +50,44 @@ class Evaluation:
 def probabilities(model, cohort, rows, experiment):
     """Yield (rows, probability of tumour float32 (n, score_size, score_size)) batch by batch, in the order of `rows`.
 
-    A model of another size predicts on its own grid; the probabilities are interpolated to the scoring grid.
+    A model of another size predicts on its own grid; the probabilities are interpolated to the scoring grid. With the
+    setting largest_component, what is predicted elsewhere in a patient than in the largest connected piece becomes 0.
     """
+    batches = _predict_batches(model, cohort, rows, experiment)
+    return _keep_largest(batches, cohort) if experiment.largest_component else batches
+
+
+def _predict_batches(model, cohort, rows, experiment):
+    """`probabilities`, as the network gives them."""
     import tensorflow as tf
 
     grid = (experiment.score_size,) * 2
     for start in range(0, len(rows), metrics.SCORED_BATCH):
         part = rows[start : start + metrics.SCORED_BATCH]
-        predicted = model.predict_on_batch(preprocess.minmax(cohort.images[part], experiment.scaling))
-        yield part, tf.image.resize(predicted[..., -1:], grid).numpy()[..., 0]
+        images = preprocess.minmax(preprocess.network_inputs(cohort, part, experiment.context), experiment.scaling)
+        flips = FLIPS if experiment.test_time_flips else FLIPS[:1]
+        predicted = [tf.reverse(model.predict_on_batch(tf.reverse(images, axes)), axes) for axes in flips]
+        yield part, tf.image.resize(sum(predicted)[..., -1:] / len(flips), grid).numpy()[..., 0]
+
+
+def _keep_largest(batches, cohort):
+    """Probabilities of whole patients with the largest piece of each alone, in the order and batches they came in."""
+    rows, predicted = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    patients = cohort.slices["patient"].to_numpy()[rows]
+    for patient in np.unique(patients):
+        stack = np.flatnonzero(patients == patient)
+        stack = stack[np.argsort(rows[stack])]
+        predicted[stack] *= largest_piece(predicted[stack] > THRESHOLD) | (predicted[stack] <= THRESHOLD)
+    starts = range(0, len(rows), metrics.SCORED_BATCH)
+    return [(rows[at : at + metrics.SCORED_BATCH], predicted[at : at + metrics.SCORED_BATCH]) for at in starts]
+
+
+def largest_piece(volume):
+    """The largest connected piece of a mask, bool (slices, height, width); pieces that touch at a corner are one."""
+    pieces, count = ndimage.label(volume, np.ones((3, 3, 3)))
+    if count < 2:
+        return volume
+    return pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
 
 
 def predicted_masks(model, cohort, rows, experiment):

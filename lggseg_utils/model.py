@@ -8,12 +8,13 @@ from keras import layers
 def build_unet(experiment):
     """Build the U-Net an `Experiment` describes.
 
-    Input: float (n, size, size, 3), 0 to 1. Output: float32 probability of tumour (n, size, size, 1) for
+    Input: float (n, size, size, 3 (2 context + 1)), 0 to 1. Output: float32 probability of tumour (n, size, size, 1) for
     'sigmoid', of background and tumour (n, size, size, 2) for 'softmax'. A level is twice a 3x3 convolution,
     ReLU and dropout; levels are joined by 2x2 max-pooling on the way down, by a 2x2 transposed convolution
     and concatenation on the way up.
     """
-    inputs = x = keras.Input((experiment.size, experiment.size, 3), name="image")
+    channels = 3 * (2 * experiment.context + 1)
+    inputs = x = keras.Input((experiment.size, experiment.size, channels), name="image")
     skips = []
     for level in range(experiment.depth - 1):
         skips.append(_level(x, experiment, level, "down"))
@@ -23,8 +24,8 @@ def build_unet(experiment):
         x = layers.Conv2DTranspose(experiment.filters * 2**level, 2, strides=2, name=f"up_{level + 1}")(x)
         x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
         x = _level(x, experiment, level, "up")
-    channels = 1 if experiment.output == "sigmoid" else 2
-    outputs = layers.Conv2D(channels, 1, activation=experiment.output, dtype="float32", name="probability")(x)
+    classes = 1 if experiment.output == "sigmoid" else 2
+    outputs = layers.Conv2D(classes, 1, activation=experiment.output, dtype="float32", name="probability")(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 

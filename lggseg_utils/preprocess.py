@@ -19,6 +19,7 @@ from lggseg_utils.config import UserError, write_csv, write_json
 SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
 FOLDS = 5  # of a cross-validation: two parts each
+STRETCHED = (10, 99)  # percentiles
 ARRAYS = ("images", "masks", "truths")
 
 
@@ -63,19 +64,48 @@ def resize_mask(mask, side):
 def minmax(images, over="slice"):
     """Scale uint8 (n, height, width, 3) to float32 from 0 to 1, the minimum to 0 and the maximum to 1.
 
-    over: 'slice' takes them over a slice's three channels together, 'channel' over each channel of a slice,
-    'dataset' over the whole data set (for 8-bit images that fill their range: 0 and 255). A constant slice
-    becomes 0. Works on NumPy arrays and TensorFlow tensors; returns a tensor.
+    over: 'slice' takes them over a slice's channels together, 'channel' over each channel of a slice, 'dataset' over
+    the whole data set (for 8-bit images that fill their range: 0 and 255); after `stretch_volumes`, which fills that
+    range for each patient, 'volume' does the same. A constant slice becomes 0. Works on NumPy arrays and TensorFlow
+    tensors; returns a tensor.
     """
     import tensorflow as tf
 
     values = tf.cast(images, tf.float32)
-    if over == "dataset":
+    if over in ("dataset", "volume"):
         return values / 255
     axes = (1, 2, 3) if over == "slice" else (1, 2)
     low = tf.reduce_min(values, axes, keepdims=True)
     high = tf.reduce_max(values, axes, keepdims=True)
     return tf.math.divide_no_nan(values - low, high - low)
+
+
+def stretch_volumes(images, patients):
+    """Stretch each channel of each patient's volume to its own range, in place: percentiles STRETCHED become 0 and 255.
+
+    images: uint8 (n, height, width, 3); patients: a name a slice. What lies beyond is clipped; a constant channel becomes 0.
+    The percentiles are those of Buda's network on the same cohort (mateuszbuda/brain-segmentation-pytorch).
+    """
+    patients = np.asarray(patients)
+    for patient in pd.unique(patients):
+        volume = images[patients == patient].astype(np.float32)
+        low, high = np.percentile(volume, STRETCHED, axis=(0, 1, 2))
+        scaled = (volume - low) / np.where(high > low, high - low, np.inf)
+        images[patients == patient] = np.clip(255 * scaled, 0, 255).round()
+
+
+def network_inputs(cohort, rows, context):
+    """What a network is shown for some rows: uint8 (n, size, size, 3 (2 context + 1)).
+
+    With context, the channels of the slices before come first, then the slice's own, then those after it in the volume. At
+    the ends of a volume the last slice is repeated.
+    """
+    if not context:
+        return cohort.images[rows]
+    of_patient = pd.Series(np.arange(len(cohort.slices))).groupby(cohort.slices["patient"].to_numpy())
+    first, last = (of_patient.transform(end).to_numpy()[rows] for end in ("min", "max"))
+    shown = [np.clip(np.asarray(rows) + offset, first, last) for offset in range(-context, context + 1)]
+    return np.concatenate([cohort.images[part] for part in shown], axis=-1)
 
 
 def load_cohort(run):
@@ -97,7 +127,7 @@ def _listing_digest(folder, found, experiment):
     """Digest of the files' names, sizes and times, and of the sizes asked for: cheap, and enough for a cache."""
     names = sorted({name for column in ("image", "mask") for name in found[column] if name})
     stats = [(name, status.st_size, status.st_mtime_ns) for name in names for status in [Path(folder, name).stat()]]
-    text = repr((experiment.size, experiment.score_size, stats))
+    text = repr((experiment.size, experiment.score_size, experiment.scaling == "volume", stats))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -122,6 +152,8 @@ def _read_cohort(run, folder, found, listing):
         _refuse_other_data(run, fingerprint)
         if len(problems):
             _drop_bad_rows(temporary, found, problems)
+        if experiment.scaling == "volume":
+            stretch_volumes(np.load(temporary / "images.npy", mmap_mode="r+"), slices["patient"])
         write_json(
             temporary / "cohort.json", {"listing": listing, "fingerprint": fingerprint, "skipped": len(problems)}
         )

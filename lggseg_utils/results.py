@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from lggseg_utils import evaluate, findings, metrics, preprocess
-from lggseg_utils.config import REPOSITORY, UserError, load_experiment, write_whole
+from lggseg_utils.config import REPOSITORY, UserError, load_experiment, with_defaults, write_whole
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
 # The report's own tables: set -> {metric: value}. The README repeats one of them.
@@ -46,8 +46,8 @@ FINISHED = ("metrics.json", "ablation.csv")
 SHORT_TRAINING = 64  # epochs of the report's run 3
 # What must agree with the report's run before a number of ours can confirm or contradict one of its.
 PROTOCOL = (
-    "size", "scaling", "split", "filters", "depth", "dropout", "normalization", "output", "loss", "batch_size", "epochs",
-    "learning_rate", "schedule", "augmentation", "early_stopping", "weights",
+    "size", "scaling", "context", "split", "filters", "depth", "dropout", "normalization", "output", "loss", "batch_size", "epochs",
+    "learning_rate", "schedule", "augmentation", "early_stopping", "weights", "test_time_flips", "largest_component",
 )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ class Evidence:
 
     def deviations(self, profile):
         """Settings in which the run differs from a profile after the report, as 'name ours (theirs)'."""
-        ours, theirs = self.record["experiment"], load_experiment(profile).model_dump()
+        ours, theirs = with_defaults(self.record["experiment"]), load_experiment(profile).model_dump()
         return [f"{name} {ours[name]} ({theirs[name]})" for name in PROTOCOL if ours[name] != theirs[name]]
 
 

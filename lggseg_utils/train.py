@@ -81,7 +81,7 @@ def training_steps(count, batch_size):
 def training_batches(images, masks, experiment, epoch):
     """tf.data pipeline of (images, masks) batches over one epoch.
 
-    images uint8 (n, side, side, 3), masks uint8 (n, side, side) of 0 and 1; epoch int64, or a `tf.Variable` that is
+    images uint8 (n, side, side, channels), masks uint8 (n, side, side) of 0 and 1; epoch int64, or a `tf.Variable` that is
     read each time the pipeline is started. Order and augmentation are functions of seed, epoch and step alone, so a
     training that was interrupted goes on with the batches it would have seen.
     """
@@ -183,8 +183,11 @@ def fit(experiment, cohort, train_rows, val_rows, folder, network=None, keep=Tru
     steps = training_steps(len(train_rows), experiment.batch_size)
     model, history = _resume(experiment, folder, steps, network)
     keeper = Keeper(folder, history, experiment, keep)
-    batches = training_batches(cohort.images[train_rows], cohort.masks[train_rows], experiment, keeper.epoch)
-    validation = evaluation_batches(cohort.images[val_rows], cohort.masks[val_rows], experiment)
+    train_images, val_images = (
+        preprocess.network_inputs(cohort, rows, experiment.context) for rows in (train_rows, val_rows)
+    )
+    batches = training_batches(train_images, cohort.masks[train_rows], experiment, keeper.epoch)
+    validation = evaluation_batches(val_images, cohort.masks[val_rows], experiment)
     if not _finished(history, experiment):
         model.fit(
             batches,

@@ -2,11 +2,12 @@
 
 import json
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import evaluate, metrics, preprocess, train
+from lggseg_utils import config, evaluate, metrics, preprocess, train
 
 
 def cohort_of(truths):
@@ -167,3 +168,60 @@ def test_the_order_of_scoring_is_shuffled_by_seed():
     first, again, other = (evaluate.shuffled(rows, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert not np.array_equal(first, rows) and set(first) == set(rows)
+
+
+class Mirror:
+    """A stand-in for a network that marks the left half of what it is shown."""
+
+    def predict_on_batch(self, images):
+        left = np.arange(images.shape[2]) < images.shape[2] // 2
+        return np.broadcast_to(left[None, None, :, None], (*images.shape[:3], 1)).astype(np.float32)
+
+
+def test_flips_at_test_time_are_undone_and_averaged(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, test_time_flips=True)
+    cohort = preprocess.load_cohort(run)
+    ((_, predicted),) = evaluate.probabilities(Mirror(), cohort, np.arange(3), run.experiment)
+    assert np.abs(predicted - 0.5).max() < 1e-6
+    plain = run.experiment.model_copy(update={"test_time_flips": False})
+    ((_, predicted),) = evaluate.probabilities(Mirror(), cohort, np.arange(3), plain)
+    assert predicted[..., :60].min() == 1 and predicted[..., 68:].max() == 0
+
+
+def test_the_largest_piece_is_found_across_slices():
+    volume = np.zeros((3, 6, 6), bool)
+    volume[0, :2, :2] = True  # 4 pixels, alone
+    volume[1, 4:, 4:] = volume[2, 4:, 3:] = True  # 4 and 6 pixels that touch
+    kept = evaluate.largest_piece(volume)
+    assert kept.sum() == 10 and not kept[0].any()
+    assert not evaluate.largest_piece(np.zeros((2, 3, 3), bool)).any()
+
+
+def test_only_the_largest_piece_of_each_patient_is_kept_whatever_the_order(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, largest_component=True)
+    cohort = preprocess.load_cohort(run)
+    rows = evaluate.shuffled(np.arange(len(cohort.slices)), 3)
+    rng = np.random.default_rng(0)
+    raw = {row: (rng.random((128, 128)) > 0.7).astype(np.float32) * 0.9 for row in rows}
+    raw = {row: cv2.blur(noise, (9, 9)) * 1.6 for row, noise in raw.items()}
+    batches = [
+        (rows[at : at + 16], np.stack([raw[row] for row in rows[at : at + 16]])) for at in range(0, len(rows), 16)
+    ]
+    kept = dict(zip(rows, np.concatenate([part for _, part in evaluate._keep_largest(batches, cohort)]), strict=True))
+    for patient in cohort.slices["patient"].unique():
+        stack = np.flatnonzero(cohort.slices["patient"] == patient)
+        before, after = (np.stack([source[row] for row in stack]) for source in (raw, kept))
+        assert 0 < (after > 0.5).sum() < (before > 0.5).sum()
+        assert np.array_equal(after > 0.5, evaluate.largest_piece(before > 0.5))
+        assert np.array_equal(after[before <= 0.5], before[before <= 0.5])
+
+
+def test_the_largest_component_needs_whole_patients():
+    with pytest.raises(config.UserError, match="largest_component needs whole patients: set split to patient"):
+        config.load_experiment("smoke", overrides={"largest_component": True, "split": "slice"})
+
+
+def test_a_network_with_context_trains_and_is_scored(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder, context=1, scaling="volume", augmentation="all", test_time_flips=True, epochs=1)
+    assert train.train(run)[0].input_shape == (None, 32, 32, 9)
+    assert len(evaluate.evaluate(run).per_slice) == 30

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import data, preprocess
+from lggseg_utils import config, data, preprocess
 from lggseg_utils.config import UserError
 
 
@@ -136,3 +136,38 @@ def test_a_split_of_other_slices_is_refused(phantom_folder, open_smoke):
     preprocess.load_split(run, slices)
     with pytest.raises(UserError, match="does not belong to these slices"):
         preprocess.load_split(run, slices.iloc[::-1].reset_index(drop=True))
+
+
+def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 100, (6, 8, 8, 3)).astype(np.uint8)
+    images[3:] //= 2
+    images[:3, ..., 2] = 40
+    before = images.copy()
+    preprocess.stretch_volumes(images, list("AAABBB"))
+    for patient in (slice(0, 3), slice(3, 6)):
+        low, high = np.percentile(before[patient][..., 0], (10, 99))
+        wanted = np.clip(255 * (before[patient][..., 0].astype(float) - low) / (high - low), 0, 255)
+        assert np.abs(images[patient][..., 0] - wanted).max() <= 0.5 + 1e-4
+        assert images[patient][..., 0].max() == 255 and images[patient][..., 0].min() == 0
+    assert not images[:3, ..., 2].any()
+
+
+def test_a_cohort_scaled_by_volume_is_cached_stretched(phantom_folder, open_smoke, tmp_path):
+    plain = preprocess.load_cohort(open_smoke(phantom_folder))
+    run = config.open_run("smoke", phantom_folder, tmp_path / "stretched", 0, {"scaling": "volume"})
+    wanted = np.array(plain.images)
+    preprocess.stretch_volumes(wanted, plain.slices["patient"])
+    assert np.array_equal(preprocess.load_cohort(run).images, wanted)
+    assert not np.array_equal(wanted, plain.images)
+
+
+def test_context_shows_the_slices_beside_and_never_another_patient():
+    slices = pd.DataFrame({"patient": ["A"] * 3 + ["B"] * 2, "slice": [1, 2, 3, 1, 2]})
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    cohort = preprocess.Cohort(slices, images, None, None, "", 0)
+    shown = preprocess.network_inputs(cohort, [0, 1, 2, 3, 4], 1)
+    assert shown.shape == (5, 2, 2, 9)
+    assert shown[:, 0, 0, ::3].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 4], [3, 4, 4]]
+    assert preprocess.network_inputs(cohort, [3], 2)[0, 0, 0, ::3].tolist() == [3, 3, 3, 4, 4]
+    assert np.array_equal(preprocess.network_inputs(cohort, [2], 0), images[[2]])

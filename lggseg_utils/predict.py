@@ -1,0 +1,105 @@
+"""Masks for slices of one's own, by a trained network."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lggseg_utils import data, evaluate, preprocess
+from lggseg_utils.config import Experiment, UserError, write_csv, write_whole
+
+SUFFIXES = (".tif", ".tiff", ".png")
+NUMBERED = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)")
+OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV orders it
+
+
+def predict(images, network_folder, out):
+    """Predict the masks of image files, or of all images in folders, with the network of a finished run.
+
+    Each image is 8 bits with the channels pre-contrast, FLAIR, post-contrast. Files named PATIENT_NUMBER belong to one
+    patient: a network that looks at volumes or neighbours sees them together. Writes to `out`, for each image, NAME_mask.png
+    (0 and 255, on the image's own grid) and NAME_overlay.png (FLAIR with the outline), and predictions.csv with the columns
+    image, patient, slice, tumour_pixels and highest_probability, which is returned. Raises `UserError`, with nothing written,
+    for images that can't be used and for a folder without a network.
+    """
+    model, experiment = load_network(network_folder)
+    files, pixels = _read(_listed(images))
+    cohort = _as_cohort(files, pixels, experiment)
+    rows = []
+    for part, probabilities in evaluate.probabilities(model, cohort, np.arange(len(files)), experiment):
+        for row, probability in zip(part, probabilities, strict=True):
+            image = files["image"][row]
+            mask = cv2.resize(probability, pixels[row].shape[1::-1]) > evaluate.THRESHOLD
+            _write(Path(out, Path(image).stem), pixels[row], mask)
+            rows.append({"tumour_pixels": int(mask.sum()), "highest_probability": round(float(probability.max()), 4)})
+    table = files.join(pd.DataFrame(rows))
+    write_csv(Path(out, "predictions.csv"), table)
+    return table
+
+
+def load_network(folder):
+    """The network of a finished run and the `Experiment` that says how its slices were prepared: (model, experiment)."""
+    from lggseg_utils import train
+
+    folder = Path(folder)
+    if not (folder / "model.keras").exists() or not (folder / "run.json").exists():
+        raise UserError(
+            f"{folder} holds no trained network: model.keras and run.json are looked for. Name a finished run."
+        )
+    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))["experiment"]
+    return train.keras.models.load_model(folder / "model.keras"), Experiment(**settings)
+
+
+def _listed(images):
+    """Paths of the images named, and of those in the folders named; masks that lie beside them are left out."""
+    paths = []
+    for named in map(Path, images):
+        if not named.exists():
+            raise UserError(f"{named} does not exist.")
+        within = (
+            sorted(path for path in named.rglob("*") if path.suffix.lower() in SUFFIXES) if named.is_dir() else [named]
+        )
+        paths += [path for path in within if not (named.is_dir() and path.stem.endswith("_mask"))]
+    if not paths:
+        raise UserError(f"no image in {', '.join(map(str, images))}; {', '.join(SUFFIXES)} are read.")
+    stems = pd.Series([path.stem for path in paths])
+    if stems.duplicated().any():
+        raise UserError(
+            f"two images are named {stems[stems.duplicated()].iloc[0]}: their masks would overwrite each other."
+        )
+    return paths
+
+
+def _read(paths):
+    """Table image, patient, slice in the order of patients and slices, and the pixels of each."""
+    rows, pixels = [], []
+    for path in paths:
+        match = NUMBERED.fullmatch(path.stem)
+        patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, 0)
+        try:
+            pixels.append(data.decode_image(path.read_bytes()))
+        except (data.BadSlice, OSError) as problem:
+            raise UserError(f"{path} can't be used: {problem}. Nothing was written.") from None
+        rows.append({"image": str(path), "patient": patient, "slice": number})
+    order = sorted(range(len(rows)), key=lambda row: (rows[row]["patient"], rows[row]["slice"]))
+    return pd.DataFrame(rows).loc[order].reset_index(drop=True), [pixels[row] for row in order]
+
+
+def _as_cohort(files, pixels, experiment):
+    """The images prepared as the network's training slices were; there are no masks."""
+    images = np.stack([preprocess.resize_image(image, experiment.size) for image in pixels])
+    if experiment.scaling == "volume":
+        preprocess.stretch_volumes(images, files["patient"])
+    return preprocess.Cohort(files, images, None, None, "", 0)
+
+
+def _write(stem, image, mask):
+    """Write mask and overlay of one image."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    overlay = cv2.drawContours(np.repeat(image[..., [data.FLAIR]], 3, axis=2), outlines, -1, OUTLINE)
+    for kind, drawn in (("mask", np.uint8(255) * mask), ("overlay", overlay)):
+        with write_whole(stem.with_name(f"{stem.name}_{kind}.png")) as temporary:
+            cv2.imwrite(str(temporary), drawn)

@@ -1,0 +1,69 @@
+"""Masks for one's own slices: as the evaluation would give them, whole or not at all."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import cli, config, evaluate, predict, preprocess, train
+from lggseg_utils.config import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, phantom_folder):
+    """A trained run that looks at volumes and neighbours."""
+    overrides = {"context": 1, "scaling": "volume", "test_time_flips": True, "epochs": 1}
+    run = config.open_run("smoke", phantom_folder, tmp_path_factory.mktemp("run"), 0, overrides)
+    train.train(run)
+    return run
+
+
+def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, phantom_folder, tmp_path):
+    cohort = preprocess.load_cohort(finished)
+    network, _ = train.train(finished)
+    wanted = evaluate.predicted_masks(network, cohort, np.arange(len(cohort.slices)), finished.experiment)
+    table = predict.predict([phantom_folder], finished.folder, tmp_path / "out")
+    assert table[["patient", "slice"]].equals(cohort.slices[["patient", "slice"]])
+    assert table["tumour_pixels"].tolist() == wanted.sum((1, 2)).tolist() and table["tumour_pixels"].any()
+    name = f"{table['patient'][7]}_{table['slice'][7]}"
+    mask = cv2.imread(str(tmp_path / "out" / f"{name}_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, 255 * wanted[7].astype(np.uint8))
+    overlay = cv2.imread(str(tmp_path / "out" / f"{name}_overlay.png"))
+    assert overlay.shape == (128, 128, 3)
+    assert (overlay != overlay[..., :1]).any() == wanted[7].any()
+    written = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert written["tumour_pixels"].equals(table["tumour_pixels"]) and len(list((tmp_path / "out").iterdir())) == 61
+
+
+def test_images_of_any_size_keep_their_grid(finished, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "scan.png"), image)
+    predict.predict([tmp_path / "scan.png"], finished.folder, tmp_path / "out")
+    assert cv2.imread(str(tmp_path / "out" / "scan_mask.png"), cv2.IMREAD_UNCHANGED).shape == (90, 70)
+
+
+def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path, write_slice):
+    good, mask = write_slice(tmp_path / "cohort", "A", 1)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(good.read_bytes()[:50])
+    for images, message in (
+        ([tmp_path / "nowhere"], "nowhere does not exist"),
+        ([tmp_path / "cohort" / "A", cut], r"cut.tif can't be used: not a readable image .*Nothing was written"),
+        ([mask], r"image has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
+        ([good, tmp_path / "cohort"], "two images are named A_1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict.predict(images, finished.folder, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no image in .*empty; .tif, .tiff, .png are read"):
+        predict.predict([tmp_path / "empty"], finished.folder, tmp_path / "out")
+    with pytest.raises(UserError, match="holds no trained network: model.keras and run.json are looked for"):
+        predict.predict([good], tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_wrote(finished, tmp_path, write_slice, capsys):
+    write_slice(tmp_path / "cohort", "A", 1)
+    arguments = ["predict", str(tmp_path / "cohort"), "--run", str(finished.folder), "--out", str(tmp_path / "masks")]
+    cli.commands(arguments, standalone_mode=False)
+    assert capsys.readouterr().out.startswith("1 image(s), ")
