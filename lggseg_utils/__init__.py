@@ -4,4 +4,9 @@ One module a chapter: data and phantom, preprocess, augment and ablation, model,
 evaluate, results. Import the module you need; importing the package alone loads nothing heavy.
 """
 
+import os
+
+# Read by OpenCV when it is first imported: what claims to be larger is refused before memory is set aside for it.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(4096 * 4096))
+
 __version__ = "0.1.0"

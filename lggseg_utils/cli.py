@@ -60,6 +60,7 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     overrides = _settings(pairs, skip_bad)
     data_dir = str(Path(data_dir).expanduser().resolve()) if data_dir else ""
     opened = config.open_run(profile, data_dir, run_dir, seed, overrides, name)
+    click.get_current_context().with_resource(config.lock(opened))
     preprocess.load_cohort(opened)
     return opened, {
         "profile": profile,

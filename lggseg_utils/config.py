@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -262,6 +263,20 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     else:
         write_json(run.path("run.json"), _first_record(run, overrides, command))
     return run
+
+
+def lock(run):
+    """A lock on a run folder, to be entered with `with`; it is released when the process ends, however that happens.
+
+    Raises `UserError` where another process holds it.
+    """
+    held = FileLock(run.path(".lock"), timeout=0)
+    try:
+        return held.acquire()
+    except Timeout:
+        raise UserError(
+            f"run folder {run.folder} is in use by another run; wait for it to end, or choose another run folder."
+        ) from None
 
 
 def _refuse_other_settings(run, command):

@@ -45,7 +45,7 @@ def _run_fold(run, cohort, parts, fold):
         rows = {name: preprocess.rows_of(split, name) for name in preprocess.SETS}
         model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], folder)
         if run.experiment.weights == "best":
-            model = train.keras.models.load_model(folder / "model_best.keras")
+            model = train.load_model(folder / "model_best.keras")
         train.save_model(model, folder / "model.keras")
         test = evaluate.shuffled(rows["test"], run.experiment.seed)
         scored = evaluate.score_slices(evaluate.probabilities(model, cohort, test, run.experiment), cohort)

@@ -312,7 +312,7 @@ def evaluate(run):
         write_csv(run.path("per_patient.csv"), per_patient_table(per_slice))
         write_csv(run.path("floors.csv"), score_floors(cohort, split, run.experiment.split))
         if run.experiment.weights == "last":
-            best = train.keras.models.load_model(run.path("model_best.keras"))
+            best = train.load_model(run.path("model_best.keras"))
             scored = score_model(best, cohort, split, run.experiment)
             write_json(run.path("metrics_best.json"), all_scores(scored, run.experiment.split))
         run.note_end()

@@ -50,7 +50,7 @@ def load_network(folder):
             f"{folder} holds no trained network: model.keras and run.json are looked for. Name a finished run."
         )
     settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))["experiment"]
-    return train.keras.models.load_model(folder / "model.keras"), Experiment(**settings)
+    return train.load_model(folder / "model.keras"), Experiment(**settings)
 
 
 def _listed(images):

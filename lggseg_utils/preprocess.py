@@ -154,8 +154,11 @@ def _read_cohort(run, folder, found, listing):
             _drop_bad_rows(temporary, found, problems)
         if experiment.scaling == "volume":
             stretch_volumes(np.load(temporary / "images.npy", mmap_mode="r+"), slices["patient"])
+        for array in arrays:
+            array.flush()
         write_json(
-            temporary / "cohort.json", {"listing": listing, "fingerprint": fingerprint, "skipped": len(problems)}
+            temporary / "cohort.json",
+            {"listing": listing, "fingerprint": fingerprint, "skipped": len(problems), "digests": _digests(temporary)},
         )
         write_csv(run.path("slices.csv"), slices)
         shutil.rmtree(cache, ignore_errors=True)
@@ -215,9 +218,20 @@ def _drop_bad_rows(folder, found, problems):
         np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[good], allow_pickle=False)
 
 
+def _digests(folder):
+    """SHA-256 of each cached array."""
+    digests = {}
+    for name in ARRAYS:
+        with (folder / f"{name}.npy").open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
 def _open_cache(run):
-    """Open the cached arrays; the images stay on disk until they are used."""
+    """Open the cached arrays, as they were written; the images stay on disk until they are used."""
     record = json.loads(run.path("cohort", "cohort.json").read_text())
+    if record["digests"] != _digests(run.path("cohort")):
+        raise UserError(f"{run.path('cohort')} was changed since it was written; remove it, and it is made again.")
     arrays = {name: np.load(run.path("cohort", f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     slices = pd.read_csv(run.path("slices.csv"), keep_default_na=False)
     return Cohort(slices, **arrays, fingerprint=record["fingerprint"], skipped=record["skipped"])

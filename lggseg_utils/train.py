@@ -1,6 +1,7 @@
 """Training that can be killed and goes on where it stopped (report, section 1-5)."""
 
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from lggseg_utils import losses, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.config import write_csv, write_whole
+from lggseg_utils.config import UserError, write_csv, write_whole
 from lggseg_utils.metrics import SCORED_BATCH
 from lggseg_utils.model import build_unet
 
@@ -163,6 +164,17 @@ def reseed_dropout(model, seed, epoch):
         layer.seed_generator.state.assign(np.random.SeedSequence((seed, epoch, number)).generate_state(2) >> 1)
 
 
+def load_model(path):
+    """Load a Keras model; nothing in the file is executed (Keras' safe mode). Raises `UserError` for one that can't be used."""
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise UserError(
+            f"{path} holds no network that can be used ({reason}); remove it, and it is made again."
+        ) from None
+
+
 def save_model(model, path):
     """Save a Keras model, whole or not at all."""
     with write_whole(path) as temporary:
@@ -217,7 +229,7 @@ def _resume(experiment, folder, steps, network):
         if network is not None:
             return restart(network, experiment), []
         return compile_unet(experiment, steps * experiment.epochs), []
-    model = keras.models.load_model(checkpoint)
+    model = load_model(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
     epochs = training_steps(int(model.optimizer.iterations), steps)
     return model, pd.read_csv(folder / "history.csv").head(epochs).to_dict("records")
@@ -249,10 +261,10 @@ def train(run):
                 "seconds": round(float(history["seconds"].sum()), 1),
             }
         )
-        scored = keras.models.load_model(run.path("model_best.keras")) if run.experiment.weights == "best" else model
+        scored = load_model(run.path("model_best.keras")) if run.experiment.weights == "best" else model
         save_model(scored, run.path("model.keras"))
         run.path("checkpoint.keras").unlink()
-    return keras.models.load_model(run.path("model.keras")), pd.read_csv(run.path("history.csv"))
+    return load_model(run.path("model.keras")), pd.read_csv(run.path("history.csv"))
 
 
 def overfit(experiment, images, masks, steps=100):

@@ -49,7 +49,7 @@ def predict_by_fold(run, cohort, table):
     """Predicted masks of a table's slices, each by the network of the fold that tests it."""
     masks = []
     for row, fold in zip(rows_of(cohort, table), table["fold"], strict=True):
-        model = train.keras.models.load_model(run.path("folds", str(fold), "model.keras"))
+        model = train.load_model(run.path("folds", str(fold), "model.keras"))
         masks.append(evaluate.predicted_masks(model, cohort, np.array([row]), run.experiment)[0])
     return np.stack(masks)
 
@@ -81,9 +81,7 @@ def draw_examples(run, cohort):
     """Best, median and worst test slice with tumour of a run."""
     examples = evaluate.example_slices(pd.read_csv(run.path("per_slice.csv")))
     rows = rows_of(cohort, examples)
-    predicted = evaluate.predicted_masks(
-        train.keras.models.load_model(run.path("model.keras")), cohort, rows, run.experiment
-    )
+    predicted = evaluate.predicted_masks(train.load_model(run.path("model.keras")), cohort, rows, run.experiment)
     images = preprocess.resize_images(cohort.images[rows], run.experiment.score_size)
     save(plots.predictions(images, cohort.truths[rows], predicted, examples), "report64")
 

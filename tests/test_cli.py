@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from lggseg_utils import cli, config
 
+TOKEN = "KGAT_0123456789abcdef-planted"
 LGGSEG = Path(sys.executable).with_name("lggseg")
 # Shells make what they start in the background deaf to Ctrl-C; this lggseg hears it again.
 HEARS_CTRL_C = (
@@ -26,7 +28,10 @@ def call(*arguments, **options):
     )
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("book",), ("phantom",), ("fetch",), ("record",)])
+@pytest.mark.parametrize(
+    "command",
+    [(), ("run",), ("book",), ("phantom",), ("fetch",), ("record",), ("predict",), ("ablate",), ("crossval",)],
+)
 def test_help(command):
     finished = call(*command, "--help")
     assert finished.returncode == 0 and "Usage: lggseg" in finished.stdout
@@ -100,7 +105,7 @@ def test_a_disk_that_fills_up_while_the_cohort_is_read(small_disk, phantom_folde
     )
     assert finished.returncode == 1 and "lggseg: the disk is full; free some space" in finished.stderr
     assert "Traceback" not in finished.stderr
-    assert sorted(path.name for path in (small_disk / "run").iterdir()) == ["run.json"]
+    assert sorted(path.name for path in (small_disk / "run").iterdir()) == [".lock", "run.json"]
 
 
 @pytest.fixture(scope="module")
@@ -126,28 +131,49 @@ def interrupted_run(tmp_path_factory, phantom_folder):
         start_new_session=True,
     )
     for line in process.stdout:
-        if line.startswith("[2/7]"):
+        if line.startswith("[2/"):
             break
+    second = call(*command)
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    return command, folder, process.returncode, errors, sorted(path.name for path in (folder / "notebooks").iterdir())
+    return (
+        command,
+        folder,
+        process.returncode,
+        errors,
+        second,
+        sorted(path.name for path in (folder / "notebooks").iterdir()),
+    )
 
 
 @pytest.fixture(scope="module")
 def smoke_run(interrupted_run):
     """The same command again, to its end."""
     command, folder, *_ = interrupted_run
-    finished = call(*command)
+    finished = call(*command, env={**os.environ, "KAGGLE_API_TOKEN": TOKEN, "KAGGLE_KEY": TOKEN})
     assert finished.returncode == 0, finished.stderr
     return folder, finished
 
 
 def test_ctrl_c_ends_a_run_with_one_line(interrupted_run):
-    _, _, status, errors, executed = interrupted_run
+    _, _, status, errors, _, executed = interrupted_run
     assert status != 0 and "Traceback" not in errors
     assert errors.strip().splitlines()[-1] == "lggseg: stopped; the same command goes on from here."
     assert executed == ["01_data.ipynb"]
+
+
+def test_a_second_run_on_the_same_folder_is_refused(interrupted_run):
+    second = interrupted_run[4]
+    assert second.returncode == 1 and "Traceback" not in second.stderr
+    assert "smoke run is in use by another run; wait for it to end, or choose another run folder." in second.stderr
+
+
+def test_a_token_reaches_nothing_that_a_run_leaves(smoke_run):
+    folder, finished = smoke_run
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(left) > 20 and not [path for path in left if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in finished.stdout + finished.stderr
 
 
 def test_a_run_leaves_everything_the_contract_names(smoke_run):

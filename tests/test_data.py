@@ -1,5 +1,6 @@
 """Finding, reading and checking files; zips; the download."""
 
+import resource
 import sys
 import types
 import zipfile
@@ -176,3 +177,19 @@ def test_fetch_checks_that_the_cohort_is_whole(tmp_path, monkeypatch, write_slic
     fake_kagglehub(monkeypatch, lambda handle, output_dir: write_slice(tmp_path / "lgg", "TCGA_CS_1", 1))
     with pytest.raises(UserError, match="holds 1 patients and 1 slices, expected 110 and 3929"):
         data.fetch(tmp_path / "lgg")
+
+
+def test_an_image_that_claims_to_be_huge_is_refused_without_the_memory(tmp_path, write_slice):
+    """A TIFF of a few hundred bytes whose header promises 60,000 x 60,000 pixels."""
+    image, _ = write_slice(tmp_path, "A", 1)
+    content = bytearray(image.read_bytes())
+    start = int.from_bytes(content[4:8], "little")
+    for entry in range(int.from_bytes(content[start : start + 2], "little")):
+        at = start + 2 + 12 * entry
+        if int.from_bytes(content[at : at + 2], "little") in (256, 257):
+            content[at + 2 : at + 4] = (4).to_bytes(2, "little")
+            content[at + 8 : at + 12] = (60_000).to_bytes(4, "little")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(data.BadSlice, match="not a readable image"):
+        data.decode(bytes(content))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB

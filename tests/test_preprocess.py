@@ -1,5 +1,8 @@
 """Resizing, scaling, caching and splitting."""
 
+import json
+import pathlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -171,3 +174,29 @@ def test_context_shows_the_slices_beside_and_never_another_patient():
     assert shown[:, 0, 0, ::3].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 4], [3, 4, 4]]
     assert preprocess.network_inputs(cohort, [3], 2)[0, 0, 0, ::3].tolist() == [3, 3, 3, 4, 4]
     assert np.array_equal(preprocess.network_inputs(cohort, [2], 0), images[[2]])
+
+
+def test_a_changed_cache_is_noticed(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder)
+    preprocess.load_cohort(run)
+    with run.path("cohort", "masks.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(UserError, match="cohort was changed since it was written; remove it, and it is made again"):
+        preprocess.load_cohort(run)
+
+
+def test_a_cache_that_would_execute_code_is_not_unpickled(phantom_folder, open_smoke, tmp_path):
+    class Planted:
+        def __reduce__(self):
+            return (pathlib.Path.touch, (tmp_path / "executed",))
+
+    run = open_smoke(phantom_folder)
+    preprocess.load_cohort(run)
+    np.save(run.path("cohort", "masks.npy"), np.array([Planted()], dtype=object), allow_pickle=True)
+    record = json.loads(run.path("cohort", "cohort.json").read_text())
+    record["digests"] = preprocess._digests(run.path("cohort"))
+    run.path("cohort", "cohort.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="allow_pickle=False|Array can't be memory-mapped"):
+        preprocess.load_cohort(run)
+    assert not (tmp_path / "executed").exists()

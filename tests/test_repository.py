@@ -139,7 +139,9 @@ def test_jupyter_book_stays_below_2():
 def test_the_repositorys_address_stands_in_one_place():
     address = config.repository_url().removeprefix("https://")
     assert [
-        path.name for path in tracked() if path.suffix not in (".png", ".jpg") and address in path.read_text(encoding="utf-8")
+        path.name
+        for path in tracked()
+        if path.suffix not in (".png", ".jpg") and address in path.read_text(encoding="utf-8")
     ] == ["_config.yml"]
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from lggseg_utils import config, preprocess, train
+from lggseg_utils.config import UserError
 
 
 def batches_of(experiment, epochs, count=20):
@@ -164,3 +166,25 @@ def test_advice_says_what_machine_it_is(monkeypatch):
     details = {"device_name": "Tesla T4", "compute_capability": (7, 5)}
     monkeypatch.setattr(train.tf.config.experimental, "get_device_details", lambda gpu: details)
     assert train.advice().startswith("GPU: Tesla T4, trained on in mixed_float16.")
+
+
+def test_a_network_that_would_execute_code_is_refused(tmp_path):
+    import keras
+
+    planted = tmp_path / "executed"
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x, place=str(planted): Path(place).touch() or x)(inputs))
+    model.save(tmp_path / "model.keras")
+    planted.unlink()
+    with pytest.raises(
+        UserError, match="holds no network that can be used .*[Ll]ambda.*remove it, and it is made again"
+    ):
+        train.load_model(tmp_path / "model.keras")
+    assert not planted.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_network_gets_one_line(tmp_path, content):
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(UserError, match="model.keras holds no network that can be used"):
+        train.load_model(tmp_path / "model.keras")
