@@ -100,10 +100,36 @@ def test_a_run_folder_belongs_to_one_command(by_patient, cohort_folder):
         config.open_run("smoke", cohort_folder, by_patient.folder, 0, {"epochs": 1})
 
 
+def script(name):
+    """A script that stands beside the records, as a module."""
+    spec = importlib.util.spec_from_file_location(name, config.REPOSITORY / "results" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_recipes_are_tried_on_validation_patients_alone_and_kept(tmp_path, cohort_folder, monkeypatch):
+    recipe = script("recipe")
+    tiny = {"size": 32, "filters": 2, "depth": 2, "epochs": 1}
+    monkeypatch.setattr(recipe, "ATTEMPTS", {"tiny": tiny, "other": {**tiny, "context": 1}})
+    monkeypatch.setattr(recipe, "RESULT", tmp_path / "attempts.csv")
+    recipe.main([str(cohort_folder), str(tmp_path / "work")], standalone_mode=False)
+    table = pd.read_csv(tmp_path / "attempts.csv")
+    assert len(table) == 2 * 2 * 4 and table["dice"].between(0, 1).all()
+    run = config.open_run("crossval64", cohort_folder, tmp_path / "work" / "tiny", 0, {"split": "patient", **tiny})
+    slices = preprocess.load_cohort(run).slices
+    parts = slices[["patient", "slice"]].assign(part=preprocess.draw_parts(slices, "patient", 0))
+    for fold in recipe.FOLDS:
+        split = preprocess.split_of_fold(parts, fold)
+        held = set(split.loc[split["split"] == "val", "patient"])
+        assert set(table.loc[table["fold"] == fold, "patient"]) == held
+    monkeypatch.setattr(recipe.train, "fit", None)
+    recipe.main([str(cohort_folder), str(tmp_path / "work"), "tiny"], standalone_mode=False)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "attempts.csv"), table)
+
+
 def test_recorded_figures_can_be_drawn_again(tmp_path, by_patient, monkeypatch):
-    spec = importlib.util.spec_from_file_location("figures", config.REPOSITORY / "results" / "figures.py")
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
+    figures = script("figures")
     monkeypatch.setattr(figures, "FIGURES", tmp_path)
     cohort = preprocess.load_cohort(by_patient)
     again = figures.open_again(by_patient.folder, by_patient.data_dir)

@@ -1,0 +1,83 @@
+"""Try recipes on inner validation patients: python results/recipe.py DATA_FOLDER WORK_FOLDER [NAME]...
+
+Every attempt, good or bad, stands in ATTEMPTS and, once it is run, in results/recipe/attempts.csv. An attempt changes settings of
+the profile crossval64 and is trained on the training patients of two folds of its cross-validation by patient; it is scored on
+their validation patients, never on those that the fold tests. What is done is kept in WORK_FOLDER, so the same command goes on.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from lggseg_utils import config, evaluate, preprocess, train
+
+ATTEMPTS = {
+    "plain": {},
+    "dataset": {"scaling": "dataset"},
+    "channel": {"scaling": "channel"},
+    "volume": {"scaling": "volume"},
+    "volume-context": {"scaling": "volume", "context": 1},
+    "volume-geometry": {"scaling": "volume", "augmentation": "flip+rotation+crop_zoom+shear"},
+    "volume-intensity": {"scaling": "volume", "augmentation": "flip+rotate_90+contrast+brightness"},
+    "volume-geometry-intensity": {
+        "scaling": "volume",
+        "augmentation": "flip+rotation+crop_zoom+shear+contrast+brightness",
+    },
+}
+FOLDS = (0, 2)
+RESULT = Path(__file__).parent / "recipe" / "attempts.csv"
+# Neither needs another training: each network is scored with and without.
+AFTERWARDS = [
+    {"test_time_flips": flips, "largest_component": largest}
+    for flips, largest in itertools.product((False, True), repeat=2)
+]
+
+
+def run_attempt(name, fold, data_folder, work):
+    """Train one attempt on one fold and score its validation patients, or read what is kept: a table a patient."""
+    run = config.open_run("crossval64", data_folder, work / name, 0, {"split": "patient", **ATTEMPTS[name]})
+    path = run.path(f"{fold}.csv")
+    if not path.exists():
+        cohort = preprocess.load_cohort(run)
+        parts = cohort.slices[["patient", "slice"]].assign(part=preprocess.draw_parts(cohort.slices, "patient", 0))
+        split = preprocess.split_of_fold(parts, fold)
+        rows = {part: preprocess.rows_of(split, part) for part in ("train", "val")}
+        model, history = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.path(str(fold)))
+        tables = [score(model, cohort, rows["val"], run.experiment, settings) for settings in AFTERWARDS]
+        facts = {"attempt": name, "fold": fold, "minutes": round(history["seconds"].sum() / 60, 1)}
+        config.write_csv(path, pd.concat(tables).assign(**facts, git_commit=run.record()["git_commit"]))
+    return pd.read_csv(path)
+
+
+def score(model, cohort, rows, experiment, settings):
+    """Dice of each patient, with these settings at test time."""
+    predictions = evaluate.probabilities(model, cohort, rows, experiment.model_copy(update=settings))
+    table = evaluate.per_patient_table(evaluate.score_slices(predictions, cohort).assign(split="val"))
+    return table[["patient", "dice"]].assign(**settings)
+
+
+@click.command()
+@click.argument("data_folder", type=click.Path(exists=True, path_type=Path))
+@click.argument("work_folder", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1)
+def main(data_folder, work_folder, names):
+    """Run the attempts named, or all, and write down everything that is done so far."""
+    for name, fold in itertools.product(names or ATTEMPTS, FOLDS):
+        table = run_attempt(name, fold, data_folder.resolve(), work_folder)
+        print(
+            name,
+            fold,
+            table.groupby(["test_time_flips", "largest_component"])["dice"].agg(["mean", "median"]).round(3),
+            flush=True,
+        )
+    done = [pd.read_csv(path) for name in ATTEMPTS for path in sorted((work_folder / name).glob("[0-9].csv"))]
+    settings = {name: json.dumps(changed) for name, changed in ATTEMPTS.items()}
+    every = pd.concat(done, ignore_index=True)
+    config.write_csv(RESULT, every.assign(settings=every["attempt"].map(settings)))
+
+
+if __name__ == "__main__":
+    main()
