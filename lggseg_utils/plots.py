@@ -366,7 +366,7 @@ def reported_and_reproduced(compared):
     low, high = (shown[name].astype(float).fillna(shown["reproduced"]) for name in ("low", "high"))
     gaps = np.clip([shown["reproduced"] - low, high - shown["reproduced"]], 0, None)
     axis.errorbar(
-        shown["reproduced"], position, xerr=gaps, fmt="o", color=BLUE, capsize=3, label="this run, 95 % interval"
+        shown["reproduced"], position, xerr=gaps, fmt="o", color=BLUE, capsize=3, label="reproduced, 95 % interval"
     )
     axis.set_yticks(position, [f"{SET_NAMES[row.set]}: {row.metric}" for row in shown.itertuples()])
     axis.set(xlim=(-0.02, 1.04), xlabel="score (0 to 1)")
