@@ -1,7 +1,7 @@
 """Replication of a report that segments lower-grade gliomas in MRI slices with an enhanced U-Net.
 
 One module a chapter: data and phantom, preprocess, augment and ablation, model, train and metrics,
-evaluate, results. Import the module you need; importing the package alone loads nothing heavy.
+evaluate, results, with records and findings behind it. Import the module you need; importing the package alone loads nothing heavy.
 """
 
 import os

@@ -112,7 +112,7 @@ class _Progress:
 
 def stage(run_folder):
     """Lay the prose pages, the executed notebooks and what is made from the records side by side under _build/stage."""
-    from lggseg_utils import results
+    from lggseg_utils import records
 
     executed = [Path(run_folder, "notebooks", notebook.name) for notebook in chapters()]
     missing = [path for path in executed if not path.exists()]
@@ -126,7 +126,7 @@ def stage(run_folder):
         (STAGE / "notebooks" / path.name).write_text(
             json.dumps(_tidy(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8"
         )
-    _write_generated(STAGE / "book" / "generated", results.load_evidence(run_folder))
+    _write_generated(STAGE / "book" / "generated", records.load_evidence(run_folder))
     return STAGE
 
 
@@ -138,11 +138,11 @@ def _tidy(notebook):
 
 def _write_generated(folder, evidence):
     """Write the parts of prose pages that are made from files: the records at a glance, this build's own run, the settings."""
-    from lggseg_utils import evaluate, results
+    from lggseg_utils import evaluate, records, results
 
     folder.mkdir(parents=True)
-    (folder / "glance.md").write_text(results.at_a_glance() + "\n", encoding="utf-8")
-    (folder / "short.md").write_text(results.in_short(results.load_records()) + "\n", encoding="utf-8")
+    (folder / "glance.md").write_text(records.at_a_glance() + "\n", encoding="utf-8")
+    (folder / "short.md").write_text(results.in_short(records.load_records()) + "\n", encoding="utf-8")
     record, scores = evidence.record, evidence.evaluation.metrics["test"]
     text = (
         f"The live chapters of this build were executed on the **{evidence.kind}** ({record['data']['patients']} patients, "
@@ -151,7 +151,7 @@ def _write_generated(folder, evidence):
         f"{evaluate.number(scores['dice_pooled']['value'])} ({evaluate.interval(scores['dice_pooled'])})."
     )
     (folder / "live.md").write_text(text + "\n", encoding="utf-8")
-    (folder / "leak.md").write_text(results.leak_by_slice() + "\n", encoding="utf-8")
+    (folder / "leak.md").write_text(records.leak_by_slice() + "\n", encoding="utf-8")
     (folder / "settings.md").write_text(_settings_table(), encoding="utf-8")
     (folder / "profiles.md").write_text(_profiles_text(), encoding="utf-8")
 

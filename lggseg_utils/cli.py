@@ -157,7 +157,7 @@ def fetch(folder):
 @click.argument("name")
 def record(run_dir, name):
     """Copy the numbers of a finished run to results/NAME, where the book shows them."""
-    from lggseg_utils.results import record as keep
+    from lggseg_utils.records import record as keep
 
     print(keep(run_dir, name))
 

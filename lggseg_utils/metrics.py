@@ -25,6 +25,11 @@ def iou(tp, fp, fn):
     return _ratio(tp, np.asarray(tp) + fp + fn, empty=1)
 
 
+def dice_from_iou(iou):
+    """Dice of the set of pixels whose intersection over union is `iou`: 2 IoU/(1 + IoU)."""
+    return 2 * iou / (1 + iou)
+
+
 def precision(tp, fp):
     """TP/(TP + FP): share of the predicted tumour that is tumour; NaN where none is predicted."""
     return _ratio(tp, np.asarray(tp) + fp, empty=np.nan)

@@ -1,8 +1,5 @@
 """The verdict: reported beside reproduced, and each claim of the sources judged."""
 
-import json
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lggseg_utils import evaluate, findings, metrics, preprocess
-from lggseg_utils.config import REPOSITORY, UserError, load_experiment, with_defaults, write_whole
+from lggseg_utils import evaluate, findings, metrics, records
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
 # The report's own tables: set -> {metric: value}. The README repeats one of them.
@@ -21,7 +17,6 @@ TABLES = {
     for name, table in REPORTED["tables"].items()
     if name != "readme"
 }
-RECORDS = REPOSITORY / "results"
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, CONTRADICTS = (
     "reproduced",
     "not reproduced",
@@ -29,51 +24,7 @@ REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, CONTRADICTS = (
     "contradicts itself",
 )
 NO_VERDICT = "no verdict"
-RECORDED_FILES = (
-    "run.json",
-    "split.csv",
-    "history.csv",
-    "metrics.json",
-    "metrics_best.json",
-    "per_slice.csv",
-    "per_patient.csv",
-    "floors.csv",
-    "ablation.csv",
-    "ablation_patients.csv",
-)
-# One of these is there when a run, a cross-validation or an ablation is done: it is written last.
-FINISHED = ("metrics.json", "ablation.csv")
 SHORT_TRAINING = 64  # epochs of the report's run 3
-# What must agree with the report's run before a number of ours can confirm or contradict one of its.
-PROTOCOL = (
-    "size", "scaling", "context", "split", "filters", "depth", "dropout", "normalization", "output", "loss", "batch_size", "epochs",
-    "learning_rate", "schedule", "augmentation", "early_stopping", "weights", "test_time_flips", "largest_component",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one run, cross-validation or ablation offers as evidence; what it does not have is None."""
-
-    record: dict
-    evaluation: evaluate.Evaluation | None
-    history: pd.DataFrame | None
-    ablation: pd.DataFrame | None
-
-    @property
-    def kind(self):
-        """'phantom cohort', 'LGG cohort' or 'own data'."""
-        return self.record["data"]["kind"]
-
-    @property
-    def command(self):
-        """Subcommand of lggseg that made it: 'run', 'crossval' or 'ablate'."""
-        return self.record["command"].split()[1]
-
-    def deviations(self, profile):
-        """Settings in which the run differs from a profile after the report, as 'name ours (theirs)'."""
-        ours, theirs = with_defaults(self.record["experiment"]), load_experiment(profile).model_dump()
-        return [f"{name} {ours[name]} ({theirs[name]})" for name in PROTOCOL if ours[name] != theirs[name]]
 
 
 @dataclass(frozen=True)
@@ -89,11 +40,6 @@ class Claim:
     judge: Callable
 
 
-def dice_from_iou(iou):
-    """Dice of the set of pixels whose intersection over union is `iou`: 2 IoU/(1 + IoU)."""
-    return 2 * iou / (1 + iou)
-
-
 def tumour_iou_from_mean(mean_iou, accuracy):
     """Tumour IoU that a two-class mean IoU and an accuracy imply, where tumour is rare.
 
@@ -105,24 +51,6 @@ def tumour_iou_from_mean(mean_iou, accuracy):
 def true_positive_share(iou, accuracy):
     """Share of all pixels that are true positives: IoU/(1 - IoU) x (1 - accuracy), from FP + FN = 1 - accuracy."""
     return iou / (1 - iou) * (1 - accuracy)
-
-
-def load_evidence(folder):
-    """Read the evidence of a finished run folder, or of a record under results/."""
-    folder = Path(folder)
-    if not any((folder / name).exists() for name in FINISHED):
-        raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
-    tables = {name: folder / f"{name}.csv" for name in ("history", "ablation_patients")}
-    history, ablation = (pd.read_csv(path) if path.exists() else None for path in tables.values())
-    evaluation = evaluate.load_evaluation(folder) if (folder / "metrics.json").exists() else None
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return Evidence(record, evaluation, history, ablation)
-
-
-def load_records(*commands):
-    """Recorded evidence by name, sorted; of these subcommands of lggseg, or of all."""
-    loaded = {path.parent.name: load_evidence(path.parent) for path in sorted(RECORDS.glob("*/run.json"))}
-    return {name: evidence for name, evidence in loaded.items() if not commands or evidence.command in commands}
 
 
 def compare(evaluation):
@@ -191,7 +119,7 @@ def _number_claim(name, metric, reported, profile="report128", tolerance=0.0):
 def _same_quantity(runs):
     """Do the reported Dice and IoU belong to one set of pixels? Arithmetic on the report alone."""
     table = TABLES["train"]
-    implied = dice_from_iou(table["jacard_coef"])
+    implied = metrics.dice_from_iou(table["jacard_coef"])
     return CONTRADICTS, (
         f"table 1 has IoU {table['jacard_coef']} with Dice {table['dice_coef']}, above the {implied:.4f} that this IoU allows, "
         "however it is averaged or smoothed alike; the pairs of tables 2 and 3 lie below, as averaging can make them"
@@ -241,7 +169,7 @@ def _prevalence(runs):
     """Shares of true-positive pixels that the three tables imply, against sets drawn from the cohort."""
     implied = {name: true_positive_share(table["jacard_coef"], table["accuracy"]) for name, table in TABLES.items()}
     listed = ", ".join(f"{name} {share:.4f}" for name, share in implied.items())
-    drawn = findings.tumour_shares(cohort_slices())
+    drawn = findings.tumour_shares(records.cohort_slices())
     enough = drawn["share"].ge(implied["val"]).groupby(drawn["draw"]).agg(["sum", "size"])
     slices, patients = enough.loc["tenth of the slices"], enough.loc["tenth of the patients"]
     return NOT_TESTABLE, (
@@ -440,7 +368,7 @@ def implied_dice():
             "set": name,
             "IoU reported": table["jacard_coef"],
             "Dice reported": table["dice_coef"],
-            "Dice implied by IoU": dice_from_iou(table["jacard_coef"]),
+            "Dice implied by IoU": metrics.dice_from_iou(table["jacard_coef"]),
         }
         for name, table in TABLES.items()
     ]
@@ -513,109 +441,3 @@ def _short_arithmetic():
         f"its IoU of {train['jacard_coef']}; its validation set was drawn or scored otherwise than its test set; the project page "
         "shows validation numbers as test numbers."
     )
-
-
-def figure(name):
-    """A recorded figure of real slices, to be shown in a notebook; results/figures.py draws them."""
-    from IPython.display import Image
-
-    return Image(RECORDS / "figures" / f"{name}.jpg")
-
-
-def provenance(recorded):
-    """Where each record comes from: a table record, command, commit, begun, minutes of training."""
-    rows = []
-    for name, evidence in recorded.items():
-        record = evidence.record
-        ended = record.get("ended", {}).get("git_commit", record["git_commit"])
-        commits = dict.fromkeys((record["git_commit"], ended))
-        seconds = record.get("training", {}).get("seconds")
-        rows.append(
-            {
-                "record": name,
-                "command": record["command"],
-                "commit": ", ".join(commits),
-                "begun": record["created"][:10],
-                "minutes": None if seconds is None else round(seconds / 60),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def cohort_slices():
-    """Every slice of the LGG cohort with its counts: a per-slice table of one of the records."""
-    return next(iter(load_records("run").values())).evaluation.per_slice
-
-
-def leak_by_slice():
-    """Say how much of the LGG cohort's test set a split by slice has shown in training, counted on a record's slices."""
-    slices = cohort_slices().sort_values(["patient", "slice"], ignore_index=True)
-    seen = preprocess.seen_in_training(preprocess.draw_split(slices, "slice", seed=0))
-    return (
-        f"Of {seen['slices']} test slices drawn at random, {seen['slices_with_neighbour']} have a direct neighbour in training, "
-        f"and {seen['patients_seen']} of their {seen['patients']} patients are known from training."
-    )
-
-
-def at_a_glance():
-    """Results on the LGG cohort at a glance as Markdown: a row a recorded run and held-out set, read from results/."""
-    lines = [
-        "| record | scored on | Dice per patient, mean (95 % interval) | median | Dice pooled (95 % interval) | patients | split by |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, evidence in load_records("run", "crossval").items():
-        cross = evidence.command == "crossval"
-        for part, label in (("test", "all, in five folds"),) if cross else (("val", "validation"), ("test", "test")):
-            lines.append(_glance_row(name, evidence, part, label))
-    return "\n".join(lines)
-
-
-def _glance_row(name, evidence, part, label):
-    """One row of the table at a glance."""
-    scores, nothing = evidence.evaluation.metrics[part], {"value": None, "low": None}
-    median = scores.get("dice_patient_median", nothing)["value"]
-    cells = (
-        f"`{name}`",
-        label,
-        evaluate.with_interval(scores.get("dice_patient_mean", nothing)),
-        evaluate.number(median),
-        evaluate.with_interval(scores["dice_pooled"]),
-        evidence.evaluation.per_patient.query("split == @part")["patient"].nunique(),
-        evidence.record["experiment"]["split"],
-    )
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def recheck(evidence):
-    """Largest relative gap between metrics.json and the scores computed again from per_slice.csv, intervals left out."""
-    whole = evidence.record["experiment"]["split"] == "patient"
-    per_slice = evidence.evaluation.per_slice
-    gaps = [
-        abs(scores[name]["value"] - entry["value"]) / max(abs(entry["value"]), 1e-12)
-        for part, then in evidence.evaluation.metrics.items()
-        for scores in [evaluate.set_scores(per_slice[per_slice["split"] == part], whole, resamples=0)]
-        for name, entry in then.items()
-        if entry["value"] is not None
-    ]
-    return max(gaps)
-
-
-def consistent(per_slice):
-    """Largest gap over slices between Dice and 2 IoU/(1 + IoU); 0 but for rounding."""
-    dice, iou = (score(per_slice["tp"], per_slice["fp"], per_slice["fn"]) for score in (metrics.dice, metrics.iou))
-    return float(np.abs(dice - dice_from_iou(iou)).max())
-
-
-def record(run_folder, name):
-    """Copy a finished run's numbers to results/NAME, never its images or weights; return that folder."""
-    if load_evidence(run_folder).kind == "phantom cohort":
-        raise UserError("only runs on real data are recorded; this one is on the phantom cohort.")
-    if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
-    target = RECORDS / name
-    target.mkdir(parents=True, exist_ok=True)
-    for file in RECORDED_FILES:
-        if Path(run_folder, file).exists():
-            with write_whole(target / file) as temporary:
-                shutil.copyfile(Path(run_folder, file), temporary)
-    return target

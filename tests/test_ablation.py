@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import ablation, cli, preprocess, results, train
+from lggseg_utils import ablation, cli, preprocess, records, train
 
 
 def patients_table(gain, patients=12, seeds=2):
@@ -107,7 +107,7 @@ def test_lggseg_ablate_compares_and_trains_nothing_else(phantom_folder, tmp_path
         ["ablate", "--profile", "smoke", "--data", str(phantom_folder), "--out", str(folder)], standalone_mode=False
     )
     assert capsys.readouterr().out.strip().endswith("ablation.csv")
-    evidence = results.load_evidence(folder)
+    evidence = records.load_evidence(folder)
     assert evidence.command == "ablate" and evidence.evaluation is None and evidence.record["ended"]
     assert evidence.ablation["condition"].unique().tolist() == ["none", "report"]
     assert not (folder / "model.keras").exists()

@@ -1,0 +1,75 @@
+"""Records: consistent with their own slices, shown as they are, made by commands."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import config, evaluate, metrics, records, results
+from lggseg_utils.config import UserError
+
+
+def test_a_smoke_run_is_compared_and_never_recorded(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder)
+    evaluate.evaluate(run)
+    evidence = records.load_evidence(run.folder)
+    compared = results.compare(evidence.evaluation)
+    assert len(compared) == 17 and (compared["difference"] == compared["reproduced"] - compared["reported"]).all()
+    assert records.recheck(evidence) < 1e-6
+    assert evidence.record["ended"]["git_commit"] == evidence.record["git_commit"]
+    with pytest.raises(UserError, match="only runs on real data are recorded"):
+        records.record(run.folder, "phantom")
+
+
+def test_an_unfinished_run_is_no_evidence(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run: metrics.json is missing"):
+        records.load_evidence(tmp_path)
+
+
+RECORDED = records.load_records()
+SCORED = [name for name, evidence in RECORDED.items() if evidence.evaluation]
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_record_is_consistent_with_its_slices(name):
+    evidence = RECORDED[name]
+    per_slice, per_patient = evidence.evaluation.per_slice, evidence.evaluation.per_patient
+    assert evidence.kind == "LGG cohort" and not evidence.record["git_commit"].endswith("-dirty")
+    assert records.recheck(evidence) < 1e-6
+    assert records.consistent(per_slice) < 1e-9
+    again = evaluate.per_patient_table(per_slice)
+    pd.testing.assert_frame_equal(again, per_patient.drop(columns="fold", errors="ignore"), check_dtype=False)
+    split = pd.read_csv(records.RECORDS / name / "split.csv")
+    assert (len(split), split["patient"].nunique()) == (3929, 110)
+    sides = "split" if evidence.command == "run" else "fold"
+    if evidence.record["experiment"]["split"] == "patient":
+        assert (split.groupby("patient")[sides].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_every_record_scored_the_same_slices_against_the_same_truth(name):
+    keys = ["patient", "slice"]
+    first, other = (
+        RECORDED[chosen].evaluation.per_slice.sort_values(keys, ignore_index=True) for chosen in (SCORED[0], name)
+    )
+    assert first[keys].equals(other[keys])
+    assert (first["tp"] + first["fn"]).equals(other["tp"] + other["fn"])
+
+
+def test_the_readme_shows_the_records():
+    readme = (config.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    block = readme.split("<!-- results at a glance -->")[1].split("<!-- end -->")[0].strip()
+    assert block == records.at_a_glance()
+
+
+def test_every_record_names_its_command_and_commit():
+    table = records.provenance(RECORDED).set_index("record")
+    assert set(table.index) == set(RECORDED)
+    assert table["command"].str.match(r"lggseg (run|crossval|ablate) --profile \w+ --seed \d+ --data DATA_FOLDER").all()
+    assert table["commit"].str.fullmatch(r"[0-9a-f]{12}(, [0-9a-f]{12})?").all()
+
+
+def test_consistency_is_noticed_where_it_fails(monkeypatch):
+    table = pd.DataFrame({"tp": [3], "fp": [1], "fn": [1]})
+    assert records.consistent(table) < 1e-12
+    monkeypatch.setattr(metrics, "iou", lambda tp, fp, fn: np.array([0.9]))
+    assert records.consistent(table) > 0.1
