@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install book test lint run check-pages check-links weigh-pages clean
+.PHONY: install book test torture lint run check-pages check-links weigh-pages clean
 
 install: .venv/installed
 
@@ -20,6 +20,10 @@ book: run
 
 test: install
 	$(BIN)/python -m pytest -m "not pages"
+
+# Thousands of damaged files and odd settings.
+torture: install
+	$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile torture
 
 lint: install
 	$(BIN)/ruff check .

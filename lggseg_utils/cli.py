@@ -109,7 +109,7 @@ def ablate(**options):
 @click.option("--run", "run_dir", required=True, help="Run folder of a finished run, whose network predicts.")
 @click.option("--out", required=True, help="Folder for masks, overlays and predictions.csv.")
 def predict(images, run_dir, out):
-    """Predict the masks of IMAGES: 8-bit files with pre-contrast, FLAIR and post-contrast as channels, or folders of them.
+    """Predict the masks of IMAGES: 8-bit TIFFs with pre-contrast, FLAIR and post-contrast as channels, or folders of them.
 
     Not for clinical use.
     """

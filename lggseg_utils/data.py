@@ -1,12 +1,15 @@
 """The cohort's files: found, checked and named (report, section 1-1)."""
 
+import errno
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -24,6 +27,10 @@ KAGGLE_HANDLE = "mateuszbuda/lgg-mri-segmentation"
 KAGGLE_PATIENTS, KAGGLE_SLICES = 110, 3929
 MAX_UNPACKED_BYTES = 8 * 2**30
 MAX_SIDE = 4096
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
+NOT_READABLE = "not a readable TIFF (damaged, cut short, or another format)"
+# Not the archive's fault, and not to be reported as such.
+FAULTS_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 SLICE_NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
 SLICES_COLUMNS = ["patient", "slice", "image", "mask", "height", "width", "tumour_area"]
 
@@ -82,19 +89,22 @@ def _tiff_files(folder):
 
 
 def decode(content):
-    """Decode the bytes of an image file to uint8, (height, width, 3) in the order of `CHANNELS` or (height, width).
+    """Decode the bytes of a TIFF to uint8, (height, width, 3) in the order of `CHANNELS` or (height, width).
 
     The cohort stores the channels as red, green, blue; OpenCV delivers blue first, which is undone here.
     Raises `BadSlice`.
     """
     if not content:
         raise BadSlice("empty file (0 bytes)")
+    # OpenCV would try its other decoders, some of which set aside whatever memory a damaged file asks for.
+    if not content.startswith(TIFF_BEGINNINGS):
+        raise BadSlice(NOT_READABLE)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise BadSlice("not a readable image (damaged, cut short, or another format)")
+        raise BadSlice(NOT_READABLE)
     if pixels.dtype != np.uint8:
         raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits a channel")
     if max(pixels.shape[:2]) > MAX_SIDE:
@@ -243,10 +253,28 @@ def unpack(archive, target, limit=MAX_UNPACKED_BYTES):
             for entry in entries:
                 opened.extract(entry, temporary)
         temporary.replace(target)
-    except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"zip {archive} is damaged or can't be read ({error}); download it again.") from None
+    except OSError as error:
+        if error.errno in FAULTS_OF_THE_DISK:
+            raise
+        raise _damaged(archive, error) from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise _damaged(archive, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _damaged(archive, error):
+    """What is said of a zip that can't be read."""
+    reason = " ".join(str(error).split())
+    return UserError(f"zip {archive} is damaged or can't be read ({reason}); download it again.")
 
 
 def _safe_entries(opened, archive, limit):

@@ -11,7 +11,7 @@ import pandas as pd
 from lggseg_utils import data, evaluate, preprocess
 from lggseg_utils.config import Experiment, UserError, write_csv, write_whole
 
-SUFFIXES = (".tif", ".tiff", ".png")
+SUFFIXES = (".tif", ".tiff")
 NUMBERED = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)")
 OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV orders it
 
@@ -19,7 +19,7 @@ OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV or
 def predict(images, network_folder, out):
     """Predict the masks of image files, or of all images in folders, with the network of a finished run.
 
-    Each image is 8 bits with the channels pre-contrast, FLAIR, post-contrast. Files named PATIENT_NUMBER belong to one
+    Each image is a TIFF of 8 bits with the channels pre-contrast, FLAIR, post-contrast. Files named PATIENT_NUMBER belong to one
     patient: a network that looks at volumes or neighbours sees them together. Writes to `out`, for each image, NAME_mask.png
     (0 and 255, on the image's own grid) and NAME_overlay.png (FLAIR with the outline), and predictions.csv with the columns
     image, patient, slice, tumour_pixels and highest_probability, which is returned. Raises `UserError`, with nothing written,

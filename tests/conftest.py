@@ -7,8 +7,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lggseg_utils import config, phantom
+
+settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("torture", max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

@@ -82,8 +82,8 @@ def damage(kind, image, mask):
         ("no mask", "image without a mask"),
         ("no image", "mask without an image"),
         ("zero bytes", "empty file (0 bytes)"),
-        ("cut short", "not a readable image (damaged, cut short, or another format)"),
-        ("text", "mask: not a readable image (damaged, cut short, or another format)"),
+        ("cut short", "not a readable TIFF (damaged, cut short, or another format)"),
+        ("text", "mask: not a readable TIFF (damaged, cut short, or another format)"),
         ("other size", "image is 16x16 but its mask is 16x8"),
         ("other values", "mask holds 7; expected 0 and 255, or 0 and 1"),
         ("16 bits", "stored as uint16, expected 8 bits a channel"),
@@ -190,6 +190,6 @@ def test_an_image_that_claims_to_be_huge_is_refused_without_the_memory(tmp_path,
             content[at + 2 : at + 4] = (4).to_bytes(2, "little")
             content[at + 8 : at + 12] = (60_000).to_bytes(4, "little")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(data.BadSlice, match="not a readable image"):
+    with pytest.raises(data.BadSlice, match="not a readable TIFF"):
         data.decode(bytes(content))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB

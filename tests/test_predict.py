@@ -37,8 +37,8 @@ def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, phantom_f
 
 def test_images_of_any_size_keep_their_grid(finished, tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
-    cv2.imwrite(str(tmp_path / "scan.png"), image)
-    predict.predict([tmp_path / "scan.png"], finished.folder, tmp_path / "out")
+    cv2.imwrite(str(tmp_path / "scan.tif"), image)
+    predict.predict([tmp_path / "scan.tif"], finished.folder, tmp_path / "out")
     assert cv2.imread(str(tmp_path / "out" / "scan_mask.png"), cv2.IMREAD_UNCHANGED).shape == (90, 70)
 
 
@@ -48,14 +48,14 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path,
     cut.write_bytes(good.read_bytes()[:50])
     for images, message in (
         ([tmp_path / "nowhere"], "nowhere does not exist"),
-        ([tmp_path / "cohort" / "A", cut], r"cut.tif can't be used: not a readable image .*Nothing was written"),
+        ([tmp_path / "cohort" / "A", cut], r"cut.tif can't be used: not a readable TIFF .*Nothing was written"),
         ([mask], r"image has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
         ([good, tmp_path / "cohort"], "two images are named A_1"),
     ):
         with pytest.raises(UserError, match=message):
             predict.predict(images, finished.folder, tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no image in .*empty; .tif, .tiff, .png are read"):
+    with pytest.raises(UserError, match="no image in .*empty; .tif, .tiff are read"):
         predict.predict([tmp_path / "empty"], finished.folder, tmp_path / "out")
     with pytest.raises(UserError, match="holds no trained network: model.keras and run.json are looked for"):
         predict.predict([good], tmp_path / "empty", tmp_path / "out")
