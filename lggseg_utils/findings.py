@@ -166,6 +166,15 @@ def beyond_resampling(scored, reported):
     return table.assign(beyond=table["difference"].abs() > spread)
 
 
+def with_and_without_empty(scored):
+    """loss, accuracy, dice_coef and jacard_coef of a set: {'all slices': ..., 'slices with tumour alone': ...}."""
+    with_tumour = scored[scored["tp"] + scored["fn"] > 0]
+    names = ("loss", "accuracy", "dice_coef", "jacard_coef")
+    sets = {"all slices": scored, "slices with tumour alone": with_tumour}
+    scores = {title: evaluate.set_scores(chosen, False, resamples=0) for title, chosen in sets.items()}
+    return {title: {name: every[name]["value"] for name in names} for title, every in scores.items()}
+
+
 def slice_dice(scored):
     """Dice of each slice of a per-slice table, 1 where truth and prediction are empty."""
     return metrics.dice(scored["tp"], scored["fp"], scored["fn"])

@@ -138,6 +138,16 @@ def test_beyond_resampling_tells_a_near_number_from_a_far_one(scored):
     assert near["reproduced"].tolist() == pytest.approx(ours)
 
 
+def test_a_set_is_scored_with_and_without_its_empty_slices(scored):
+    table = scored.assign(loss=np.where(scored["tp"] + scored["fn"] > 0, 0.3, 0.1))
+    both = findings.with_and_without_empty(table)
+    tumour = table[table["loss"] == 0.3]
+    assert both["slices with tumour alone"]["loss"] == pytest.approx(0.3)
+    assert both["all slices"]["loss"] == pytest.approx(table["loss"].mean())
+    wrong = (tumour["fp"] + tumour["fn"]).sum() / (len(tumour) * PIXELS)
+    assert both["slices with tumour alone"]["accuracy"] == pytest.approx(1 - wrong)
+
+
 def test_pairing_refuses_other_slices(scored):
     with pytest.raises(ValueError, match="do not hold the same slices"):
         findings.paired_slices(scored, scored.assign(slice=scored["slice"] + 1))

@@ -69,7 +69,7 @@ class TestNotebook:
 
     def test_figures_have_captions_names_and_alternative_text(self, path):
         drawn = [
-            cell for cell in self.cells(path) if re.search(r"plots\.mark\(|results\.figure\(", "".join(cell["source"]))
+            cell for cell in self.cells(path) if re.search(r"plots\.mark\(|records\.figure\(", "".join(cell["source"]))
         ]
         for cell in drawn:
             meta = cell["metadata"]["mystnb"]
@@ -100,7 +100,7 @@ def test_recorded_figures_are_few_small_shown_once_and_carry_their_terms():
     shown = {}
     for path in NOTEBOOKS:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            for name in re.findall(r'results\.figure\("(.*?)"\)', "".join(cell["source"])):
+            for name in re.findall(r'records\.figure\("(.*?)"\)', "".join(cell["source"])):
                 shown.setdefault(name, []).append(cell["metadata"]["mystnb"]["figure"]["caption"])
     assert sorted(shown) == figures
     for captions in shown.values():

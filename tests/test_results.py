@@ -58,6 +58,7 @@ def evidence():
             per_slice, pd.DataFrame(), {name: dict.fromkeys(names, entry) for name in preprocess.SETS}, floors
         )
         history = pd.DataFrame({"loss": [0.3, 0.2, 0.1], "val_loss": [0.3, 0.2, 0.4]})
+        history = history.assign(dice_coef=0.8, val_dice_coef=0.7, val_jacard_coef=0.6)
         record = {"experiment": experiment, "data": {"kind": kind}, "command": "lggseg run --profile any"}
         return records.Evidence(record, evaluation, history, None)
 
@@ -121,7 +122,14 @@ def test_claims_about_curves_and_accuracy_follow_the_evidence(evidence):
 def test_fewer_epochs_are_judged_by_the_gap_between_the_losses(evidence, late, status):
     run = evidence()
     val_loss = np.where(np.arange(128) < 64, 0.3, late)
-    long = records.Evidence(run.record, run.evaluation, pd.DataFrame({"loss": 0.05, "val_loss": val_loss}), None)
+    long = records.Evidence(
+        run.record,
+        run.evaluation,
+        run.history.iloc[:1]
+        .drop(columns=["loss", "val_loss"])
+        .merge(pd.DataFrame({"loss": 0.05, "val_loss": val_loss}), how="cross"),
+        None,
+    )
     assert statuses(long)["Fewer epochs overfit less"] == status
     assert statuses(run)["Fewer epochs overfit less"] == "not testable as stated"
 
