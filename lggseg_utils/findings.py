@@ -81,8 +81,9 @@ def definitions_table(scored, definitions=DEFINITIONS):
 
 
 def _pair(dice, iou):
-    """A pair of scores with its gap."""
-    return {"Dice": dice, "IoU": iou, "gap": dice - 2 * iou / (1 + iou)}
+    """A pair of scores with its gap; what is 0 but for rounding is 0."""
+    gap = dice - 2 * iou / (1 + iou)
+    return {"Dice": dice, "IoU": iou, "gap": np.where(np.abs(gap) < 1e-12, 0.0, gap)[()]}
 
 
 def mixed_pairs(scored_sets, reported):
@@ -102,22 +103,22 @@ def mixed_pairs(scored_sets, reported):
     return table.assign(farthest=farthest).sort_values("farthest", ignore_index=True)
 
 
-def tumour_shares(slices, draws=5000, seed=0):
+def tumour_shares(slices, part, draws=5000, seed=0):
     """Share of tumour pixels in sets drawn at random: a table draw, share.
 
-    slices: a per-slice table of the whole cohort. `draw` is 'tenth of the slices', 'tenth of the patients', or 'as many
-    slices, all with tumour', each drawn `draws` times without replacement.
+    slices: a per-slice table of the whole cohort; part: share of it that is drawn, 0 to 1. `draw` is 'slices', 'patients' or
+    'slices with tumour' (as many slices as in the first, but at most all of them), each drawn `draws` times without replacement.
     """
     rng = np.random.default_rng(seed)
     tumour = (slices["tp"] + slices["fn"]).to_numpy()
     pixels = slices[evaluate.COUNTS].iloc[0].sum()
-    size = round(len(slices) / 10)
+    size, positive = round(part * len(slices)), tumour[tumour > 0]
     per_patient = pd.DataFrame({"tumour": tumour, "slices": 1}).groupby(slices["patient"].to_numpy()).sum()
-    drawn_patients = _draw(rng, per_patient.to_numpy(), round(len(per_patient) / 10), draws).sum(1)
+    drawn_patients = _draw(rng, per_patient.to_numpy(), round(part * len(per_patient)), draws).sum(1)
     shares = {
-        "tenth of the slices": _draw(rng, tumour, size, draws).mean(1) / pixels,
-        "tenth of the patients": drawn_patients[:, 0] / drawn_patients[:, 1] / pixels,
-        "as many slices, all with tumour": _draw(rng, tumour[tumour > 0], size, draws).mean(1) / pixels,
+        "slices": _draw(rng, tumour, size, draws).mean(1) / pixels,
+        "patients": drawn_patients[:, 0] / drawn_patients[:, 1] / pixels,
+        "slices with tumour": _draw(rng, positive, min(size, len(positive)), draws).mean(1) / pixels,
     }
     return pd.DataFrame({"draw": np.repeat(list(shares), draws), "share": np.concatenate(list(shares.values()))})
 
@@ -130,6 +131,12 @@ def _draw(rng, values, size, draws):
 def draws_of_patients(per_patient, size, draws=5000, seed=0):
     """Mean Dice of `size` patients drawn without replacement, `draws` times: float (draws,)."""
     return _draw(np.random.default_rng(seed), per_patient["dice"].to_numpy(), size, draws).mean(1)
+
+
+def differences_of_draws(per_patient, size, draws=5000, seed=0):
+    """Difference in mean Dice between two sets of `size` patients without a patient in common, `draws` times: float (draws,)."""
+    pairs = _draw(np.random.default_rng(seed), per_patient["dice"].to_numpy(), 2 * size, draws)
+    return pairs[:, :size].mean(1) - pairs[:, size:].mean(1)
 
 
 def draws_of_slices(per_slice, size, draws=5000, seed=0):

@@ -1,8 +1,11 @@
 """The base paper's enhanced U-Net (report, section 1-2; base paper, figure 2)."""
 
+import random
+from functools import partial
+
 import keras
 import pandas as pd
-from keras import layers
+from keras import initializers, layers
 
 
 def build_unet(experiment):
@@ -11,40 +14,49 @@ def build_unet(experiment):
     Input: float (n, size, size, 3 (2 context + 1)), 0 to 1. Output: float32 probability of tumour (n, size, size, 1) for
     'sigmoid', of background and tumour (n, size, size, 2) for 'softmax'. A level is twice a 3x3 convolution,
     ReLU and dropout; levels are joined by 2x2 max-pooling on the way down, by a 2x2 transposed convolution
-    and concatenation on the way up.
+    and concatenation on the way up. The first weights are a function of the experiment's seed alone.
     """
+    # Keras would take its seeds from Python's global generator, which other threads (those of Dask, say) use too.
+    draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
     channels = 3 * (2 * experiment.context + 1)
     inputs = x = keras.Input((experiment.size, experiment.size, channels), name="image")
     skips = []
     for level in range(experiment.depth - 1):
-        skips.append(_level(x, experiment, level, "down"))
+        skips.append(_level(x, experiment, level, "down", draw))
         x = layers.MaxPooling2D(2, name=f"pool_{level + 1}")(skips[-1])
-    x = _level(x, experiment, experiment.depth - 1, "bottom")
+    x = _level(x, experiment, experiment.depth - 1, "bottom", draw)
     for level in reversed(range(experiment.depth - 1)):
-        x = layers.Conv2DTranspose(experiment.filters * 2**level, 2, strides=2, name=f"up_{level + 1}")(x)
+        start = initializers.GlorotUniform(draw())
+        x = layers.Conv2DTranspose(
+            experiment.filters * 2**level, 2, strides=2, kernel_initializer=start, name=f"up_{level + 1}"
+        )(x)
         x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
-        x = _level(x, experiment, level, "up")
+        x = _level(x, experiment, level, "up", draw)
     classes = 1 if experiment.output == "sigmoid" else 2
-    outputs = layers.Conv2D(classes, 1, activation=experiment.output, dtype="float32", name="probability")(x)
+    start = initializers.GlorotUniform(draw())
+    outputs = layers.Conv2D(
+        classes, 1, activation=experiment.output, kernel_initializer=start, dtype="float32", name="probability"
+    )(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 
-def _level(x, experiment, level, side):
+def _level(x, experiment, level, side, draw):
     """Two 3x3 convolutions, each with optional normalisation, ReLU and dropout.
 
     Weights start as He et al. proposed for ReLU; a normalisation follows its running averages within some thirty steps,
-    so that short trainings can be validated. Both are our choices.
+    so that short trainings can be validated. Both are our choices. draw() gives a seed.
     """
     for number in (1, 2):
         name = f"{side}_{level + 1}_{number}"
+        start = initializers.HeNormal(draw())
         x = layers.Conv2D(
-            experiment.filters * 2**level, 3, padding="same", kernel_initializer="he_normal", name=f"{name}_conv"
+            experiment.filters * 2**level, 3, padding="same", kernel_initializer=start, name=f"{name}_conv"
         )(x)
         if experiment.normalization == "batch":
             x = layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
-            x = layers.Dropout(experiment.dropout, name=f"{name}_dropout")(x)
+            x = layers.Dropout(experiment.dropout, seed=draw(), name=f"{name}_dropout")(x)
     return x
 
 

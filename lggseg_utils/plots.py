@@ -14,7 +14,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#CC79
 TRUTH, PREDICTION = "#F0E442", "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
 SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
-LINES = {"train": ":", "val": "-", "test": "--"}
+HATCHES = {"train": "..", "val": "//", "test": "xx"}
 
 
 def set_style():
@@ -432,18 +432,21 @@ def definition_pairs(ours, reported):
     return figure
 
 
-def share_histograms(shares, implied):
-    """Tumour shares of sets drawn in three ways, and the shares the report's tables imply.
+def share_histograms(shares, bounds):
+    """Tumour shares of sets drawn in three ways, and the bounds that two of the report's tables set.
 
-    shares: table draw, share; implied: set -> share.
+    shares: table draw, share; bounds: set -> (low, high).
     """
     figure, axis = plt.subplots(figsize=(8, 3.4))
     for (name, drawn), colour in zip(shares.groupby("draw", sort=False), (BLUE, ORANGE, GREEN), strict=True):
         counts, edges = np.histogram(100 * drawn["share"], bins=40)
         axis.stairs(100 * counts / counts.sum(), edges, fill=True, alpha=0.5, color=colour, label=name)
     axis.set_ylim(0, 1.25 * axis.get_ylim()[1])
-    for name, share in implied.items():
-        axis.axvline(100 * share, color=INK, linestyle=LINES[name], linewidth=1.2, label=f"implied: {SET_NAMES[name]}")
+    for name, (low, high) in bounds.items():
+        label = f"the report's {SET_NAMES[name]} set"
+        axis.axvspan(
+            100 * low, 100 * high, alpha=0.25, color=SET_COLOURS[name], hatch=HATCHES[name], linewidth=0, label=label
+        )
     number = len(shares) // shares["draw"].nunique()
     axis.set(xlabel="share of tumour pixels in the set, %", ylabel=f"% of draws (n = {number:,} each)")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -112,18 +112,26 @@ def cohort(patients=50, slices=20):
 
 def test_tumour_shares_know_what_they_draw():
     slices = cohort()
-    shares = findings.tumour_shares(slices, draws=500).groupby("draw")["share"]
+    shares = findings.tumour_shares(slices, 0.1, draws=500).groupby("draw")["share"]
     whole = slices["tp"].sum() / (10_000 * len(slices))
-    assert shares.mean()["tenth of the slices"] == pytest.approx(whole, rel=0.02)
-    assert shares.mean()["tenth of the patients"] == pytest.approx(whole, rel=0.05)
-    assert shares.mean()["as many slices, all with tumour"] == pytest.approx(2 * whole, rel=0.02)
-    assert shares.std()["tenth of the patients"] > 0
+    assert shares.mean()["slices"] == pytest.approx(whole, rel=0.02)
+    assert shares.mean()["patients"] == pytest.approx(whole, rel=0.05)
+    assert shares.mean()["slices with tumour"] == pytest.approx(2 * whole, rel=0.02)
+    assert shares.std()["patients"] > 0
+    assert findings.tumour_shares(slices, 1, draws=2)["share"].iloc[0] == pytest.approx(whole)
 
 
 def test_larger_test_sets_spread_less_and_the_whole_not_at_all():
     patients = pd.DataFrame({"dice": np.linspace(0, 1, 40)})
     spread = {size: np.ptp(findings.draws_of_patients(patients, size, draws=500)) for size in (5, 20, 40)}
     assert spread[5] > 1.5 * spread[20] > 0 and spread[40] < 1e-12
+
+
+def test_differences_between_sets_are_wider_than_a_set_and_centred():
+    patients = pd.DataFrame({"dice": np.linspace(0, 1, 100)})
+    differences = findings.differences_of_draws(patients, 10)
+    assert abs(differences.mean()) < 0.01
+    assert differences.std() == pytest.approx(np.sqrt(2) * findings.draws_of_patients(patients, 10).std(), rel=0.1)
 
 
 def test_draws_of_slices_pool_their_counts():

@@ -96,3 +96,14 @@ def test_activations_go_down_and_up_and_end_in_the_probability():
     assert list(answers) == ["down 1", "down 2", "bottom", "up 2", "up 1", "probability"]
     assert [len(answer) for answer in answers.values()] == [32, 16, 8, 16, 32, 32]
     assert np.allclose(answers["probability"], network.predict_on_batch(image)[0, ..., 0], atol=1e-3)
+
+
+def test_first_weights_follow_from_the_seed_whatever_else_draws_random_numbers():
+    import random
+
+    weights = []
+    for seed, noise in ((0, 1), (0, 2), (1, 1)):
+        random.seed(noise)
+        network = model.build_unet(config.load_experiment("smoke", seed))
+        weights.append(np.concatenate([part.ravel() for part in network.get_weights() if part.dtype == np.float32]))
+    assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])

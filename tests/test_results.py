@@ -26,20 +26,19 @@ def test_formulas_hold_on_simulated_masks():
     truth = rng.random(200_000) < 0.01
     predicted = np.where(rng.random(200_000) < 0.998, truth, ~truth)
     iou, accuracy = jaccard_score(truth, predicted), (truth == predicted).mean()
-    assert results.true_positive_share(iou, accuracy) == pytest.approx((truth & predicted).mean())
+    low, high = results.tumour_share_bounds(iou, accuracy)
+    assert low == pytest.approx((truth & predicted).mean()) and high == pytest.approx((truth | predicted).mean())
+    assert low <= truth.mean() <= high
     mean_iou = jaccard_score(truth, predicted, average="macro")
     assert results.tumour_iou_from_mean(mean_iou, accuracy) == pytest.approx(iou, abs=1e-3)
     assert metrics.dice_from_iou(iou) == pytest.approx(2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()))
 
 
-def test_implied_shares_by_hand():
-    shares = [
-        results.true_positive_share(
-            results.REPORTED["tables"][name]["jacard_coef"], results.REPORTED["tables"][name]["accuracy"]
-        )
-        for name in PAIRS
-    ]
-    assert np.round(shares, 4).tolist() == [0.0080, 0.0222, 0.0085]
+def test_bounds_of_the_tumour_share_by_hand():
+    table = results.tumour_share_table().set_index("set")
+    assert table["at least"].round(4).to_dict() == {"train": 0.0080, "val": 0.0222, "test": 0.0085}
+    assert table["at most"].round(4).to_dict() == {"train": 0.0089, "val": 0.0286, "test": 0.0110}
+    assert table.loc["train", "slices"] == 0 and table.loc["val", "slices"] == 0 < table.loc["test", "slices"]
 
 
 @pytest.fixture
@@ -187,5 +186,5 @@ def test_prose_about_the_records_is_made_from_their_numbers():
 def test_prose_follows_the_records(monkeypatch):
     text = results.in_short(RECORDED)
     changed = {**RECORDED, "leak-slice": RECORDED["leak-patient"]}
-    assert results.in_short(changed) != text and "(+0.000, 0.000 to 0.000)" in results.in_short(changed)
+    assert results.in_short(changed) != text and "(+0.000, 0.000 to 0.000; one seed)" in results.in_short(changed)
     assert "Patients not seen" not in results.in_short({"report64": RECORDED["report64"]})
