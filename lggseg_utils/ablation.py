@@ -8,7 +8,7 @@ from joblib import Parallel, delayed
 from scipy import stats
 from tqdm import tqdm
 
-from lggseg_utils import evaluate, metrics, preprocess, train
+from lggseg_utils import evaluate, metrics, preprocess
 from lggseg_utils.config import write_csv
 
 RESAMPLES = 2000
@@ -53,6 +53,8 @@ def _job(run, cohort, split, condition, seed):
     """Train under one condition and seed and score the validation patients; the rows are kept in a file."""
     path = run.path("ablation", f"{condition}-{seed}.csv")
     if not path.exists():
+        from lggseg_utils import train
+
         experiment = _job_experiment(run, condition, seed)
         rows = {name: preprocess.rows_of(split, name) for name in ("train", "val")}
         work = run.path("ablation", f"{condition}-{seed}")
@@ -80,6 +82,8 @@ def _job_experiment(run, condition, seed):
 @lru_cache(maxsize=1)
 def _network(experiment, slices):
     """One compiled network for all jobs of this process: tracing it takes longer than training it for an epoch."""
+    from lggseg_utils import train
+
     train.set_up(experiment)
     return train.compile_unet(experiment, train.training_steps(slices, experiment.batch_size) * experiment.epochs)
 
