@@ -398,20 +398,6 @@ def overfit_curve(dice):
     return figure
 
 
-def recorded_patients(recorded):
-    """Dice of each validation and test patient of recorded runs, sorted; a row a run. recorded: name -> evidence."""
-    figure, axes = plt.subplots(len(recorded), 2, figsize=(9, 2.9 * len(recorded)), sharey=True, squeeze=False)
-    for row, (run, evidence) in zip(axes, recorded.items(), strict=True):
-        for axis, name in zip(row, ("val", "test"), strict=True):
-            dice = evidence.evaluation.per_patient.query("split == @name")["dice"].sort_values().to_numpy()
-            axis.bar(np.arange(len(dice)), dice, color=SET_COLOURS[name], width=0.75)
-            axis.axhline(dice.mean(), color=INK, linewidth=1, label=f"mean {dice.mean():.3f}")
-            axis.set(xlabel=f"{SET_NAMES[name]} patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1), title=run)
-            axis.legend(loc="upper left")
-        row[0].set_ylabel("Dice per patient")
-    return figure
-
-
 def definition_pairs(ours, reported):
     """Pairs of IoU and Dice: ours under many definitions, the reported ones, and the curve that one set of pixels lies on.
 
