@@ -68,7 +68,7 @@ def find_slices(folder):
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist. Name the folder that holds the patients, or their zip.")
     found = {}
-    for path in sorted(_tiff_files(folder), key=lambda path: (len(path.parts), str(path))):
+    for path in sorted(tiff_files(folder), key=lambda path: (len(path.parts), str(path))):
         match = SLICE_NAME.fullmatch(path.name)
         patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, -1)
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
@@ -82,7 +82,7 @@ def find_slices(folder):
     return pd.DataFrame(rows).sort_values(["patient", "slice"], ignore_index=True)
 
 
-def _tiff_files(folder):
+def tiff_files(folder):
     """All files below `folder` whose name ends in .tif or .tiff."""
     for root, _, names in os.walk(folder):
         yield from (Path(root, name) for name in names if name.lower().endswith((".tif", ".tiff")))

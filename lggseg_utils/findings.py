@@ -82,7 +82,7 @@ def definitions_table(scored, definitions=DEFINITIONS):
 
 def _pair(dice, iou):
     """A pair of scores with its gap; what is 0 but for rounding is 0."""
-    gap = dice - 2 * iou / (1 + iou)
+    gap = dice - metrics.dice_from_iou(iou)
     return {"Dice": dice, "IoU": iou, "gap": np.where(np.abs(gap) < 1e-12, 0.0, gap)[()]}
 
 

@@ -405,7 +405,7 @@ def definition_pairs(ours, reported):
     """
     figure, axis = plt.subplots(figsize=(7, 4.6))
     iou = np.linspace(0.3, 1, 100)
-    axis.plot(iou, 2 * iou / (1 + iou), color=GREY, linewidth=1, label="Dice = 2 IoU/(1 + IoU)")
+    axis.plot(iou, metrics.dice_from_iou(iou), color=GREY, linewidth=1, label="Dice = 2 IoU/(1 + IoU)")
     for name, colour in SET_COLOURS.items():
         chosen = ours[ours["set"] == name]
         axis.scatter(chosen["IoU"], chosen["Dice"], color=colour, s=16, alpha=0.6, linewidths=0)

@@ -1,7 +1,6 @@
 """Masks for slices of one's own, by a trained network."""
 
 import json
-import re
 from pathlib import Path
 
 import cv2
@@ -11,8 +10,6 @@ import pandas as pd
 from lggseg_utils import data, evaluate, preprocess
 from lggseg_utils.config import Experiment, UserError, write_csv, write_whole
 
-SUFFIXES = (".tif", ".tiff")
-NUMBERED = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)")
 OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV orders it
 
 
@@ -60,11 +57,13 @@ def _listed(images):
         if not named.exists():
             raise UserError(f"{named} does not exist.")
         within = (
-            sorted(path for path in named.rglob("*") if path.suffix.lower() in SUFFIXES) if named.is_dir() else [named]
+            sorted(path for path in data.tiff_files(named) if not path.stem.endswith("_mask"))
+            if named.is_dir()
+            else [named]
         )
-        paths += [path for path in within if not (named.is_dir() and path.stem.endswith("_mask"))]
+        paths += within
     if not paths:
-        raise UserError(f"no image in {', '.join(map(str, images))}; {', '.join(SUFFIXES)} are read.")
+        raise UserError(f"no image in {', '.join(map(str, images))}; .tif, .tiff are read.")
     stems = pd.Series([path.stem for path in paths])
     if stems.duplicated().any():
         raise UserError(
@@ -77,8 +76,9 @@ def _read(paths):
     """Table image, patient, slice in the order of patients and slices, and the pixels of each."""
     rows, pixels = [], []
     for path in paths:
-        match = NUMBERED.fullmatch(path.stem)
-        patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, 0)
+        match = data.SLICE_NAME.fullmatch(path.name)
+        numbered = match and not match["mask"]
+        patient, number = (match["patient"], int(match["slice"])) if numbered else (path.stem, 0)
         try:
             pixels.append(data.decode_image(path.read_bytes()))
         except (data.BadSlice, OSError) as problem:

@@ -226,9 +226,10 @@ def cohort_shares():
 
 def _accuracy_says_little(runs):
     """Accuracy of a prediction without any tumour, whatever the settings of the network beside it."""
-    if _nearest(runs, "report128") is None:
+    nearest = _nearest(runs, "report128")
+    if nearest is None:
         return NOT_TESTABLE, "no run is scored"
-    name, evidence = _nearest(runs, "report128")
+    name, evidence = nearest
     floors = evidence.evaluation.floors
     floor = floors[(floors["floor"] == "all background") & (floors["split"] == "test")]["accuracy"].iloc[0]
     ours = evidence.evaluation.metrics["test"]["accuracy"]["value"]
