@@ -106,16 +106,22 @@ def ablate(**options):
 
 @commands.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", "run_dir", required=True, help="Run folder of a finished run, whose network predicts.")
+@click.option(
+    "--run",
+    "run_dir",
+    default="",
+    help="Run folder of a finished run, whose network predicts.  [default: the reference model]",
+)
 @click.option("--out", required=True, help="Folder for masks, overlays and predictions.csv.")
 def predict(images, run_dir, out):
     """Predict the masks of IMAGES: 8-bit TIFFs with pre-contrast, FLAIR and post-contrast as channels, or folders of them.
 
     Not for clinical use.
     """
+    from lggseg_utils.predict import REFERENCE
     from lggseg_utils.predict import predict as predict_masks
 
-    table = predict_masks(images, run_dir, out)
+    table = predict_masks(images, run_dir or REFERENCE, out)
     print(f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}")
 
 
@@ -147,9 +153,9 @@ def phantom(folder, patients, slices, seed):
 @click.argument("folder")
 def fetch(folder):
     """Download the LGG cohort from Kaggle into FOLDER and check that it is whole."""
-    from lggseg_utils.data import fetch as download
+    from lggseg_utils import download
 
-    print(download(folder))
+    print(download.fetch(folder))
 
 
 @commands.command()

@@ -107,6 +107,12 @@ def with_defaults(settings):
     return {name: field.default for name, field in Experiment.model_fields.items()} | settings
 
 
+def recorded_experiment(folder):
+    """The `Experiment` that a run folder, or a record of one, was made with."""
+    record = json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))
+    return Experiment(**with_defaults(record["experiment"]))
+
+
 def nearest(name, known):
     """Return a sentence that lists `known` names and suggests the one most like `name`."""
     close = difflib.get_close_matches(str(name), list(known), n=1)

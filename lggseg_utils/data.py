@@ -23,8 +23,7 @@ from lggseg_utils.config import UserError
 
 CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = CHANNELS.index("FLAIR")
-KAGGLE_HANDLE = "mateuszbuda/lgg-mri-segmentation"
-KAGGLE_PATIENTS, KAGGLE_SLICES = 110, 3929
+LGG_COHORT = (110, 3929)  # patients, slices
 MAX_UNPACKED_BYTES = 8 * 2**30
 MAX_SIDE = 4096
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
@@ -216,7 +215,7 @@ def kind(slices):
     names = slices["patient"].astype(str)
     if names.str.startswith("PHANTOM_").any():
         return "phantom cohort"
-    whole = names.nunique() == KAGGLE_PATIENTS and len(slices) == KAGGLE_SLICES
+    whole = (names.nunique(), len(slices)) == LGG_COHORT
     return "LGG cohort" if names.str.startswith("TCGA_").all() and whole else "own data"
 
 
@@ -290,40 +289,3 @@ def _safe_entries(opened, archive, limit):
             f"zip {archive} would unpack to more than {limit / 2**30:g} GiB; extract it by hand if you trust it."
         )
     return entries
-
-
-def fetch(folder):
-    """Download the Kaggle cohort into `folder` with kagglehub and check that it is whole; return the folder.
-
-    kagglehub shows the progress, resumes a download that was cut, and takes a token from the environment or
-    Kaggle's own file. Raises `UserError` with what to do when the cohort can't be had.
-    """
-    folder = Path(folder).expanduser()
-    whole = (KAGGLE_PATIENTS, KAGGLE_SLICES)
-    if _count(folder) == whole:
-        return folder
-    try:
-        import kagglehub
-
-        kagglehub.dataset_download(KAGGLE_HANDLE, output_dir=str(folder))
-    except Exception as error:  # kagglehub raises its HTTP client's and its own errors alike
-        raise UserError(
-            f"Kaggle's cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you are, "
-            "put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json (kaggle.com, Settings, API), and run the same command again."
-        ) from None
-    patients, slices = _count(folder)
-    if (patients, slices) != whole:
-        raise UserError(
-            f"{folder} holds {patients} patients and {slices} slices, expected {KAGGLE_PATIENTS} and "
-            f"{KAGGLE_SLICES}: remove it and run the same command again."
-        )
-    return folder
-
-
-def _count(folder):
-    """Number of patients and of slices in a folder; (0, 0) where it is missing or holds none."""
-    try:
-        found = find_slices(folder)
-    except UserError:
-        return 0, 0
-    return found["patient"].nunique(), len(found)

@@ -1,6 +1,6 @@
 """Masks for slices of one's own, by a trained network."""
 
-import json
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from lggseg_utils import data, evaluate, preprocess
-from lggseg_utils.config import Experiment, UserError, write_csv, write_whole
+from lggseg_utils.config import REPOSITORY, UserError, recorded_experiment, write_csv, write_whole
 
+REFERENCE = REPOSITORY / "reference"
 OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV orders it
 
 
@@ -38,16 +39,48 @@ def predict(images, network_folder, out):
 
 
 def load_network(folder):
-    """The network of a finished run and the `Experiment` that says how its slices were prepared: (model, experiment)."""
+    """A trained network and the `Experiment` that says how its slices were prepared: (model, experiment).
+
+    folder: a finished run's, with run.json and model.keras, or one with run.json and the weights.npz of `keep_weights`, as
+    REFERENCE. Raises `UserError` for a folder without a network that can be used.
+    """
     from lggseg_utils import train
 
     folder = Path(folder)
-    if not (folder / "model.keras").exists() or not (folder / "run.json").exists():
+    whole, weights = folder / "model.keras", folder / "weights.npz"
+    if not (folder / "run.json").exists() or not (whole.exists() or weights.exists()):
         raise UserError(
-            f"{folder} holds no trained network: model.keras and run.json are looked for. Name a finished run."
+            f"{folder} holds no trained network: run.json and model.keras are looked for. Name a finished run."
         )
-    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))["experiment"]
-    return train.load_model(folder / "model.keras"), Experiment(**settings)
+    experiment = recorded_experiment(folder)
+    return train.load_model(whole) if whole.exists() else _read_weights(weights, experiment), experiment
+
+
+def keep_weights(model, path):
+    """Write a network's weights to a compressed npz, in Keras' order; convolution kernels, nearly all of it, as float16."""
+    arrays = [array.astype(np.float16) if array.ndim == 4 else array for array in model.get_weights()]
+    with write_whole(path) as temporary:
+        np.savez_compressed(temporary, *arrays)
+
+
+def _read_weights(path, experiment):
+    """The network of an experiment, in float32, with the weights that `keep_weights` wrote."""
+    import keras
+
+    from lggseg_utils.model import build_unet
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    model = build_unet(experiment)
+    keras.config.set_dtype_policy(policy)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            model.set_weights([stored[name] for name in stored.files])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+        raise UserError(
+            f"{path} does not hold this network's weights ({' '.join(str(problem).split())[:200]})."
+        ) from None
+    return model
 
 
 def _listed(images):

@@ -4,7 +4,6 @@ RUNS_FOLDER holds the run folders report64, leak-slice and leak-patient with the
 leave them. Writes results/figures/*.jpg. Every figure shows slices of the LGG cohort, whose terms (CC BY-NC-SA 4.0) hold for it.
 """
 
-import json
 from pathlib import Path
 
 import click
@@ -19,8 +18,7 @@ SHOWN = 5
 
 def open_again(folder, data_dir):
     """The run of a finished run folder, on data that may have moved."""
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return config.Run(config.Experiment(**record["experiment"]), folder, str(data_dir))
+    return config.Run(config.recorded_experiment(folder), folder, str(data_dir))
 
 
 def save(figure, name):

@@ -1,6 +1,7 @@
 """Cross-validation: each slice is tested once, nothing leaks, and an interrupted one goes on."""
 
 import importlib.util
+import json
 import shutil
 
 import cv2
@@ -140,3 +141,21 @@ def test_recorded_figures_can_be_drawn_again(tmp_path, by_patient, monkeypatch):
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn == ["alarms.jpg", "gallery.jpg", "leak.jpg"]
     assert all(cv2.imread(str(tmp_path / name)) is not None for name in drawn)
+
+
+def test_a_reference_model_is_kept_with_its_split_and_what_storing_changed(tmp_path, by_patient, monkeypatch):
+    reference = script("reference")
+    monkeypatch.setattr(reference.predict, "REFERENCE", tmp_path)
+    reference.main([by_patient.data_dir, str(by_patient.folder)], standalone_mode=False)
+    split = pd.read_csv(tmp_path / "split.csv")
+    per_slice = pd.read_csv(by_patient.path("per_slice.csv"))
+    tested = set(per_slice.loc[per_slice["fold"] == reference.FOLD, "patient"])
+    assert len(split) == 10 and set(split.loc[split["split"] == "test", "patient"]) == tested
+    stored = json.loads((tmp_path / "run.json").read_text())["stored"]
+    scored = pd.read_csv(by_patient.path("per_patient.csv"))
+    wanted = scored.loc[scored["patient"].isin(tested), "dice"].mean()
+    assert stored["dice_trained"] == pytest.approx(wanted, abs=1e-5)
+    assert stored["pixels"] == len(per_slice[per_slice["fold"] == reference.FOLD]) * by_patient.experiment.score_size**2
+    assert stored["pixels_changed"] < 0.01 * stored["pixels"]
+    whole = by_patient.path("folds", "0", "model.keras").stat().st_size
+    assert (tmp_path / "weights.npz").stat().st_size < whole

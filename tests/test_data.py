@@ -1,8 +1,6 @@
 """Finding, reading and checking files; zips; the download."""
 
 import resource
-import sys
-import types
 import zipfile
 
 import cv2
@@ -156,27 +154,6 @@ def test_phantom_and_real_are_told_apart(tmp_path, phantom_folder, write_slice):
     names = [f"TCGA_CS_{patient}" for patient in range(110)]
     whole = data.pd.DataFrame({"patient": (names * 36)[:3929]})
     assert data.kind(whole) == "LGG cohort"
-
-
-def fake_kagglehub(monkeypatch, download):
-    """Put a stand-in for kagglehub in place."""
-    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=download))
-
-
-def test_fetch_without_network_says_what_to_do(tmp_path, monkeypatch):
-    def refuse(handle, output_dir):
-        raise ConnectionError("secret-token-in-message")
-
-    fake_kagglehub(monkeypatch, refuse)
-    with pytest.raises(UserError, match=r"could not be downloaded \(ConnectionError\). Check the network") as error:
-        data.fetch(tmp_path / "lgg")
-    assert "secret" not in str(error.value) and "\n" not in str(error.value)
-
-
-def test_fetch_checks_that_the_cohort_is_whole(tmp_path, monkeypatch, write_slice):
-    fake_kagglehub(monkeypatch, lambda handle, output_dir: write_slice(tmp_path / "lgg", "TCGA_CS_1", 1))
-    with pytest.raises(UserError, match="holds 1 patients and 1 slices, expected 110 and 3929"):
-        data.fetch(tmp_path / "lgg")
 
 
 def test_an_image_that_claims_to_be_huge_is_refused_without_the_memory(tmp_path, write_slice):

@@ -1,5 +1,7 @@
 """Masks for one's own slices: as the evaluation would give them, whole or not at all."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -57,7 +59,7 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path,
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image in .*empty; .tif, .tiff are read"):
         predict.predict([tmp_path / "empty"], finished.folder, tmp_path / "out")
-    with pytest.raises(UserError, match="holds no trained network: model.keras and run.json are looked for"):
+    with pytest.raises(UserError, match="holds no trained network: run.json and model.keras are looked for"):
         predict.predict([good], tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -67,3 +69,34 @@ def test_the_command_says_what_it_wrote(finished, tmp_path, write_slice, capsys)
     arguments = ["predict", str(tmp_path / "cohort"), "--run", str(finished.folder), "--out", str(tmp_path / "masks")]
     cli.commands(arguments, standalone_mode=False)
     assert capsys.readouterr().out.startswith("1 image(s), ")
+
+
+def test_weights_kept_in_half_the_space_predict_the_same(finished, tmp_path, phantom_folder):
+    trained, _ = train.train(finished)
+    predict.keep_weights(trained, tmp_path / "weights.npz")
+    shutil.copyfile(finished.path("run.json"), tmp_path / "run.json")
+    stored, experiment = predict.load_network(tmp_path)
+    assert experiment == finished.experiment
+    images = np.random.default_rng(0).random((4, experiment.size, experiment.size, 9), np.float32)
+    assert np.allclose(stored.predict_on_batch(images), trained.predict_on_batch(images), atol=0.02)
+    table = predict.predict([phantom_folder], tmp_path, tmp_path / "out")
+    whole = predict.predict([phantom_folder], finished.folder, tmp_path / "other")
+    assert np.allclose(table["highest_probability"], whole["highest_probability"], atol=0.02)
+
+
+def test_damaged_weights_and_those_of_another_network_are_refused(finished, tmp_path):
+    shutil.copyfile(finished.path("run.json"), tmp_path / "run.json")
+    trained, _ = train.train(finished)
+    predict.keep_weights(trained, tmp_path / "weights.npz")
+    content = (tmp_path / "weights.npz").read_bytes()
+    np.savez(tmp_path / "other.npz", np.zeros(3))
+    np.savez(tmp_path / "pickled.npz", np.array([{}], dtype=object))
+    for damaged in (
+        content[:2000],
+        b"",
+        (tmp_path / "other.npz").read_bytes(),
+        (tmp_path / "pickled.npz").read_bytes(),
+    ):
+        (tmp_path / "weights.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"weights.npz does not hold this network's weights"):
+            predict.load_network(tmp_path)
