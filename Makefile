@@ -19,11 +19,12 @@ book: run
 	$(BIN)/lggseg book --run runs/demo
 
 test: install
-	$(BIN)/python -m pytest -m "not pages"
+	$(BIN)/python -m pytest -m "not pages and not torture"
 
-# Thousands of damaged files and odd settings.
+# Thousands of damaged files and odd settings, and a run that is killed twenty times: about half an hour.
 torture: install
 	$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile torture
+	$(BIN)/python -m pytest -m torture
 
 lint: install
 	$(BIN)/ruff check .

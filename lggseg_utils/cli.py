@@ -178,5 +178,14 @@ def main():
         error.show()
         sys.exit(error.exit_code)
     except (UserError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        sys.exit(f"lggseg: {'the disk is full; free some space and run the same command again.' if full else error}")
+        sys.exit(f"lggseg: {_explain(error)}")
+
+
+def _explain(error):
+    """One line for a user's mistake, or a fault of the disk: what is wrong, where, what to do."""
+    kind = getattr(error, "errno", None)
+    if kind == errno.ENOSPC:
+        return "the disk is full; free some space and run the same command again."
+    if kind in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{error.filename}: {error.strerror.lower()}; choose another folder, or change its permissions."
+    return error

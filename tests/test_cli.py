@@ -108,6 +108,27 @@ def test_a_disk_that_fills_up_while_the_cohort_is_read(small_disk, phantom_folde
     assert sorted(path.name for path in (small_disk / "run").iterdir()) == [".lock", "run.json"]
 
 
+@pytest.fixture
+def read_only_folder(tmp_path):
+    """A folder that nobody may write to, not even root."""
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        folder.chmod(0o555)
+    yield folder
+    if not mounted.returncode:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_run_folder_that_is_read_only(read_only_folder, phantom_folder):
+    for folder in (read_only_folder, read_only_folder / "run"):
+        finished = call("run", "--profile", "smoke", "--data", phantom_folder, "--out", folder)
+        assert finished.returncode == 1 and len(finished.stderr.strip().splitlines()) == 1
+        assert "sealed" in finished.stderr and "choose another folder, or change its permissions." in finished.stderr
+    assert list(read_only_folder.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def interrupted_run(tmp_path_factory, phantom_folder):
     """A smoke run that Ctrl-C stopped in its second notebook: its command, folder, exit status and error text."""
@@ -198,6 +219,18 @@ def test_a_run_leaves_everything_the_contract_names(smoke_run):
     assert not list(folder.rglob(".part-*"))
 
 
+@pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
+def test_the_same_seed_gives_the_same_metrics_though_one_run_was_interrupted(
+    smoke_run, phantom_folder, tmp_path, seed, same
+):
+    from lggseg_utils import evaluate
+
+    run = config.open_run("smoke", phantom_folder, tmp_path / "run", seed, {"ablation_conditions": ["none"]})
+    evaluate.evaluate(run)
+    for name in ("metrics.json", "per_slice.csv"):
+        assert (run.path(name).read_text() == (smoke_run[0] / name).read_text()) == same
+
+
 def test_executed_notebooks_have_no_errors_and_took_seconds(smoke_run):
     folder, _ = smoke_run
     for path in (folder / "notebooks").iterdir():
@@ -216,20 +249,33 @@ def test_the_same_folder_with_other_settings_is_refused(smoke_run, phantom_folde
     )
 
 
-def test_a_notebook_that_fails_is_named(tmp_path, phantom_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("1 / 0", "01_broken failed: ZeroDivisionError: division by zero"),
+        ("import os; os.kill(os.getpid(), 9)", "01_broken failed: its kernel died, perhaps for want of memory"),
+    ],
+)
+def test_a_notebook_that_fails_is_named_and_its_last_success_stays(
+    tmp_path, phantom_folder, monkeypatch, source, message
+):
     from lggseg_utils import book
     from lggseg_utils.config import UserError
 
     run = config.open_run("smoke", str(phantom_folder), tmp_path / "run")
+    earlier = run.path("notebooks", "01_broken.ipynb")
+    earlier.parent.mkdir()
+    earlier.write_text("as it was")
     broken = tmp_path / "01_broken.ipynb"
     notebook = json.loads((config.REPOSITORY / "notebooks" / "01_data.ipynb").read_text())
-    last = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"][-1]
-    last["source"] = "1 / 0"
+    kept = [cell for cell in notebook["cells"] if cell["metadata"].get("tags") == ["parameters"]]
+    notebook["cells"] = [*kept, {**kept[0], "id": "last", "metadata": {}, "source": source}]
     broken.write_text(json.dumps(notebook))
     monkeypatch.setattr(book, "chapters", lambda: [broken])
-    with pytest.raises(UserError, match="01_broken failed: ZeroDivisionError: division by zero"):
+    with pytest.raises(UserError, match=message) as error:
         book.execute(run, {"profile": "smoke", "data_dir": str(phantom_folder), "run_dir": str(run.folder)})
-    assert not (tmp_path / "run" / "notebooks" / "01_broken.ipynb").exists()
+    assert "\n" not in str(error.value)
+    assert earlier.read_text() == "as it was" and not list(run.folder.rglob(".part-*"))
 
 
 def test_a_parameter_that_a_notebook_does_not_declare_is_refused(tmp_path):
@@ -238,3 +284,26 @@ def test_a_parameter_that_a_notebook_does_not_declare_is_refused(tmp_path):
 
     with pytest.raises(UserError, match="01_data.ipynb does not declare the parameter sead"):
         book.execute(config.open_run("smoke", run_dir=tmp_path), {"sead": 1})
+
+
+HOSTILE = "'); open('stolen', 'w') #\" \\ {x} ü \n../.. "
+
+
+def test_parameters_are_data_whatever_they_hold(tmp_path, phantom_folder, monkeypatch):
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "the 'cohort' \"ü\" {x}"
+    data.symlink_to(phantom_folder)
+    notebook = str(config.REPOSITORY / "notebooks" / "02_preprocessing.ipynb")
+    parameters = {"profile": "smoke", "data_dir": str(data), "run_dir": str(tmp_path / f"run {HOSTILE[:-8]}")}
+    before = set(tmp_path.iterdir())
+    papermill.execute_notebook(notebook, str(tmp_path / "done.ipynb"), parameters, progress_bar=False)
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"done.ipynb", Path(parameters["run_dir"]).name}
+    assert (Path(parameters["run_dir"]) / "split.csv").exists()
+    with pytest.raises(PapermillExecutionError, match="unknown profile"):
+        papermill.execute_notebook(
+            notebook, str(tmp_path / "bad.ipynb"), {"profile": HOSTILE, "run_dir": "x"}, progress_bar=False
+        )
+    assert not list(tmp_path.rglob("stolen"))
