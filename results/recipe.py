@@ -14,18 +14,16 @@ import pandas as pd
 
 from lggseg_utils import config, evaluate, preprocess, train
 
+MORE = "flip+rotation+crop_zoom+shear+contrast+brightness"
+TOGETHER = {"scaling": "volume", "context": 1, "augmentation": MORE}
 ATTEMPTS = {
     "plain": {},
-    "dataset": {"scaling": "dataset"},
-    "channel": {"scaling": "channel"},
     "volume": {"scaling": "volume"},
     "volume-context": {"scaling": "volume", "context": 1},
-    "volume-geometry": {"scaling": "volume", "augmentation": "flip+rotation+crop_zoom+shear"},
-    "volume-intensity": {"scaling": "volume", "augmentation": "flip+rotate_90+contrast+brightness"},
-    "volume-geometry-intensity": {
-        "scaling": "volume",
-        "augmentation": "flip+rotation+crop_zoom+shear+contrast+brightness",
-    },
+    "volume-augmented": {"scaling": "volume", "augmentation": MORE},
+    "together": TOGETHER,
+    "together-long": {**TOGETHER, "epochs": 40},
+    "together-large": {**TOGETHER, "epochs": 30, "size": 96},
 }
 FOLDS = (0, 2)
 RESULT = Path(__file__).parent / "recipe" / "attempts.csv"
