@@ -102,8 +102,8 @@ def _summary(patients, epochs):
     ).reset_index()
 
 
-def differences(patients):
-    """Compare each condition with `none`, paired by patient: condition, difference, low, high, p, p_corrected, patients, seeds.
+def differences(patients, baseline=BASELINE):
+    """Compare each condition with a baseline, paired by patient: condition, difference, low, high, p, p_corrected, patients, seeds.
 
     The difference is that of the Dice per patient, averaged over seeds; the 95 % interval is the percentile
     bootstrap over patients (NaN with fewer than two). It says nothing of other seeds. p: Wilcoxon's signed-rank test over
@@ -111,8 +111,8 @@ def differences(patients):
     """
     dice = patients.pivot_table(index="patient", columns="condition", values="dice", aggfunc="mean")
     rows = []
-    for condition in [name for name in patients["condition"].unique() if name != BASELINE]:
-        paired = (dice[condition] - dice[BASELINE]).to_numpy()
+    for condition in [name for name in patients["condition"].unique() if name != baseline]:
+        paired = (dice[condition] - dice[baseline]).to_numpy()
         low, high = _interval(paired)
         p = stats.wilcoxon(paired).pvalue if paired.any() else 1.0
         rows.append({"condition": condition, "difference": paired.mean(), "low": low, "high": high, "p": p})

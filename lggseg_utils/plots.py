@@ -192,8 +192,8 @@ def augmentation_examples(image, mask, changed):
     return figure
 
 
-def forest(compared, kind):
-    """Difference of each condition from none with its 95 % interval; compared: table of `ablation.differences`."""
+def forest(compared, kind, baseline="none"):
+    """Difference of each condition from the baseline with its 95 % interval; compared: table of `ablation.differences`."""
     figure, axis = plt.subplots(figsize=(7.5, 1.1 + 0.42 * len(compared)))
     position = np.arange(len(compared))[::-1]
     axis.axvline(0, color=GREY, linewidth=1)
@@ -209,7 +209,7 @@ def forest(compared, kind):
     axis.set_yticks(position, compared["condition"].str.replace("_", " "))
     axis.set_ylim(-0.6, len(compared) - 0.4)
     patients = compared["patients"].iloc[0] if len(compared) else 0
-    axis.set(xlabel=f"change in mean Dice per patient against none (n = {patients} validation patients, {kind})")
+    axis.set(xlabel=f"change in mean Dice per patient against {baseline} (n = {patients} validation patients, {kind})")
     return figure
 
 
@@ -451,20 +451,12 @@ def draw_histograms(draws):
     return figure
 
 
-def paired_patients(paired):
-    """Dice of each patient under the split by patient (x) and by slice (y), and the line where both are equal.
-
-    paired: table patient, by_slice, by_patient.
-    """
+def paired_patients(x, y, xlabel, ylabel):
+    """Dice of each patient under two cross-validations, float (n,) each, and the line where both are equal."""
     figure, axis = plt.subplots(figsize=(4.8, 4.6))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
-    axis.scatter(paired["by_patient"], paired["by_slice"], color=BLUE, s=24, alpha=0.7, linewidths=0)
-    axis.set(
-        xlim=(-0.03, 1.03),
-        ylim=(-0.03, 1.03),
-        xlabel="Dice, patient not seen in training",
-        ylabel=f"Dice, other slices seen in training\n(n = {len(paired)} patients)",
-    )
+    axis.scatter(x, y, color=BLUE, s=24, alpha=0.7, linewidths=0)
+    axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel=xlabel, ylabel=f"{ylabel}\n(n = {len(x)} patients)")
     return figure
 
 

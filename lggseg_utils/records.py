@@ -39,12 +39,16 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one run, cross-validation or ablation offers as evidence; what it does not have is None."""
+    """What one run, cross-validation or ablation offers as evidence; what it does not have is None.
+
+    own_grid: per-slice table of validation and test on the grid of a network that works on another than the scoring grid.
+    """
 
     record: dict
     evaluation: evaluate.Evaluation | None
     history: pd.DataFrame | None
     ablation: pd.DataFrame | None
+    own_grid: pd.DataFrame | None = None
 
     @property
     def kind(self):
@@ -67,11 +71,11 @@ def load_evidence(folder):
     folder = Path(folder)
     if not any((folder / name).exists() for name in FINISHED):
         raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
-    tables = {name: folder / f"{name}.csv" for name in ("history", "ablation_patients")}
-    history, ablation = (pd.read_csv(path) if path.exists() else None for path in tables.values())
+    paths = [folder / f"{name}.csv" for name in ("history", "ablation_patients", "per_slice_own_grid")]
+    tables = [pd.read_csv(path) if path.exists() else None for path in paths]
     evaluation = evaluate.load_evaluation(folder) if (folder / "metrics.json").exists() else None
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return Evidence(record, evaluation, history, ablation)
+    return Evidence(record, evaluation, *tables)
 
 
 def load_records(*commands):

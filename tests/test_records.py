@@ -1,5 +1,7 @@
 """Records: consistent with their own slices, shown as they are, made by commands."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +45,20 @@ def test_a_record_is_consistent_with_its_slices(name):
     sides = "split" if evidence.command == "run" else "fold"
     if evidence.record["experiment"]["split"] == "patient":
         assert (split.groupby("patient")[sides].nunique() == 1).all()
+
+
+def test_scores_on_the_networks_own_grid_follow_from_their_slices():
+    folder, evidence = records.RECORDS / "report64", RECORDED["report64"]
+    stored = json.loads((folder / "metrics_own_grid.json").read_text())
+    for part in ("val", "test"):
+        chosen = evidence.own_grid.query("split == @part")
+        first = evidence.evaluation.per_slice.query("split == @part")
+        assert chosen[["patient", "slice"]].to_numpy().tolist() == first[["patient", "slice"]].to_numpy().tolist()
+        assert (chosen[evaluate.COUNTS].sum(axis=1) == evidence.record["experiment"]["size"] ** 2).all()
+        again = evaluate.set_scores(chosen, False, resamples=0)
+        for name, entry in stored[part].items():
+            assert again[name]["value"] == pytest.approx(entry["value"], rel=1e-6)
+    assert evidence.own_grid["patient"].nunique() > 100 and RECORDED["leak-patient"].own_grid is None
 
 
 @pytest.mark.parametrize("name", SCORED)
