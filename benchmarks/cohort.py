@@ -1,35 +1,74 @@
-"""Time reading, checking, resizing and caching a cohort at 128x128, and loading it from the cache."""
+"""Reading, checking, resizing and caching a cohort at 128x128 beside the loop of many notebooks, and its memory.
 
-import json
+python benchmarks/cohort.py DATA_FOLDER
+"""
+
+import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import common
+import cv2
+
+from lggseg_utils import config, data, preprocess
+
+ROUNDS = 3
+SIZE = 128
+MEASURE = """
+import resource, sys
 from lggseg_utils import config, preprocess
+import tensorflow
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+cohort = preprocess.load_cohort(config.open_run("report128", sys.argv[1], sys.argv[2]))
+arrays = [cohort.images, cohort.masks, cohort.truths]
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / sum(array.nbytes for array in arrays))
+"""
 
 
-def timed(run):
-    """Seconds to load a run's cohort."""
+def loop(data_dir):
+    """Read and resize one file after the other into lists; no check, no table, no cache."""
     started = time.perf_counter()
-    cohort = preprocess.load_cohort(run)
-    return time.perf_counter() - started, cohort
+    images, masks = [], []
+    for row in data.find_slices(data_dir).itertuples():
+        images.append(cv2.resize(cv2.imread(str(Path(data_dir, row.image))), (SIZE, SIZE)))
+        masks.append(cv2.resize(cv2.imread(str(Path(data_dir, row.mask)), cv2.IMREAD_GRAYSCALE), (SIZE, SIZE)))
+    return time.perf_counter() - started
 
 
-def main(data_dir, repeats=3):
+def load(data_dir, folder, fresh):
+    """Load the cohort of a run folder, from the files or from the cache."""
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    run = config.open_run("report128", data_dir, folder)
+    started = time.perf_counter()
+    preprocess.load_cohort(run)
+    return time.perf_counter() - started
+
+
+def main(data_dir):
     """Measure and write cohort.json."""
-    cold, warm = [], []
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            run = config.open_run("report128", data_dir, folder)
-            seconds, cohort = timed(run)
-            cold.append(seconds)
-            warm.append(timed(run)[0])
-            record = run.record()
-    result = {"data": record["data"], "size": cohort.images.shape[1], "cold_seconds": cold, "cached_seconds": warm,
-              "machine": record["machine"], "versions": record["versions"]}  # fmt: skip
-    config.write_json(Path(__file__).with_suffix(".json"), result)
-    print(json.dumps(result, indent=2))
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {
+            "loop": lambda: loop(data_dir),
+            "package": lambda: load(data_dir, folder, fresh=True),
+            "cached": lambda: load(data_dir, folder, fresh=False),
+        }
+        times = common.in_turn(contenders, ROUNDS)
+        command = [sys.executable, "-c", MEASURE, data_dir, f"{folder}/memory"]
+        memory = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        about = config.open_run("report128", data_dir, folder).record()["data"]
+    result = {
+        "data": about,
+        "seconds": {name: statistics.median(values) for name, values in times.items()},
+        "loop_over_package": common.ratio(times["loop"], times["package"]),
+        "memory_over_arrays": memory,
+        "rounds": ROUNDS,
+    }
+    common.save(__file__, result)
 
 
 if __name__ == "__main__":

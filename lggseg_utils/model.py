@@ -5,7 +5,34 @@ from functools import partial
 
 import keras
 import pandas as pd
+import tensorflow as tf
 from keras import initializers, layers
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' batch normalisation over (n, height, width, channels), trained by TensorFlow's fused kernel.
+
+    Keras puts it together from a dozen operations, which on a CPU take a third of a small network's training. The kernel divides
+    the running variance by n - 1 in place of n; nothing else differs.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise by the batch when training, by the running averages otherwise."""
+        if not training or tf.config.list_physical_devices("GPU"):
+            return super().call(inputs, training=training, mask=mask)
+        normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1 - self.momentum))
+        return normalized
 
 
 def build_unet(experiment):
@@ -53,7 +80,7 @@ def _level(x, experiment, level, side, draw):
             experiment.filters * 2**level, 3, padding="same", kernel_initializer=start, name=f"{name}_conv"
         )(x)
         if experiment.normalization == "batch":
-            x = layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
+            x = BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
             x = layers.Dropout(experiment.dropout, seed=draw(), name=f"{name}_dropout")(x)

@@ -24,6 +24,8 @@ ATTEMPTS = {
     "together": TOGETHER,
     "together-long": {**TOGETHER, "epochs": 40},
     "together-large": {**TOGETHER, "epochs": 30, "size": 96},
+    "together-dropout": {**TOGETHER, "epochs": 40, "dropout": 0.2},
+    "all-long": {**TOGETHER, "epochs": 40, "augmentation": "all"},
 }
 FOLDS = (0, 2)
 RESULT = Path(__file__).parent / "recipe" / "attempts.csv"

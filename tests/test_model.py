@@ -1,7 +1,9 @@
 """The network's shape, size and ability to learn."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lggseg_utils import config, model, train
 
@@ -107,3 +109,19 @@ def test_first_weights_follow_from_the_seed_whatever_else_draws_random_numbers()
         network = model.build_unet(config.load_experiment("smoke", seed))
         weights.append(np.concatenate([part.ravel() for part in network.get_weights() if part.dtype == np.float32]))
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
+
+
+def test_batch_normalisation_is_that_of_keras():
+    x = tf.random.stateless_normal((8, 16, 16, 4), (1, 2), mean=3.0, stddev=2.0)
+    weight = tf.random.stateless_normal((8, 16, 16, 4), (3, 4))
+    found = {}
+    for kind in (model.BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9)
+        for _ in range(3):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(weight * layer(x, training=True))
+        gradients = tape.gradient(loss, [x, *layer.trainable_variables])
+        found[kind] = [*gradients, *layer.weights, layer(x, training=True), layer(x, training=False)]
+    for ours, theirs in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)

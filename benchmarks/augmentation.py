@@ -1,0 +1,77 @@
+"""Slices a second of each augmentation, and what augmenting costs a training at 128x128 with 32 filters."""
+
+import statistics
+import time
+
+import common
+import numpy as np
+import tensorflow as tf
+
+from lggseg_utils import config, preprocess, train
+from lggseg_utils.config import AUGMENTATIONS
+
+SIZE, FILTERS, SLICES, ROUNDS = 128, 32, 128, 4
+
+
+def experiment_of(augmentation):
+    """The enhanced U-Net at 128x128, trained under an augmentation."""
+    changed = {"size": SIZE, "filters": FILTERS, "augmentation": augmentation, "epochs": 1000}
+    return config.load_experiment("report128", overrides=changed)
+
+
+def example():
+    """Random slices: images uint8 (n, size, size, 3) and masks uint8 (n, size, size)."""
+    images = np.random.default_rng(0).integers(0, 256, (SLICES, SIZE, SIZE, 3), np.uint8)
+    return images, (images[..., 0] > 250).astype(np.uint8)
+
+
+def pass_through(augmentation):
+    """Seconds of one pass over the pipeline, without a network."""
+    batches = train.training_batches(*example(), experiment_of(augmentation), 0)
+
+    def measure():
+        started = time.perf_counter()
+        for _ in batches:
+            pass
+        return time.perf_counter() - started
+
+    return measure
+
+
+def epochs(augmentations):
+    """Seconds of an epoch of one network from the pipeline of each augmentation, and from a tensor in memory."""
+    experiment = experiment_of("none")
+    train.set_up(experiment)
+    images, masks = example()
+    steps = train.training_steps(SLICES, experiment.batch_size)
+    network = train.compile_unet(experiment, steps * 1000)
+    first = slice(experiment.batch_size)
+    ready = (preprocess.minmax(images[first]), tf.cast(masks[first, ..., None], tf.float32))
+    sources = {"in memory": tf.data.Dataset.from_tensors(ready).cache().repeat(steps)}
+    sources |= {name: train.training_batches(images, masks, experiment_of(name), 0) for name in augmentations}
+
+    def measure(batches):
+        started = time.perf_counter()
+        network.fit(batches, epochs=1, verbose=0, shuffle=False)
+        return time.perf_counter() - started
+
+    return {name: lambda batches=batches: measure(batches) for name, batches in sources.items()}
+
+
+def main():
+    """Measure and write augmentation.json."""
+    passes = common.in_turn({name: pass_through(name) for name in ("none", *AUGMENTATIONS, "report", "all")}, ROUNDS)
+    trained = common.in_turn(epochs(("none", "report", "all")), ROUNDS)
+    epoch = statistics.median(trained["none"])
+    work = {name: statistics.median(values) for name, values in passes.items()}
+    result = {
+        "slices_a_second": {name: SLICES / value for name, value in work.items()},
+        "share_of_an_epoch": {name: (value - work["none"]) / epoch for name, value in work.items() if name != "none"},
+        "epoch_over_epoch_in_memory": {name: common.ratio(trained[name], trained["in memory"]) for name in trained},
+        "rounds": ROUNDS,
+    }
+    common.save(__file__, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What every benchmark needs: contenders timed in turn, and results written with the machine's description."""
+
+import json
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+
+from lggseg_utils import config, train
+
+
+def in_turn(contenders, rounds):
+    """Seconds of each contender, {name: [seconds a round]}; contenders: {name: function that returns seconds}.
+
+    All run once a round, one after the other, so that the machine's moods fall on every one; the first round warms up and is
+    left out.
+    """
+    times = {name: [] for name in contenders}
+    for _ in range(rounds + 1):
+        for name, contender in contenders.items():
+            times[name].append(contender())
+    return {name: values[1:] for name, values in times.items()}
+
+
+def ratio(slower, faster):
+    """Median over the rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+def save(script, result):
+    """Write a benchmark's result beside its script, with the machine and the versions, and print it."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = config.open_run("smoke", run_dir=folder).record()
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "all cores")
+    about = {"machine": record["machine"], "versions": record["versions"], "precision": train.machine_precision()}
+    about["machine"] |= {"threads": threads, "kernel": platform.release()}
+    config.write_json(Path(script).with_suffix(".json"), {**result, **about})
+    print(json.dumps(result, indent=2))

@@ -1,0 +1,142 @@
+"""Slices a second in training: this package, plain Keras as a typical notebook calls it, and a U-Net in PyTorch.
+
+Needs PyTorch: pip install -r benchmarks/requirements.txt
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import click
+import common
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lggseg_utils import config, model, preprocess, train
+
+CASES = {
+    "128x128, 32 filters": {"size": 128, "filters": 32, "slices": 128},
+    "64x64, 16 filters": {"size": 64, "filters": 16, "slices": 512},
+}
+ROUNDS = 4
+PEAK_SIDE = 4096
+FORWARD_AND_BACKWARD = 3  # a training step computes about three times what a prediction does
+
+
+def experiment_of(case):
+    """The enhanced U-Net in the sizes of a case, otherwise as in the base paper."""
+    sizes = {name: case[name] for name in ("size", "filters")}
+    return config.load_experiment("report128", overrides={**sizes, "dropout": 0.1, "epochs": 1000})
+
+
+def example(case):
+    """Random slices: images uint8 (n, size, size, 3) and masks uint8 (n, size, size)."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (case["slices"], case["size"], case["size"], 3), np.uint8)
+    return images, (images[..., 0] > 250).astype(np.uint8)
+
+
+def seconds(function, *arguments, **options):
+    """Seconds a call takes."""
+    started = time.perf_counter()
+    function(*arguments, **options)
+    return time.perf_counter() - started
+
+
+def package(case, **compiled):
+    """An epoch as this package trains it; compiled: what to compile otherwise than the package does."""
+    experiment, (images, masks) = experiment_of(case), example(case)
+    train.set_up(experiment)
+    steps = train.training_steps(len(images), experiment.batch_size)
+    network = train.compile_unet(experiment, steps * 1000)
+    if compiled:
+        kept = {"optimizer": network.optimizer, "loss": network.loss, "jit_compile": False}
+        network.compile(**{**kept, "steps_per_execution": train.STEPS_PER_EXECUTION, **compiled})
+    batches = train.training_batches(images, masks, experiment, 0)
+    return lambda: seconds(network.fit, batches, epochs=1, verbose=0, shuffle=False)
+
+
+def plain_keras(case):
+    """An epoch of `fit` with Keras' defaults, in float32, on arrays in memory."""
+    keras.config.set_dtype_policy("float32")
+    experiment, (images, masks) = experiment_of(case), example(case)
+    network = model.build_unet(experiment)
+    network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    x, y = preprocess.minmax(images).numpy(), masks[..., None].astype(np.float32)
+    return lambda: seconds(network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0)
+
+
+def pytorch(case):
+    """An epoch of the PyTorch U-Net."""
+    from torch_unet import Trainer
+
+    images, masks = example(case)
+    trainer = Trainer(case["filters"], preprocess.minmax(images).numpy(), masks)
+    return lambda: seconds(trainer.epoch, experiment_of(case).batch_size)
+
+
+def peak(precision):
+    """FLOP/s of a large matrix product."""
+    side = tf.random.normal((PEAK_SIDE, PEAK_SIDE), dtype=precision)
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(side, side)))
+    product().numpy()
+    return 2 * PEAK_SIDE**3 / statistics.median(seconds(lambda: product().numpy()) for _ in range(5))
+
+
+def flops_a_slice(case):
+    """Floating point operations of a training step for one slice."""
+    layers = model.layer_table(model.build_unet(experiment_of(case)))
+    return 2 * FORWARD_AND_BACKWARD * int(layers["multiply_adds"].sum())
+
+
+def compare(case):
+    """Slices a second of the three, and their ratios."""
+    contenders = {"package": package(case), "plain Keras": plain_keras(case), "PyTorch": pytorch(case)}
+    times = common.in_turn(contenders, ROUNDS)
+    speed = {name: case["slices"] / statistics.median(values) for name, values in times.items()}
+    return {
+        "slices_a_second": speed,
+        "package_over_plain_keras": common.ratio(times["plain Keras"], times["package"]),
+        "package_over_pytorch": common.ratio(times["PyTorch"], times["package"]),
+        "gflops": speed["package"] * flops_a_slice(case) / 1e9,
+        "rounds": ROUNDS,
+    }
+
+
+def overhead(case):
+    """Slices a second of the package's own settings and of others."""
+    others = {f"{steps} steps an execution": {"steps_per_execution": steps} for steps in (1, 32)}
+    others["XLA"] = {"jit_compile": True, "steps_per_execution": 1}
+    contenders = {"as it is": package(case), **{name: package(case, **changed) for name, changed in others.items()}}
+    times = common.in_turn(contenders, ROUNDS)
+    return {name: case["slices"] / statistics.median(values) for name, values in times.items()}
+
+
+def side_by_side(case):
+    """Slices a second of two trainings at once, on one thread each, together."""
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--alone", case]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return sum(float(process.communicate()[0].split()[-1]) for process in running)
+
+
+@click.command()
+@click.option("--alone", help="Print the slices a second of the package in one case, nothing else.")
+def main(alone):
+    """Measure and write training.json."""
+    if alone:
+        times = common.in_turn({"package": package(CASES[alone])}, ROUNDS)
+        print(CASES[alone]["slices"] / statistics.median(times["package"]))
+        return
+    small = list(CASES)[-1]
+    result = {name: compare(case) for name, case in CASES.items()}
+    result["overhead, " + small] = {**overhead(CASES[small]), "two at once, one thread each": side_by_side(small)}
+    result["peak_gflops"] = {precision: peak(precision) / 1e9 for precision in ("bfloat16", "float32")}
+    common.save(__file__, result)
+
+
+if __name__ == "__main__":
+    main()
