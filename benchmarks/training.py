@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import click
 import common
@@ -17,26 +18,22 @@ import tensorflow as tf
 
 from lggseg_utils import config, model, preprocess, train
 
+# Profile, what is changed in it, slices an epoch (whole executions of several steps).
 CASES = {
-    "128x128, 32 filters": {"size": 128, "filters": 32, "slices": 128},
-    "64x64, 16 filters": {"size": 64, "filters": 16, "slices": 512},
+    "enhanced U-Net, 128x128, 32 filters, dropout": ("report128", {"dropout": 0.1}, 128),
+    "small U-Net, 64x64, 16 filters, batch normalisation": ("crossval64", {"augmentation": "none"}, 512),
 }
 ROUNDS = 4
 PEAK_SIDE = 4096
 FORWARD_AND_BACKWARD = 3  # a training step computes about three times what a prediction does
 
 
-def experiment_of(case):
-    """The enhanced U-Net in the sizes of a case, otherwise as in the base paper."""
-    sizes = {name: case[name] for name in ("size", "filters")}
-    return config.load_experiment("report128", overrides={**sizes, "dropout": 0.1, "epochs": 1000})
-
-
-def example(case):
-    """Random slices: images uint8 (n, size, size, 3) and masks uint8 (n, size, size)."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (case["slices"], case["size"], case["size"], 3), np.uint8)
-    return images, (images[..., 0] > 250).astype(np.uint8)
+def prepare(case):
+    """The experiment of a case, and random slices: images uint8 (n, size, size, 3), masks uint8 (n, size, size)."""
+    profile, changed, slices = case
+    experiment = config.load_experiment(profile, overrides={**changed, "epochs": 1000})
+    images = np.random.default_rng(0).integers(0, 256, (slices, experiment.size, experiment.size, 3), np.uint8)
+    return experiment, images, (images[..., 0] > 250).astype(np.uint8)
 
 
 def seconds(function, *arguments, **options):
@@ -48,7 +45,7 @@ def seconds(function, *arguments, **options):
 
 def package(case, **compiled):
     """An epoch as this package trains it; compiled: what to compile otherwise than the package does."""
-    experiment, (images, masks) = experiment_of(case), example(case)
+    experiment, images, masks = prepare(case)
     train.set_up(experiment)
     steps = train.training_steps(len(images), experiment.batch_size)
     network = train.compile_unet(experiment, steps * 1000)
@@ -62,8 +59,9 @@ def package(case, **compiled):
 def plain_keras(case):
     """An epoch of `fit` with Keras' defaults, in float32, on arrays in memory."""
     keras.config.set_dtype_policy("float32")
-    experiment, (images, masks) = experiment_of(case), example(case)
-    network = model.build_unet(experiment)
+    experiment, images, masks = prepare(case)
+    with mock.patch.object(model, "BatchNormalization", keras.layers.BatchNormalization):
+        network = model.build_unet(experiment)
     network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
     x, y = preprocess.minmax(images).numpy(), masks[..., None].astype(np.float32)
     return lambda: seconds(network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0)
@@ -73,9 +71,9 @@ def pytorch(case):
     """An epoch of the PyTorch U-Net."""
     from torch_unet import Trainer
 
-    images, masks = example(case)
-    trainer = Trainer(case["filters"], preprocess.minmax(images).numpy(), masks)
-    return lambda: seconds(trainer.epoch, experiment_of(case).batch_size)
+    experiment, images, masks = prepare(case)
+    trainer = Trainer(experiment.filters, preprocess.minmax(images).numpy(), masks)
+    return lambda: seconds(trainer.epoch, experiment.batch_size)
 
 
 def peak(precision):
@@ -88,7 +86,7 @@ def peak(precision):
 
 def flops_a_slice(case):
     """Floating point operations of a training step for one slice."""
-    layers = model.layer_table(model.build_unet(experiment_of(case)))
+    layers = model.layer_table(model.build_unet(prepare(case)[0]))
     return 2 * FORWARD_AND_BACKWARD * int(layers["multiply_adds"].sum())
 
 
@@ -96,7 +94,7 @@ def compare(case):
     """Slices a second of the three, and their ratios."""
     contenders = {"package": package(case), "plain Keras": plain_keras(case), "PyTorch": pytorch(case)}
     times = common.in_turn(contenders, ROUNDS)
-    speed = {name: case["slices"] / statistics.median(values) for name, values in times.items()}
+    speed = {name: case[-1] / statistics.median(values) for name, values in times.items()}
     return {
         "slices_a_second": speed,
         "package_over_plain_keras": common.ratio(times["plain Keras"], times["package"]),
@@ -112,7 +110,7 @@ def overhead(case):
     others["XLA"] = {"jit_compile": True, "steps_per_execution": 1}
     contenders = {"as it is": package(case), **{name: package(case, **changed) for name, changed in others.items()}}
     times = common.in_turn(contenders, ROUNDS)
-    return {name: case["slices"] / statistics.median(values) for name, values in times.items()}
+    return {name: case[-1] / statistics.median(values) for name, values in times.items()}
 
 
 def side_by_side(case):
@@ -129,7 +127,7 @@ def main(alone):
     """Measure and write training.json."""
     if alone:
         times = common.in_turn({"package": package(CASES[alone])}, ROUNDS)
-        print(CASES[alone]["slices"] / statistics.median(times["package"]))
+        print(CASES[alone][-1] / statistics.median(times["package"]))
         return
     small = list(CASES)[-1]
     result = {name: compare(case) for name, case in CASES.items()}

@@ -116,7 +116,7 @@ def test_batch_normalisation_is_that_of_keras():
     weight = tf.random.stateless_normal((8, 16, 16, 4), (3, 4))
     found = {}
     for kind in (model.BatchNormalization, keras.layers.BatchNormalization):
-        layer = kind(momentum=0.9)
+        layer = kind(momentum=0.9, dtype="float32")
         for _ in range(3):
             with tf.GradientTape() as tape:
                 tape.watch(x)
