@@ -159,3 +159,29 @@ def test_a_reference_model_is_kept_with_its_split_and_what_storing_changed(tmp_p
     assert stored["pixels_changed"] < 0.01 * stored["pixels"]
     whole = by_patient.path("folds", "0", "model.keras").stat().st_size
     assert (tmp_path / "weights.npz").stat().st_size < whole
+
+
+def test_precisions_are_compared_on_the_same_patients(tmp_path, cohort_folder, monkeypatch):
+    precision = script("precision")
+    tiny = {"size": 32, "filters": 2, "depth": 2, "epochs": 1}
+    for name, value in (("CHANGED", tiny), ("SEEDS", 1), ("RESULT", tmp_path / "precision.csv")):
+        monkeypatch.setattr(precision, name, value)
+    monkeypatch.setattr(precision.train, "machine_precision", lambda: "mixed_bfloat16")
+    precision.main([str(cohort_folder), str(tmp_path / "work")], standalone_mode=False)
+    table = pd.read_csv(tmp_path / "precision.csv")
+    trainings = table.groupby(["precision", "seed"])["patient"].agg(["size", "first"])
+    assert len(trainings) == 2 and (trainings == trainings.iloc[0]).all(axis=None)
+    kept = json.loads((tmp_path / "work" / "float32-0" / "run.json").read_text())["experiment"]
+    assert (kept["precision"], kept["seed"]) == ("float32", 0)
+
+
+def test_a_run_can_be_scored_on_its_networks_own_grid(tmp_path, cohort_folder):
+    from lggseg_utils import evaluate
+
+    run = config.open_run("smoke", cohort_folder, tmp_path / "run", 0, {"epochs": 1})
+    whole = evaluate.evaluate(run).per_slice.query("split != 'train'")
+    script("own_grid").main([str(cohort_folder), str(run.folder), str(tmp_path / "kept")], standalone_mode=False)
+    own = pd.read_csv(tmp_path / "kept" / "per_slice_own_grid.csv")
+    assert own[["patient", "slice"]].to_numpy().tolist() == whole[["patient", "slice"]].to_numpy().tolist()
+    assert set(own[evaluate.COUNTS].sum(axis=1)) == {run.experiment.size**2}
+    assert set(json.loads((tmp_path / "kept" / "metrics_own_grid.json").read_text())) == {"val", "test"}

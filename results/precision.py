@@ -1,0 +1,49 @@
+"""Train in float32 and in the machine's own precision, over seeds: python results/precision.py DATA_FOLDER WORK_FOLDER
+
+The settings are those of the profile crossval64 with fewer epochs; the networks are scored on the validation patients of one fold.
+What is done is kept in WORK_FOLDER, so the same command goes on. Writes results/precision.csv: precision, seed, patient, dice.
+"""
+
+import itertools
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from lggseg_utils import config, evaluate, preprocess, train
+
+FOLD, SEEDS = 0, 4
+CHANGED = {"epochs": 8}
+RESULT = Path(__file__).parent / "precision.csv"
+
+
+def train_once(data_folder, work, precision, seed):
+    """Train with one precision and seed and score the validation patients, or read what is kept: a table a patient."""
+    settings = {**CHANGED, "precision": precision}
+    run = config.open_run("crossval64", data_folder, work / f"{precision}-{seed}", seed, settings)
+    path = run.path("dice.csv")
+    if not path.exists():
+        cohort = preprocess.load_cohort(run)
+        # The split is that of seed 0 for all: what differs are weights, order and augmentation.
+        parts = cohort.slices[["patient", "slice"]].assign(part=preprocess.draw_parts(cohort.slices, "patient", 0))
+        split = preprocess.split_of_fold(parts, FOLD)
+        rows = {part: preprocess.rows_of(split, part) for part in ("train", "val")}
+        model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.folder)
+        predicted = evaluate.probabilities(model, cohort, rows["val"], run.experiment)
+        table = evaluate.per_patient_table(evaluate.score_slices(predicted, cohort).assign(split="val"))
+        config.write_csv(path, table[["patient", "dice"]].assign(precision=precision, seed=seed))
+    return pd.read_csv(path)
+
+
+@click.command()
+@click.argument("data_folder", type=click.Path(exists=True, path_type=Path))
+@click.argument("work_folder", type=click.Path(path_type=Path))
+def main(data_folder, work_folder):
+    """Run what is missing and write the table down."""
+    trainings = itertools.product(range(SEEDS), ("float32", train.machine_precision()))
+    tables = [train_once(data_folder.resolve(), work_folder, precision, seed) for seed, precision in trainings]
+    config.write_csv(RESULT, pd.concat(tables)[["precision", "seed", "patient", "dice"]])
+
+
+if __name__ == "__main__":
+    main()
