@@ -56,8 +56,8 @@ class Experiment(BaseModel):
 
     size: int = Field(128, ge=16, le=512, description="side of the slices the model sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
-    scaling: Literal["slice", "channel", "volume", "dataset"] = Field(
-        "slice", description="what the MinMax range is taken over"
+    scaling: Literal["slice", "channel", "volume", "head", "dataset"] = Field(
+        "slice", description="what the range of values is taken over"
     )
     context: int = Field(0, ge=0, le=3, description="neighbouring slices shown with each one, on either side")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")

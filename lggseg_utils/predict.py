@@ -124,8 +124,7 @@ def _read(paths):
 def _as_cohort(files, pixels, experiment):
     """The images prepared as the network's training slices were; there are no masks."""
     images = np.stack([preprocess.resize_image(image, experiment.size) for image in pixels])
-    if experiment.scaling == "volume":
-        preprocess.stretch_volumes(images, files["patient"])
+    preprocess.scale_volumes(images, files["patient"], experiment.scaling)
     return preprocess.Cohort(files, images, None, None, "", 0)
 
 

@@ -20,6 +20,8 @@ SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
 FOLDS = 5  # of a cross-validation: two parts each
 STRETCHED = (10, 99)  # percentiles
+HEAD = 0.15  # of the 99th percentile: what is brighter is taken for head, not air
+HEAD_LEVEL = 102  # of 255: where the head's median comes to lie
 ARRAYS = ("images", "masks", "truths")
 
 
@@ -65,14 +67,14 @@ def minmax(images, over="slice"):
     """Scale uint8 (n, height, width, 3) to float32 from 0 to 1, the minimum to 0 and the maximum to 1.
 
     over: 'slice' takes them over a slice's channels together, 'channel' over each channel of a slice, 'dataset' over
-    the whole data set (for 8-bit images that fill their range: 0 and 255); after `stretch_volumes`, which fills that
-    range for each patient, 'volume' does the same. A constant slice becomes 0. Works on NumPy arrays and TensorFlow
+    the whole data set (for 8-bit images that fill their range: 0 and 255); after one of VOLUME_SCALINGS, which changes
+    each patient's volume as a whole, 'volume' and 'head' do the same. A constant slice becomes 0. Works on NumPy arrays and TensorFlow
     tensors; returns a tensor.
     """
     import tensorflow as tf
 
     values = tf.cast(images, tf.float32)
-    if over in ("dataset", "volume"):
+    if over in ("dataset", *VOLUME_SCALINGS):
         return values / 255
     axes = (1, 2, 3) if over == "slice" else (1, 2)
     low = tf.reduce_min(values, axes, keepdims=True)
@@ -80,18 +82,30 @@ def minmax(images, over="slice"):
     return tf.math.divide_no_nan(values - low, high - low)
 
 
-def stretch_volumes(images, patients):
-    """Stretch each channel of each patient's volume to its own range, in place: percentiles STRETCHED become 0 and 255.
+def scale_volumes(images, patients, scaling):
+    """Change each channel of each patient's volume as a whole, in place, as one of VOLUME_SCALINGS says; any other does nothing.
 
-    images: uint8 (n, height, width, 3); patients: a name a slice. What lies beyond is clipped; a constant channel becomes 0.
-    The percentiles are those of Buda's network on the same cohort (mateuszbuda/brain-segmentation-pytorch).
+    images: uint8 (n, height, width, 3); patients: a name a slice. What leaves the range from 0 to 255 is clipped.
     """
     patients = np.asarray(patients)
-    for patient in pd.unique(patients):
+    for patient in pd.unique(patients) if scaling in VOLUME_SCALINGS else ():
         volume = images[patients == patient].astype(np.float32)
-        low, high = np.percentile(volume, STRETCHED, axis=(0, 1, 2))
-        scaled = (volume - low) / np.where(high > low, high - low, np.inf)
-        images[patients == patient] = np.clip(255 * scaled, 0, 255).round()
+        images[patients == patient] = np.clip(VOLUME_SCALINGS[scaling](volume), 0, 255).round()
+
+
+def _stretch(volume):
+    """Percentiles STRETCHED become 0 and 255, as for mateuszbuda/brain-segmentation-pytorch; a constant channel 0."""
+    low, high = np.percentile(volume, STRETCHED, axis=(0, 1, 2))
+    return 255 * (volume - low) / np.where(high > low, high - low, np.inf)
+
+
+def _level(volume):
+    """The median over the head becomes HEAD_LEVEL and 0 stays 0: unlike a maximum, it does not depend on how bright fat is."""
+    heads = [channel[channel > HEAD * np.percentile(channel, STRETCHED[1])] for channel in np.moveaxis(volume, -1, 0)]
+    return HEAD_LEVEL * volume / [np.median(head) if head.size else np.inf for head in heads]
+
+
+VOLUME_SCALINGS = {"volume": _stretch, "head": _level}
 
 
 def network_inputs(cohort, rows, context):
@@ -127,7 +141,8 @@ def _listing_digest(folder, found, experiment):
     """Digest of the files' names, sizes and times, and of the sizes asked for: cheap, and enough for a cache."""
     names = sorted({name for column in ("image", "mask") for name in found[column] if name})
     stats = [(name, status.st_size, status.st_mtime_ns) for name in names for status in [Path(folder, name).stat()]]
-    text = repr((experiment.size, experiment.score_size, experiment.scaling == "volume", stats))
+    scaling = experiment.scaling if experiment.scaling in VOLUME_SCALINGS else ""
+    text = repr((experiment.size, experiment.score_size, scaling, stats))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -152,8 +167,7 @@ def _read_cohort(run, folder, found, listing):
         _refuse_other_data(run, fingerprint)
         if len(problems):
             _drop_bad_rows(temporary, found, problems)
-        if experiment.scaling == "volume":
-            stretch_volumes(np.load(temporary / "images.npy", mmap_mode="r+"), slices["patient"])
+        scale_volumes(np.load(temporary / "images.npy", mmap_mode="r+"), slices["patient"], experiment.scaling)
         for array in arrays:
             array.flush()
         write_json(

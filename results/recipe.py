@@ -19,8 +19,10 @@ TOGETHER = {"scaling": "volume", "context": 1, "augmentation": MORE}
 ATTEMPTS = {
     "plain": {},
     "volume": {"scaling": "volume"},
+    "head": {"scaling": "head"},
     "volume-context": {"scaling": "volume", "context": 1},
     "volume-augmented": {"scaling": "volume", "augmentation": MORE},
+    "head-context-augmented": {"scaling": "head", "context": 1, "augmentation": MORE},
     "together": TOGETHER,
     "together-long": {**TOGETHER, "epochs": 40},
     "together-large": {**TOGETHER, "epochs": 30, "size": 96},

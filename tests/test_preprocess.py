@@ -147,7 +147,7 @@ def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
     images[3:] //= 2
     images[:3, ..., 2] = 40
     before = images.copy()
-    preprocess.stretch_volumes(images, list("AAABBB"))
+    preprocess.scale_volumes(images, list("AAABBB"), "volume")
     for patient in (slice(0, 3), slice(3, 6)):
         low, high = np.percentile(before[patient][..., 0], (10, 99))
         wanted = np.clip(255 * (before[patient][..., 0].astype(float) - low) / (high - low), 0, 255)
@@ -156,11 +156,30 @@ def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
     assert not images[:3, ..., 2].any()
 
 
-def test_a_cohort_scaled_by_volume_is_cached_stretched(phantom_folder, open_smoke, tmp_path):
+def test_heads_are_brought_to_one_level_whatever_the_fat():
+    images = np.zeros((2, 10, 10, 3), np.uint8)
+    images[:, 2:8, 2:8] = (50, 60, 70)
+    images[:, 2:8, 2] = 100
+    images[1] = images[1] // 2 * np.array([1, 1, 0], np.uint8)
+    preprocess.scale_volumes(images, ["A", "B"], "head")
+    assert images[0, 5, 5].tolist() == [*images[1, 5, 5].tolist()[:2], 102] == [102] * 3
+    assert images[:, 5, 2, 0].tolist() == [204, 204] and images[1, ..., 2].max() == 0 and images[:, 0].max() == 0
+
+
+@pytest.mark.parametrize("scaling", ["slice", "dataset"])
+def test_other_scalings_leave_volumes_alone(scaling):
+    images = np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)
+    before = images.copy()
+    preprocess.scale_volumes(images, ["A", "A"], scaling)
+    assert np.array_equal(images, before)
+
+
+@pytest.mark.parametrize("scaling", ["volume", "head"])
+def test_a_cohort_scaled_by_volume_is_cached_scaled(phantom_folder, open_smoke, tmp_path, scaling):
     plain = preprocess.load_cohort(open_smoke(phantom_folder))
-    run = config.open_run("smoke", phantom_folder, tmp_path / "stretched", 0, {"scaling": "volume"})
+    run = config.open_run("smoke", phantom_folder, tmp_path / "stretched", 0, {"scaling": scaling})
     wanted = np.array(plain.images)
-    preprocess.stretch_volumes(wanted, plain.slices["patient"])
+    preprocess.scale_volumes(wanted, plain.slices["patient"], scaling)
     assert np.array_equal(preprocess.load_cohort(run).images, wanted)
     assert not np.array_equal(wanted, plain.images)
 
