@@ -1,9 +1,9 @@
 """The LGG cohort from Kaggle: downloaded, taken up again after an interruption, checked."""
 
 import os
-import queue
 import shutil
 import threading
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import requests
@@ -67,29 +67,26 @@ def _download(staging):
 
     kagglehub would wait for ever for a server that stalls, so it works in a thread that is left behind when nothing arrives.
     """
-    outcomes = queue.Queue()
-    threading.Thread(target=_work, args=(staging, outcomes), daemon=True).start()
-    arrived = -1
-    while arrived != (arrived := _size(staging)):
-        try:
-            outcome = outcomes.get(timeout=PATIENCE)
-        except queue.Empty:
-            continue
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+    outcome = Future()
+    threading.Thread(target=_work, args=(staging, outcome), daemon=True).start()
+    before, now = None, _size(staging)
+    while now != before:
+        wait([outcome], timeout=PATIENCE)
+        if outcome.done():
+            return outcome.result()
+        before, now = now, _size(staging)
     raise TimeoutError
 
 
-def _work(staging, outcomes):
-    """Let kagglehub download, and hand on the folder or the exception."""
+def _work(staging, outcome):
+    """Let kagglehub download; the outcome is the folder or the exception."""
     os.environ["KAGGLEHUB_CACHE"] = str(staging)
     try:
         import kagglehub
 
-        outcomes.put(kagglehub.dataset_download(HANDLE))
+        outcome.set_result(kagglehub.dataset_download(HANDLE))
     except Exception as error:
-        outcomes.put(error)
+        outcome.set_exception(error)
 
 
 def _size(folder):
