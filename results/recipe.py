@@ -15,19 +15,16 @@ import pandas as pd
 from lggseg_utils import config, evaluate, preprocess, train
 
 MORE = "flip+rotation+crop_zoom+shear+contrast+brightness"
-TOGETHER = {"scaling": "volume", "context": 1, "augmentation": MORE}
+BESIDES = {"context": 1, "augmentation": MORE}
 ATTEMPTS = {
     "plain": {},
     "volume": {"scaling": "volume"},
-    "head": {"scaling": "head"},
-    "volume-context": {"scaling": "volume", "context": 1},
     "volume-augmented": {"scaling": "volume", "augmentation": MORE},
-    "head-context-augmented": {"scaling": "head", "context": 1, "augmentation": MORE},
-    "together": TOGETHER,
-    "together-long": {**TOGETHER, "epochs": 40},
-    "together-large": {**TOGETHER, "epochs": 30, "size": 96},
-    "together-dropout": {**TOGETHER, "epochs": 40, "dropout": 0.2},
-    "all-long": {**TOGETHER, "epochs": 40, "augmentation": "all"},
+    "volume-together-long": {"scaling": "volume", **BESIDES, "epochs": 40},
+    "head": {"scaling": "head"},
+    "head-together": {"scaling": "head", **BESIDES},
+    "head-together-long": {"scaling": "head", **BESIDES, "epochs": 40},
+    "head-together-large": {"scaling": "head", **BESIDES, "epochs": 30, "size": 96},
 }
 FOLDS = (0, 2)
 RESULT = Path(__file__).parent / "recipe" / "attempts.csv"
