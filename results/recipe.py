@@ -63,7 +63,7 @@ def score(model, cohort, rows, experiment, settings):
 @click.argument("work_folder", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1)
 def main(data_folder, work_folder, names):
-    """Run the attempts named, or all, and write down everything that is done so far."""
+    """Run the attempts named, or all, and write down every attempt whose folds are done."""
     for name, fold in itertools.product(names or ATTEMPTS, FOLDS):
         table = run_attempt(name, fold, data_folder.resolve(), work_folder)
         print(
@@ -72,7 +72,8 @@ def main(data_folder, work_folder, names):
             table.groupby(["test_time_flips", "largest_component"])["dice"].agg(["mean", "median"]).round(3),
             flush=True,
         )
-    done = [pd.read_csv(path) for name in ATTEMPTS for path in sorted((work_folder / name).glob("[0-9].csv"))]
+    paths = {name: [work_folder / name / f"{fold}.csv" for fold in FOLDS] for name in ATTEMPTS}
+    done = [pd.read_csv(path) for both in paths.values() if all(map(Path.exists, both)) for path in both]
     settings = {name: json.dumps(changed) for name, changed in ATTEMPTS.items()}
     every = pd.concat(done, ignore_index=True)
     config.write_csv(RESULT, every.assign(settings=every["attempt"].map(settings)))

@@ -69,4 +69,4 @@ def test_the_kept_attempts_can_be_read():
         "flips, largest piece",
     }
     counts = attempts.groupby(["attempt", "at_test_time"])["patient"].agg(["size", "nunique"])
-    assert (counts["size"] == counts["nunique"]).all()
+    assert (counts["size"] == counts["nunique"]).all() and counts["size"].nunique() == 1
