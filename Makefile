@@ -19,7 +19,7 @@ book: run
 	$(BIN)/lggseg book --run runs/demo
 
 test: install
-	$(BIN)/python -m pytest -m "not pages and not torture"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages and not torture"
 
 # Thousands of damaged files and odd settings, and a run that is killed twenty times: about half an hour.
 torture: install

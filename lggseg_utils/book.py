@@ -1,6 +1,7 @@
 """Execute the notebooks with papermill, and publish an executed run as a Jupyter Book."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ def execute(run, parameters):
     """
     import papermill
 
+    # Of a notebook that is stopped, asyncio would report what nobody waits for any more, with a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     started = time.perf_counter()
     for position, notebook in enumerate(chapters(), start=1):
         declared = papermill.inspect_notebook(str(notebook))
