@@ -21,7 +21,6 @@ SIZE = 128
 MEASURE = """
 import resource, sys
 from lggseg_utils import config, preprocess
-import tensorflow
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 cohort = preprocess.load_cohort(config.open_run("report128", sys.argv[1], sys.argv[2]))
 arrays = [cohort.images, cohort.masks, cohort.truths]
