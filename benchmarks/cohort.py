@@ -19,12 +19,12 @@ from lggseg_utils import config, data, preprocess
 ROUNDS = 3
 SIZE = 128
 MEASURE = """
-import resource, sys
+import sys
+import common
 from lggseg_utils import config, preprocess
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = common.peak()
 cohort = preprocess.load_cohort(config.open_run("report128", sys.argv[1], sys.argv[2]))
-arrays = [cohort.images, cohort.masks, cohort.truths]
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / sum(array.nbytes for array in arrays))
+print((common.peak() - before) / sum(array.nbytes for array in (cohort.images, cohort.masks, cohort.truths)))
 """
 
 
@@ -57,8 +57,9 @@ def main(data_dir):
             "cached": lambda: load(data_dir, folder, fresh=False),
         }
         times = common.in_turn(contenders, ROUNDS)
-        command = [sys.executable, "-c", MEASURE, data_dir, f"{folder}/memory"]
-        memory = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, "-c", MEASURE, str(Path(data_dir).resolve()), f"{folder}/memory"]
+        beside = Path(__file__).parent
+        memory = float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=beside).stdout)
         about = config.open_run("report128", data_dir, folder).record()["data"]
     result = {
         "data": about,

@@ -1,7 +1,6 @@
 """Seconds and memory of cohort, training epoch and evaluation against the number of slices: are they linear?"""
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,6 @@ from lggseg_utils import config, evaluate, phantom, preprocess, train
 COUNTS = (500, 1000, 2000, 4000, 8000)
 SLICES_A_PATIENT = 20
 SMALL = {"size": 64, "filters": 4, "depth": 3, "epochs": 2, "split": "patient", "augmentation": "report"}
-
-
-def peak():
-    """Most memory this process has held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def stages(count):
@@ -37,7 +31,7 @@ def stages(count):
             made = stage(run)
             # The second of two epochs: the first one pays for tracing.
             seconds = made[1]["seconds"].iloc[-1] if name == "training" else time.perf_counter() - started
-            measured[name] = {"seconds": float(seconds), "peak_mib": peak()}
+            measured[name] = {"seconds": float(seconds), "peak_mib": common.peak() / 2**20}
     return measured
 
 
