@@ -56,13 +56,12 @@ def _job(run, cohort, split, condition, seed):
         from lggseg_utils import train
 
         experiment = _job_experiment(run, condition, seed)
-        rows = {name: preprocess.rows_of(split, name) for name in ("train", "val")}
+        rows = preprocess.rows_by_set(split)
         work = run.path("ablation", f"{condition}-{seed}")
         network = _network(_job_experiment(run, BASELINE, 0), len(rows["train"]))
         model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work, network, keep=False)
-        predictions = evaluate.probabilities(model, cohort, rows["val"], experiment)
-        scored = evaluate.score_slices(predictions, cohort).assign(split="val")
-        write_csv(path, evaluate.per_patient_table(scored).assign(condition=condition, seed=seed))
+        scored = evaluate.score_patients(model, cohort, rows["val"], experiment)
+        write_csv(path, scored.assign(condition=condition, seed=seed))
     return pd.read_csv(path)
 
 

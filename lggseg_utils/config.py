@@ -271,6 +271,11 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     return run
 
 
+def reopen(folder, data_dir):
+    """The `Run` of a run folder that exists, with the settings it was made with, on data that may have moved."""
+    return Run(recorded_experiment(folder), Path(folder).resolve(), str(Path(data_dir).resolve()))
+
+
 def lock(run):
     """A lock on a run folder, to be entered with `with`; it is released when the process ends, however that happens.
 

@@ -7,6 +7,8 @@ from tqdm import tqdm
 from lggseg_utils import evaluate, preprocess, train
 from lggseg_utils.config import write_csv, write_json
 
+SPLIT_COLUMNS = ["patient", "slice", "split", "part", "fold"]
+
 
 def cross_validate(run):
     """Cross-validate a run's experiment, or load it: the per-slice table of all test predictions, with `fold`.
@@ -31,9 +33,9 @@ def cross_validate(run):
 def _load_parts(run, slices):
     """The table patient, slice, split, part, fold; drawn and written to split.csv when it is missing."""
     if not run.path("split.csv").exists():
-        part = preprocess.draw_parts(slices, run.experiment.split, run.experiment.seed)
-        fold = part // (preprocess.PARTS // preprocess.FOLDS)
-        write_csv(run.path("split.csv"), slices[["patient", "slice"]].assign(split="test", part=part, fold=fold))
+        parts = preprocess.parts_table(slices, run.experiment.split, run.experiment.seed)
+        fold = parts["part"] // (preprocess.PARTS // preprocess.FOLDS)
+        write_csv(run.path("split.csv"), parts.assign(split="test", fold=fold)[SPLIT_COLUMNS])
     return pd.read_csv(run.path("split.csv"))
 
 
@@ -42,7 +44,7 @@ def _run_fold(run, cohort, parts, fold):
     folder = run.path("folds", str(fold))
     if not (folder / "per_slice.csv").exists():
         split = preprocess.split_of_fold(parts, fold)
-        rows = {name: preprocess.rows_of(split, name) for name in preprocess.SETS}
+        rows = preprocess.rows_by_set(split)
         model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], folder)
         if run.experiment.weights == "best":
             model = train.load_model(folder / "model_best.keras")

@@ -10,13 +10,13 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
-from tqdm.contrib.concurrent import thread_map
 
 from lggseg_utils import phantom
 from lggseg_utils.config import UserError
@@ -26,6 +26,7 @@ FLAIR = CHANNELS.index("FLAIR")
 LGG_COHORT = (110, 3929)  # patients, slices
 MAX_UNPACKED_BYTES = 8 * 2**30
 MAX_SIDE = 4096
+CHUNK = 64  # slices a thread reads before it hands them over
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 NOT_READABLE = "not a readable TIFF (damaged, cut short, or another format)"
 # Not the archive's fault, and not to be reported as such.
@@ -190,18 +191,27 @@ def scan(folder, found, keep=None):
             "digest": digest,
         }, None
 
-    visited = thread_map(
-        visit,
-        range(len(rows)),
-        max_workers=os.cpu_count(),
-        desc="reading slices",
-        unit="slice",
-        leave=False,
-        tqdm_class=tqdm,
-    )
+    visited = _in_threads(visit, len(rows))
     good = pd.DataFrame([row for row, _ in visited if row], columns=[*SLICES_COLUMNS, "digest"])
     bad = pd.DataFrame([problem for _, problem in visited if problem], columns=["patient", "slice", "path", "problem"])
     return good[SLICES_COLUMNS], bad, _fingerprint(good)
+
+
+def _in_threads(visit, count):
+    """[visit(0), ..., visit(count - 1)], in threads that take CHUNK at a time: handing over each one costs as much as reading it."""
+
+    def visit_chunk(start):
+        return [visit(position) for position in range(start, min(start + CHUNK, count))]
+
+    visited = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=count, desc="reading slices", unit="slice", leave=False) as bar,
+    ):
+        for chunk in pool.map(visit_chunk, range(0, count, CHUNK)):
+            visited += chunk
+            bar.update(len(chunk))
+    return visited
 
 
 def _fingerprint(good):

@@ -137,6 +137,12 @@ def per_patient_table(per_slice):
     )
 
 
+def score_patients(model, cohort, rows, experiment, name="val"):
+    """`per_patient_table` of a network's predictions for the rows of one set."""
+    predictions = probabilities(model, cohort, rows, experiment)
+    return per_patient_table(score_slices(predictions, cohort).assign(split=name))
+
+
 def _patient_sums(scored):
     """What adds up over slices, a patient a row: counts, loss, Dice per slice, and how many slices."""
     truth = scored["tp"] + scored["fn"] > 0

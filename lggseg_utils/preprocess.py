@@ -321,6 +321,11 @@ def draw_parts(slices, protocol, seed):
     return parts
 
 
+def parts_table(slices, protocol, seed):
+    """Table patient, slice, part of `draw_parts`, from which `split_of_fold` makes the split of a fold."""
+    return slices[["patient", "slice"]].assign(part=draw_parts(slices, protocol, seed))
+
+
 def split_of_fold(parts, fold):
     """Split of one fold of a cross-validation: a table patient, slice, split.
 
@@ -335,6 +340,11 @@ def split_of_fold(parts, fold):
 def rows_of(split, name):
     """Row numbers of one set, in the order of the table."""
     return np.flatnonzero(split["split"].to_numpy() == name)
+
+
+def rows_by_set(split):
+    """Row numbers of each set: 'train', 'val' and 'test' -> int (n,)."""
+    return {name: rows_of(split, name) for name in SETS}
 
 
 def seen_in_training(split, name="test"):

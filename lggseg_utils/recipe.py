@@ -69,6 +69,24 @@ def before_and_after(before, after):
     return pd.concat(tables, axis=1, keys=["before", "after"]).sort_values("before").reset_index()
 
 
+def gain(paired):
+    """What changed from one cross-validation to the next; paired: table of `before_and_after`.
+
+    Returns a dictionary: difference of the mean Dice per patient with low and high (95 % bootstrap over patients), and how many
+    patients are below FAILED: 'failed before', 'failed after', 'cured' (before alone) and 'new' (after alone).
+    """
+    rows = paired.melt("patient", ["before", "after"], "condition", "dice").assign(seed=0)
+    difference = ablation.differences(rows, "before").iloc[0]
+    failed = paired[["before", "after"]] < FAILED
+    counts = {
+        "failed before": failed["before"].sum(),
+        "failed after": failed["after"].sum(),
+        "cured": (failed["before"] & ~failed["after"]).sum(),
+        "new": (failed["after"] & ~failed["before"]).sum(),
+    }
+    return {**difference[["difference", "low", "high"]], **{name: int(count) for name, count in counts.items()}}
+
+
 def beside_others(scores):
     """Dice per patient of ours and of others on this cohort: who, mean, median, as text, intervals where there are any.
 

@@ -250,8 +250,8 @@ def train(run):
     if not run.path("model.keras").exists():
         cohort = preprocess.load_cohort(run)
         split = preprocess.load_split(run, cohort.slices)
-        train_rows, val_rows = (preprocess.rows_of(split, name) for name in ("train", "val"))
-        model, history = fit(run.experiment, cohort, train_rows, val_rows, run.folder)
+        rows = preprocess.rows_by_set(split)
+        model, history = fit(run.experiment, cohort, rows["train"], rows["val"], run.folder)
         run.note(
             training={
                 "precision": keras.config.dtype_policy().name,

@@ -16,11 +16,6 @@ FIGURES = Path(__file__).parent / "figures"
 SHOWN = 5
 
 
-def open_again(folder, data_dir):
-    """The run of a finished run folder, on data that may have moved."""
-    return config.Run(config.recorded_experiment(folder), folder, str(data_dir))
-
-
 def save(figure, name):
     """Save a figure small enough for the repository."""
     FIGURES.mkdir(exist_ok=True)
@@ -117,7 +112,7 @@ def main(data_folder, runs_folder):
     """Draw all recorded figures."""
     plots.set_style()
     names = ("report64", "leak-slice", "leak-patient")
-    report, by_slice, by_patient = (open_again(runs_folder.resolve() / name, data_folder.resolve()) for name in names)
+    report, by_slice, by_patient = (config.reopen(runs_folder / name, data_folder) for name in names)
     cohort = preprocess.load_cohort(by_patient)
     per_slice = pd.read_csv(by_patient.path("per_slice.csv"))
     draw_gallery(cohort, per_slice)

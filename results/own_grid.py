@@ -36,7 +36,7 @@ def score(run, split):
 @click.argument("name")
 def main(data_folder, run_folder, name):
     """Score and write."""
-    run = config.Run(config.recorded_experiment(run_folder), run_folder.resolve(), str(data_folder.resolve()))
+    run = config.reopen(run_folder, data_folder)
     scored = score(run, pd.read_csv(run.path("split.csv")))
     whole = run.experiment.split == "patient"
     metrics = {part: evaluate.set_scores(scored[scored["split"] == part], whole) for part in SETS}

@@ -25,12 +25,10 @@ def train_once(data_folder, work, precision, seed):
     if not path.exists():
         cohort = preprocess.load_cohort(run)
         # The split is that of seed 0 for all: what differs are weights, order and augmentation.
-        parts = cohort.slices[["patient", "slice"]].assign(part=preprocess.draw_parts(cohort.slices, "patient", 0))
-        split = preprocess.split_of_fold(parts, FOLD)
-        rows = {part: preprocess.rows_of(split, part) for part in ("train", "val")}
+        parts = preprocess.parts_table(cohort.slices, "patient", 0)
+        rows = preprocess.rows_by_set(preprocess.split_of_fold(parts, FOLD))
         model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.folder)
-        predicted = evaluate.probabilities(model, cohort, rows["val"], run.experiment)
-        table = evaluate.per_patient_table(evaluate.score_slices(predicted, cohort).assign(split="val"))
+        table = evaluate.score_patients(model, cohort, rows["val"], run.experiment)
         config.write_csv(path, table[["patient", "dice"]].assign(precision=precision, seed=seed))
     return pd.read_csv(path)
 

@@ -41,9 +41,8 @@ def run_attempt(name, fold, data_folder, work):
     path = run.path(f"{fold}.csv")
     if not path.exists():
         cohort = preprocess.load_cohort(run)
-        parts = cohort.slices[["patient", "slice"]].assign(part=preprocess.draw_parts(cohort.slices, "patient", 0))
-        split = preprocess.split_of_fold(parts, fold)
-        rows = {part: preprocess.rows_of(split, part) for part in ("train", "val")}
+        parts = preprocess.parts_table(cohort.slices, "patient", 0)
+        rows = preprocess.rows_by_set(preprocess.split_of_fold(parts, fold))
         model, history = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.path(str(fold)))
         tables = [score(model, cohort, rows["val"], run.experiment, settings) for settings in AFTERWARDS]
         facts = {"attempt": name, "fold": fold, "minutes": round(history["seconds"].sum() / 60, 1)}
@@ -53,8 +52,7 @@ def run_attempt(name, fold, data_folder, work):
 
 def score(model, cohort, rows, experiment, settings):
     """Dice of each patient, with these settings at test time."""
-    predictions = evaluate.probabilities(model, cohort, rows, experiment.model_copy(update=settings))
-    table = evaluate.per_patient_table(evaluate.score_slices(predictions, cohort).assign(split="val"))
+    table = evaluate.score_patients(model, cohort, rows, experiment.model_copy(update=settings))
     return table[["patient", "dice"]].assign(**settings)
 
 
@@ -72,11 +70,19 @@ def main(data_folder, work_folder, names):
             table.groupby(["test_time_flips", "largest_component"])["dice"].agg(["mean", "median"]).round(3),
             flush=True,
         )
+    write_down(work_folder)
+
+
+def write_down(work_folder):
+    """Add the attempts whose folds are done in WORK_FOLDER to those written down before; one that was done again replaces its rows."""
     paths = {name: [work_folder / name / f"{fold}.csv" for fold in FOLDS] for name in ATTEMPTS}
-    done = [pd.read_csv(path) for both in paths.values() if all(map(Path.exists, both)) for path in both]
-    settings = {name: json.dumps(changed) for name, changed in ATTEMPTS.items()}
-    every = pd.concat(done, ignore_index=True)
-    config.write_csv(RESULT, every.assign(settings=every["attempt"].map(settings)))
+    done = {name: both for name, both in paths.items() if all(map(Path.exists, both))}
+    new = [
+        pd.read_csv(path).assign(settings=json.dumps(ATTEMPTS[name])) for name, both in done.items() for path in both
+    ]
+    if RESULT.exists():
+        new.insert(0, pd.read_csv(RESULT).query("attempt not in @done"))
+    config.write_csv(RESULT, pd.concat(new, ignore_index=True))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def compare(run, cohort, rows, networks):
 @click.argument("run_folder", type=click.Path(exists=True, path_type=Path))
 def main(data_folder, run_folder):
     """Store the network, read it again, and write down what that changed."""
-    run = config.Run(config.recorded_experiment(run_folder), run_folder.resolve(), str(data_folder.resolve()))
+    run = config.reopen(run_folder, data_folder)
     cohort = preprocess.load_cohort(run)
     split = preprocess.split_of_fold(pd.read_csv(run.path("split.csv")), FOLD)
     trained = train.load_model(run.path("folds", str(FOLD), "model.keras"))

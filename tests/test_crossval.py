@@ -119,11 +119,13 @@ def test_recipes_are_tried_on_validation_patients_alone_and_kept(tmp_path, cohor
     assert len(table) == 2 * 2 * 4 and table["dice"].between(0, 1).all()
     run = config.open_run("crossval64", cohort_folder, tmp_path / "work" / "tiny", 0, {"split": "patient", **tiny})
     slices = preprocess.load_cohort(run).slices
-    parts = slices[["patient", "slice"]].assign(part=preprocess.draw_parts(slices, "patient", 0))
+    parts = preprocess.parts_table(slices, "patient", 0)
     for fold in recipe.FOLDS:
         split = preprocess.split_of_fold(parts, fold)
         held = set(split.loc[split["split"] == "val", "patient"])
         assert set(table.loc[table["fold"] == fold, "patient"]) == held
+    recipe.write_down(tmp_path / "lost")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "attempts.csv"), table)
     monkeypatch.setattr(recipe.train, "fit", None)
     recipe.main([str(cohort_folder), str(tmp_path / "work"), "tiny"], standalone_mode=False)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "attempts.csv"), table)
@@ -133,7 +135,7 @@ def test_recorded_figures_can_be_drawn_again(tmp_path, by_patient, monkeypatch):
     figures = script("figures")
     monkeypatch.setattr(figures, "FIGURES", tmp_path)
     cohort = preprocess.load_cohort(by_patient)
-    again = figures.open_again(by_patient.folder, by_patient.data_dir)
+    again = config.reopen(by_patient.folder, by_patient.data_dir)
     assert again.experiment == by_patient.experiment
     figures.draw_gallery(cohort, pd.read_csv(by_patient.path("per_slice.csv")))
     figures.draw_leak(again, again, cohort)

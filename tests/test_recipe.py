@@ -53,6 +53,13 @@ def test_before_and_after_are_paired_by_patient():
         recipe.before_and_after(before, after.head(1))
 
 
+def test_a_gain_counts_who_left_the_failures_and_who_joined_them():
+    paired = pd.DataFrame({"patient": list("ABCD"), "before": [0.2, 0.4, 0.8, 0.9], "after": [0.3, 0.7, 0.4, 0.9]})
+    gain = recipe.gain(paired)
+    assert gain["difference"] == pytest.approx(0.0) and gain["low"] < 0 < gain["high"]
+    assert (gain["failed before"], gain["failed after"], gain["cured"], gain["new"]) == (2, 2, 1, 1)
+
+
 def test_others_stand_beside_ours_with_what_they_gave():
     entry = {"dice_patient_mean": {"value": 0.8, "low": 0.7, "high": 0.9}, "dice_patient_median": {"value": 0.85}}
     table = recipe.beside_others({"ours": entry})
