@@ -1,10 +1,8 @@
 """Slices a second of each augmentation, and what augmenting costs a training at 128x128 with 32 filters."""
 
 import statistics
-import time
 
 import common
-import numpy as np
 import tensorflow as tf
 
 from lggseg_utils import config, preprocess, train
@@ -19,43 +17,28 @@ def experiment_of(augmentation):
     return config.load_experiment("report128", overrides=changed)
 
 
-def example():
-    """Random slices: images uint8 (n, size, size, 3) and masks uint8 (n, size, size)."""
-    images = np.random.default_rng(0).integers(0, 256, (SLICES, SIZE, SIZE, 3), np.uint8)
-    return images, (images[..., 0] > 250).astype(np.uint8)
-
-
 def pass_through(augmentation):
     """Seconds of one pass over the pipeline, without a network."""
-    batches = train.training_batches(*example(), experiment_of(augmentation), 0)
+    batches = train.training_batches(*common.example(SLICES, SIZE), experiment_of(augmentation), 0)
 
-    def measure():
-        started = time.perf_counter()
-        for _ in batches:
-            pass
-        return time.perf_counter() - started
-
-    return measure
+    return lambda: common.seconds(list, batches)
 
 
 def epochs(augmentations):
     """Seconds of an epoch of one network from the pipeline of each augmentation, and from a tensor in memory."""
     experiment = experiment_of("none")
     train.set_up(experiment)
-    images, masks = example()
+    images, masks = common.example(SLICES, SIZE)
     steps = train.training_steps(SLICES, experiment.batch_size)
     network = train.compile_unet(experiment, steps * 1000)
     first = slice(experiment.batch_size)
     ready = (preprocess.minmax(images[first]), tf.cast(masks[first, ..., None], tf.float32))
     sources = {"in memory": tf.data.Dataset.from_tensors(ready).cache().repeat(steps)}
     sources |= {name: train.training_batches(images, masks, experiment_of(name), 0) for name in augmentations}
-
-    def measure(batches):
-        started = time.perf_counter()
-        network.fit(batches, epochs=1, verbose=0, shuffle=False)
-        return time.perf_counter() - started
-
-    return {name: lambda batches=batches: measure(batches) for name, batches in sources.items()}
+    return {
+        name: lambda batches=batches: common.seconds(network.fit, batches, epochs=1, verbose=0, shuffle=False)
+        for name, batches in sources.items()
+    }
 
 
 def main():

@@ -5,7 +5,10 @@ import os
 import platform
 import statistics
 import tempfile
+import time
 from pathlib import Path
+
+import numpy as np
 
 from lggseg_utils import config, train
 
@@ -21,6 +24,19 @@ def in_turn(contenders, rounds):
         for name, contender in contenders.items():
             times[name].append(contender())
     return {name: values[1:] for name, values in times.items()}
+
+
+def seconds(function, *arguments, **options):
+    """Seconds a call takes."""
+    started = time.perf_counter()
+    function(*arguments, **options)
+    return time.perf_counter() - started
+
+
+def example(count, size):
+    """Random slices: images uint8 (count, size, size, 3), masks uint8 (count, size, size) of 0 and 1."""
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+    return images, (images[..., 0] > 250).astype(np.uint8)
 
 
 def ratio(slower, faster):

@@ -5,25 +5,15 @@ milliseconds after navigation, of one visit; they say whether a page is slow, no
 """
 
 import json
-import shutil
-import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from selenium import webdriver
-
 from lggseg_utils import book, config
 
-HTML = book.BUILD / "html"
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-)
+sys.path.insert(0, str(config.REPOSITORY / "tests"))
+from chromium import HTML, served, started
+
 MEASURE = """
 const done = arguments[arguments.length - 1];
 let shift = 0, largest = 0;
@@ -39,23 +29,6 @@ setTimeout(() => done({
   elements: document.getElementsByTagName("*").length,
 }), 1500);
 """
-
-
-@contextmanager
-def served(folder):
-    """Serve a folder on this machine; yields its address."""
-    handler = partial(QuietHandler, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """A file server that prints nothing."""
-
-    def log_message(self, *args):
-        """Say nothing."""
 
 
 def size(address):
@@ -79,18 +52,10 @@ def measure(browser, root, page):
 
 def main():
     """Measure every page and write pages.json."""
-    options = webdriver.ChromeOptions()
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.binary_location = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-    )
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    browser.set_window_size(1280, 900)
-    with served(HTML) as root:
+    with started() as browser, served() as root:
+        browser.set_window_size(1280, 900)
         pages = {page: measure(browser, root, page) for page in book.pages()}
-    result = {"browser": browser.capabilities["browserVersion"], "pages": pages}
-    browser.quit()
+        result = {"browser": browser.capabilities["browserVersion"], "pages": pages}
     config.write_json(Path(__file__).with_suffix(".json"), result)
     print(json.dumps(result, indent=2))
 

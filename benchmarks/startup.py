@@ -3,7 +3,6 @@
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import common
@@ -16,17 +15,14 @@ COMMANDS = {
 ROUNDS = 15
 
 
-def seconds(command):
-    """Seconds a command takes from start to end."""
-    started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
-
-
 def main():
     """Measure and write startup.json."""
     times = common.in_turn(
-        {name: lambda command=command: seconds(command) for name, command in COMMANDS.items()}, ROUNDS
+        {
+            name: lambda command=command: common.seconds(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+            for name, command in COMMANDS.items()
+        },
+        ROUNDS,
     )
     beyond = {
         name: statistics.median(a - b for a, b in zip(values, times["python"], strict=True))

@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from unittest import mock
 
 import click
@@ -32,15 +31,7 @@ def prepare(case):
     """The experiment of a case, and random slices: images uint8 (n, size, size, 3), masks uint8 (n, size, size)."""
     profile, changed, slices = case
     experiment = config.load_experiment(profile, overrides={**changed, "epochs": 1000})
-    images = np.random.default_rng(0).integers(0, 256, (slices, experiment.size, experiment.size, 3), np.uint8)
-    return experiment, images, (images[..., 0] > 250).astype(np.uint8)
-
-
-def seconds(function, *arguments, **options):
-    """Seconds a call takes."""
-    started = time.perf_counter()
-    function(*arguments, **options)
-    return time.perf_counter() - started
+    return experiment, *common.example(slices, experiment.size)
 
 
 def package(case, **compiled):
@@ -53,7 +44,7 @@ def package(case, **compiled):
         kept = {"optimizer": network.optimizer, "loss": network.loss, "jit_compile": False}
         network.compile(**{**kept, "steps_per_execution": train.STEPS_PER_EXECUTION, **compiled})
     batches = train.training_batches(images, masks, experiment, 0)
-    return lambda: seconds(network.fit, batches, epochs=1, verbose=0, shuffle=False)
+    return lambda: common.seconds(network.fit, batches, epochs=1, verbose=0, shuffle=False)
 
 
 def plain_keras(case):
@@ -64,7 +55,7 @@ def plain_keras(case):
         network = model.build_unet(experiment)
     network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
     x, y = preprocess.minmax(images).numpy(), masks[..., None].astype(np.float32)
-    return lambda: seconds(network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0)
+    return lambda: common.seconds(network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0)
 
 
 def pytorch(case):
@@ -73,7 +64,7 @@ def pytorch(case):
 
     experiment, images, masks = prepare(case)
     trainer = Trainer(experiment.filters, preprocess.minmax(images).numpy(), masks)
-    return lambda: seconds(trainer.epoch, experiment.batch_size)
+    return lambda: common.seconds(trainer.epoch, experiment.batch_size)
 
 
 def peak(precision):
@@ -81,7 +72,7 @@ def peak(precision):
     side = tf.random.normal((PEAK_SIDE, PEAK_SIDE), dtype=precision)
     product = tf.function(lambda: tf.reduce_sum(tf.matmul(side, side)))
     product().numpy()
-    return 2 * PEAK_SIDE**3 / statistics.median(seconds(lambda: product().numpy()) for _ in range(5))
+    return 2 * PEAK_SIDE**3 / statistics.median(common.seconds(lambda: product().numpy()) for _ in range(5))
 
 
 def flops_a_slice(case):

@@ -4,7 +4,6 @@ import pandas as pd
 
 from lggseg_utils import ablation, evaluate
 from lggseg_utils.records import RECORDS
-from lggseg_utils.results import REPORTED
 
 ATTEMPTS = RECORDS / "recipe" / "attempts.csv"
 BASELINE = "plain"
@@ -87,10 +86,10 @@ def gain(paired):
     return {**difference[["difference", "low", "high"]], **{name: int(count) for name, count in counts.items()}}
 
 
-def beside_others(scores):
+def beside_others(scores, others):
     """Dice per patient of ours and of others on this cohort: who, mean, median, as text, intervals where there are any.
 
-    scores: label -> the entries of a set in metrics.json.
+    scores: label -> the entries of a set in metrics.json; others: dictionaries who, mean and, where they give it, median.
     """
     ours = [
         {
@@ -100,8 +99,7 @@ def beside_others(scores):
         }
         for label, entries in scores.items()
     ]
-    others = [
-        {name: evaluate.number(value) if name != "who" else value for name, value in row.items()}
-        for row in REPORTED["others"]
+    theirs = [
+        {name: evaluate.number(value) if name != "who" else value for name, value in row.items()} for row in others
     ]
-    return pd.DataFrame([*ours, *others]).fillna("–")
+    return pd.DataFrame([*ours, *theirs]).fillna("–")

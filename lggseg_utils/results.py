@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lggseg_utils import evaluate, findings, metrics, records
+from lggseg_utils import ablation, evaluate, findings, metrics, recipe, records
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
 # The report's own tables: set -> {metric: value}. The README repeats one of them.
@@ -265,8 +265,6 @@ def _fewer_epochs(evidence):
 
 def _mixing(runs):
     """What mixing all augmentations does here, in each ablation that has it."""
-    from lggseg_utils import ablation
-
     why = "the claim comes from another assignment and is about accuracy"
     found = []
     for name, evidence in runs.items():
@@ -339,7 +337,7 @@ ARITHMETIC = (
 # The report's run 6 is the one that a recorded run follows setting by setting; its numbers are read off curves.
 READ_OFF = 0.01
 RUN_6 = next(run for run in REPORTED["runs"] if run["run"] == 6)
-EMPIRICAL = (
+NUMBERS = (
     *(
         Claim(
             f"{metric} is {value:g} on {name}",
@@ -363,6 +361,8 @@ EMPIRICAL = (
             ("val", "jacard_coef", "val_iou"),
         )
     ),
+)
+CONCLUSIONS = (
     Claim("A high accuracy says little here", "report, 1-6", "06_evaluation", _accuracy_says_little),
     Claim(
         "The long training overfits: validation loss rises while training loss falls",
@@ -386,6 +386,7 @@ EMPIRICAL = (
         _needs_runs("runs at both sizes, scored on one grid"),
     ),
 )
+EMPIRICAL = (*NUMBERS, *CONCLUSIONS)
 
 
 def judge(runs, claims=(*ARITHMETIC, *EMPIRICAL)):
@@ -422,9 +423,15 @@ def implied_dice():
 
 def in_short(recorded):
     """What the records say, in a few Markdown bullets; recorded: name -> Evidence, as from `load_records`."""
-    said = (_short_beside_report, _short_leak, _short_chance, _short_mixing, _short_tumour_slices)
-    needed = ({"report64"}, {"leak-slice", "leak-patient"}, {"leak-patient"}, {"ablation"}, {"report64"})
-    found = [say(recorded) for say, names in zip(said, needed, strict=True) if names <= recorded.keys()]
+    said = (
+        (_short_beside_report, {"report64"}),
+        (_short_leak, {"leak-slice", "leak-patient"}),
+        (_short_chance, {"leak-patient"}),
+        (_short_mixing, {"ablation"}),
+        (_short_recipe, {"leak-patient", "recipe-cv"}),
+        (_short_tumour_slices, {"report64"}),
+    )
+    found = [say(recorded) for say, needed in said if needed <= recorded.keys()]
     counts = judge(recorded)["status"].value_counts()
     tally = (
         f"Of {counts.sum()} claims and numbers: {', '.join(f'{count} {status}' for status, count in counts.items())}."
@@ -489,13 +496,24 @@ def _short_chance(recorded):
 
 def _short_mixing(recorded):
     """What mixing all augmentations does."""
-    from lggseg_utils import ablation
-
     evidence = recorded["ablation"]
     row = ablation.differences(evidence.ablation).set_index("condition").loc[ablation.PRIMARY]
     return (
         f"**Mixing all augmentations** changes the mean Dice of {row['patients']:.0f} validation patients by {row['difference']:+.3f} "
         f"({evaluate.interval(row)}) after {evidence.record['experiment']['ablation_epochs']} epochs, {row['seeds']:.0f} seeds."
+    )
+
+
+def _short_recipe(recorded):
+    """What the recipe that was chosen and frozen reaches over all patients."""
+    patients = [recorded[name].evaluation.per_patient for name in ("leak-patient", "recipe-cv")]
+    gain = recipe.gain(recipe.before_and_after(*patients))
+    scores = recorded["recipe-cv"].evaluation.metrics["test"]
+    return (
+        "**A better recipe**, frozen before it was tested, has a mean Dice of "
+        f"{evaluate.with_interval(scores['dice_patient_mean'])} over {len(patients[1])} patients, median "
+        f"{evaluate.number(scores['dice_patient_median']['value'])}: {gain['difference']:+.3f} "
+        f"({evaluate.interval(gain)}) against the network it started from. {gain['failed after']} patients stay below {recipe.FAILED}."
     )
 
 

@@ -1,7 +1,8 @@
-"""Draw the recorded figures of real slices again: python results/figures.py DATA_FOLDER RUNS_FOLDER
+"""Draw recorded figures of real slices again: python results/figures.py DATA_FOLDER RUNS_FOLDER [FIGURE]...
 
-RUNS_FOLDER holds the run folders report64, leak-slice and leak-patient with their networks, as the commands in results/*/run.json
-leave them. Writes results/figures/*.jpg. Every figure shows slices of the LGG cohort, whose terms (CC BY-NC-SA 4.0) hold for it.
+RUNS_FOLDER holds the run folders that a figure needs (see DRAWN) with their networks, as the commands in results/*/run.json leave
+them. Writes results/figures/FIGURE.jpg, for the figures named or for all. Every figure shows slices of the LGG cohort, whose terms
+(CC BY-NC-SA 4.0) hold for it.
 """
 
 from pathlib import Path
@@ -47,8 +48,9 @@ def predict_by_fold(run, cohort, table):
     return np.stack(masks)
 
 
-def draw_gallery(cohort, per_slice):
+def draw_gallery(run):
     """Slices of patients with small to large tumours, in all three channels."""
+    cohort, per_slice = preprocess.load_cohort(run), pd.read_csv(run.path("per_slice.csv"))
     volumes = (per_slice["tp"] + per_slice["fn"]).groupby(per_slice["patient"]).sum().sort_values()
     patients = volumes.index[np.linspace(0, len(volumes) - 1, SHOWN).astype(int)]
     rows = rows_of(cohort, largest_slices(per_slice, patients))
@@ -59,8 +61,9 @@ def draw_gallery(cohort, per_slice):
     )
 
 
-def draw_augmentations(cohort, per_slice):
+def draw_augmentations(run):
     """One slice under each augmentation."""
+    cohort, per_slice = preprocess.load_cohort(run), pd.read_csv(run.path("per_slice.csv"))
     rows = rows_of(cohort, per_slice.loc[[(per_slice["tp"] + per_slice["fn"]).idxmax()]])
     image, mask = preprocess.minmax(cohort.images[rows]), cohort.masks[rows][..., None].astype(np.float32)
     changed = {
@@ -70,8 +73,9 @@ def draw_augmentations(cohort, per_slice):
     save(plots.augmentation_examples(image[0].numpy(), mask[0, ..., 0], shown), "augmentations")
 
 
-def draw_examples(run, cohort):
+def draw_examples(run):
     """Best, median and worst test slice with tumour of a run."""
+    cohort = preprocess.load_cohort(run)
     examples = evaluate.example_slices(pd.read_csv(run.path("per_slice.csv")))
     rows = rows_of(cohort, examples)
     predicted = evaluate.predicted_masks(train.load_model(run.path("model.keras")), cohort, rows, run.experiment)
@@ -79,47 +83,68 @@ def draw_examples(run, cohort):
     save(plots.predictions(images, cohort.truths[rows], predicted, examples), "report64")
 
 
-def draw_leak(by_slice, by_patient, cohort):
+def draw_leak(by_slice, by_patient):
     """The patients that fail when held out, predicted under both protocols."""
-    worst = pd.read_csv(by_patient.path("per_patient.csv")).sort_values("dice")["patient"].head(SHOWN)
-    shown = largest_slices(pd.read_csv(by_patient.path("per_slice.csv")), worst)
+    draw_worst({"patient not seen": by_patient, "other slices seen": by_slice}, "leak")
+
+
+def draw_failures(run):
+    """The patients that fail under a recipe."""
+    draw_worst({"recipe-cv": run}, "recipe")
+
+
+def draw_worst(runs, name):
+    """The largest slice of the patients with the lowest Dice in the first of these cross-validations, as each predicts it."""
+    run = next(iter(runs.values()))
+    cohort = preprocess.load_cohort(run)
+    worst = pd.read_csv(run.path("per_patient.csv")).sort_values("dice")["patient"].head(SHOWN)
+    shown = largest_slices(pd.read_csv(run.path("per_slice.csv")), worst)[["patient", "slice"]]
     predicted = {}
-    for label, run in (("patient not seen", by_patient), ("other slices seen", by_slice)):
-        fold = pd.read_csv(run.path("split.csv"))[["patient", "slice", "fold"]]
-        predicted[label] = predict_by_fold(run, cohort, shown[["patient", "slice"]].merge(fold))
+    for label, other in runs.items():
+        fold = pd.read_csv(other.path("split.csv"))[["patient", "slice", "fold"]]
+        predicted[label] = predict_by_fold(other, cohort, shown.merge(fold))
+    save_rows(run, cohort, shown, predicted, [f"slice {number}" for number in shown["slice"]], name)
+
+
+def save_rows(run, cohort, shown, predicted, below, name):
+    """Save a table's slices with predicted outlines; below: the second line of each title."""
     rows = rows_of(cohort, shown)
-    images = preprocess.resize_images(cohort.images[rows], by_patient.experiment.score_size)
-    titles = [f"{row.patient}\nslice {row.slice}" for row in shown.itertuples()]
-    save(plots.prediction_rows(images, cohort.truths[rows], predicted, titles), "leak")
+    images = preprocess.resize_images(cohort.images[rows], run.experiment.score_size)
+    titles = [f"{patient}\n{line}" for patient, line in zip(shown["patient"], below, strict=True)]
+    save(plots.prediction_rows(images, cohort.truths[rows], predicted, titles), name)
 
 
-def draw_alarms(run, cohort):
+def draw_alarms(run):
     """The slices without tumour, one a patient, in which most is marked."""
-    per_slice = pd.read_csv(run.path("per_slice.csv"))
+    cohort, per_slice = preprocess.load_cohort(run), pd.read_csv(run.path("per_slice.csv"))
     healthy = per_slice[per_slice["tp"] + per_slice["fn"] == 0].sort_values("fp", ascending=False)
     shown = healthy.drop_duplicates("patient").head(SHOWN)
-    rows = rows_of(cohort, shown)
-    titles = [f"{row.patient}\nslice {row.slice}: {row.fp} pixels" for row in shown.itertuples()]
-    images = preprocess.resize_images(cohort.images[rows], run.experiment.score_size)
     predicted = {"no tumour here": predict_by_fold(run, cohort, shown)}
-    save(plots.prediction_rows(images, cohort.truths[rows], predicted, titles), "alarms")
+    save_rows(
+        run, cohort, shown, predicted, [f"slice {row.slice}: {row.fp} pixels" for row in shown.itertuples()], "alarms"
+    )
+
+
+DRAWN = {
+    "gallery": (draw_gallery, ("leak-patient",)),
+    "augmentations": (draw_augmentations, ("leak-patient",)),
+    "report64": (draw_examples, ("report64",)),
+    "leak": (draw_leak, ("leak-slice", "leak-patient")),
+    "alarms": (draw_alarms, ("leak-patient",)),
+    "recipe": (draw_failures, ("recipe-cv",)),
+}
 
 
 @click.command()
 @click.argument("data_folder", type=click.Path(exists=True, path_type=Path))
 @click.argument("runs_folder", type=click.Path(exists=True, path_type=Path))
-def main(data_folder, runs_folder):
-    """Draw all recorded figures."""
+@click.argument("names", nargs=-1, type=click.Choice(DRAWN))
+def main(data_folder, runs_folder, names):
+    """Draw the figures named, or all."""
     plots.set_style()
-    names = ("report64", "leak-slice", "leak-patient")
-    report, by_slice, by_patient = (config.reopen(runs_folder / name, data_folder) for name in names)
-    cohort = preprocess.load_cohort(by_patient)
-    per_slice = pd.read_csv(by_patient.path("per_slice.csv"))
-    draw_gallery(cohort, per_slice)
-    draw_augmentations(cohort, per_slice)
-    draw_examples(report, preprocess.load_cohort(report))
-    draw_leak(by_slice, by_patient, cohort)
-    draw_alarms(by_patient, cohort)
+    for name in names or DRAWN:
+        draw, runs = DRAWN[name]
+        draw(*(config.reopen(runs_folder / run, data_folder) for run in runs))
 
 
 if __name__ == "__main__":

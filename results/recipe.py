@@ -19,12 +19,9 @@ BESIDES = {"context": 1, "augmentation": MORE}
 ATTEMPTS = {
     "plain": {},
     "volume": {"scaling": "volume"},
-    "volume-augmented": {"scaling": "volume", "augmentation": MORE},
     "volume-together-long": {"scaling": "volume", **BESIDES, "epochs": 40},
     "head": {"scaling": "head"},
     "head-together": {"scaling": "head", **BESIDES},
-    "head-together-long": {"scaling": "head", **BESIDES, "epochs": 40},
-    "head-together-large": {"scaling": "head", **BESIDES, "epochs": 30, "size": 96},
 }
 FOLDS = (0, 2)
 RESULT = Path(__file__).parent / "recipe" / "attempts.csv"

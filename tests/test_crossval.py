@@ -134,14 +134,14 @@ def test_recipes_are_tried_on_validation_patients_alone_and_kept(tmp_path, cohor
 def test_recorded_figures_can_be_drawn_again(tmp_path, by_patient, monkeypatch):
     figures = script("figures")
     monkeypatch.setattr(figures, "FIGURES", tmp_path)
-    cohort = preprocess.load_cohort(by_patient)
     again = config.reopen(by_patient.folder, by_patient.data_dir)
     assert again.experiment == by_patient.experiment
-    figures.draw_gallery(cohort, pd.read_csv(by_patient.path("per_slice.csv")))
-    figures.draw_leak(again, again, cohort)
-    figures.draw_alarms(again, cohort)
+    figures.draw_gallery(again)
+    figures.draw_leak(again, again)
+    figures.draw_alarms(again)
+    figures.draw_failures(again)
     drawn = sorted(path.name for path in tmp_path.iterdir())
-    assert drawn == ["alarms.jpg", "gallery.jpg", "leak.jpg"]
+    assert drawn == ["alarms.jpg", "gallery.jpg", "leak.jpg", "recipe.jpg"]
     assert all(cv2.imread(str(tmp_path / name)) is not None for name in drawn)
 
 

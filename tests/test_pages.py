@@ -1,37 +1,23 @@
 """The built book in headless Chromium: every page opens, quietly, with its pictures. `make check-pages`."""
 
-import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
+import chromium
 import pytest
+from chromium import HTML
 
 from lggseg_utils import book, config
 
 pytestmark = pytest.mark.pages
-HTML = book.BUILD / "html"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--allow-file-access-from-files")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium, driven by selenium."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    options.binary_location = chromium or ""
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with chromium.started() as driver:
+        yield driver
 
 
 def open_page(browser, page, width=1280, theme="light"):
@@ -82,12 +68,9 @@ def test_a_page_opens_without_errors_and_its_pictures_load(browser, page, width,
 
 @pytest.fixture(scope="module")
 def address():
-    """The built book, served on this machine: only then does Chromium tell what a page asked for."""
-    handler = partial(SimpleHTTPRequestHandler, directory=HTML)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    """The built book, served on this machine."""
+    with chromium.served() as root:
+        yield root
 
 
 @pytest.mark.parametrize("page", book.pages())

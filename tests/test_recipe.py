@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import recipe
+from lggseg_utils import recipe, results
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_gain_counts_who_left_the_failures_and_who_joined_them():
 
 def test_others_stand_beside_ours_with_what_they_gave():
     entry = {"dice_patient_mean": {"value": 0.8, "low": 0.7, "high": 0.9}, "dice_patient_median": {"value": 0.85}}
-    table = recipe.beside_others({"ours": entry})
+    table = recipe.beside_others({"ours": entry}, results.REPORTED["others"])
     assert table.iloc[0].tolist() == ["ours", "0.800 (0.700 to 0.900)", "0.850"]
     assert table.iloc[-1]["median"] == "–" and len(table) == 4 and not table["mean"].eq("–").any()
 
