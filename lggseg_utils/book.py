@@ -141,7 +141,7 @@ def _tidy(notebook):
 
 def _write_generated(folder, evidence):
     """Write the parts of prose pages that are made from files: the records at a glance, this build's own run, the settings."""
-    from lggseg_utils import evaluate, records, results
+    from lggseg_utils import evaluate, predict, records, results
 
     folder.mkdir(parents=True)
     (folder / "glance.md").write_text(records.at_a_glance() + "\n", encoding="utf-8")
@@ -155,6 +155,7 @@ def _write_generated(folder, evidence):
     )
     (folder / "live.md").write_text(text + "\n", encoding="utf-8")
     (folder / "leak.md").write_text(records.leak_by_slice() + "\n", encoding="utf-8")
+    (folder / "reference.md").write_text(predict.about_reference() + "\n", encoding="utf-8")
     (folder / "settings.md").write_text(_settings_table(), encoding="utf-8")
     (folder / "profiles.md").write_text(_profiles_text(), encoding="utf-8")
 

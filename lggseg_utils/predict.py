@@ -63,8 +63,8 @@ def about_reference():
     patients = pd.read_csv(REFERENCE / "split.csv")["split"].value_counts()
     megabytes = (REFERENCE / "weights.npz").stat().st_size / 1e6
     return (
-        f"Its weights ({megabytes:.1f} MB) are those of the first fold of `recipe-cv`, the first and not the best: trained on "
-        f"{patients['train']} patients, watched on {patients['val']}, tested on {patients['test']} others, whose mean Dice is "
+        f"Its weights ({megabytes:.1f} MB) are those of the first fold of `recipe-cv`, the first, not picked by its score: trained on "
+        f"{patients['train']} patients, validated on {patients['val']}, tested on {patients['test']} others, whose mean Dice is "
         f"{stored['dice_stored']:.3f}. Kernels are stored as float16, which changes {stored['pixels_changed']:,} of "
         f"{stored['pixels']:,} predicted test pixels."
     )

@@ -510,10 +510,11 @@ def _short_recipe(recorded):
     gain = recipe.gain(recipe.before_and_after(*patients))
     scores = recorded["recipe-cv"].evaluation.metrics["test"]
     return (
-        "**A better recipe**, frozen before it was tested, has a mean Dice of "
+        f"**Another recipe**, chosen on {recipe.load_attempts()['patient'].nunique()} of the patients and frozen before the final "
+        "run, has a mean Dice of "
         f"{evaluate.with_interval(scores['dice_patient_mean'])} over {len(patients[1])} patients, median "
         f"{evaluate.number(scores['dice_patient_median']['value'])}: {gain['difference']:+.3f} "
-        f"({evaluate.interval(gain)}) against the network it started from. {gain['failed after']} patients stay below {recipe.FAILED}."
+        f"({evaluate.interval(gain)}) against the network it started from. {gain['failed after']} patients are below {recipe.FAILED}."
     )
 
 

@@ -1,5 +1,6 @@
 """Masks for one's own slices: as the evaluation would give them, whole or not at all."""
 
+import json
 import shutil
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import cli, config, evaluate, predict, preprocess, train
+from lggseg_utils import cli, config, evaluate, predict, preprocess, records, train
 from lggseg_utils.config import UserError
 
 
@@ -100,3 +101,24 @@ def test_damaged_weights_and_those_of_another_network_are_refused(finished, tmp_
         (tmp_path / "weights.npz").write_bytes(damaged)
         with pytest.raises(UserError, match=r"weights.npz does not hold this network's weights"):
             predict.load_network(tmp_path)
+
+
+def test_the_reference_model_belongs_to_its_record():
+    evidence = records.load_records("crossval")["recipe-cv"]
+    kept = json.loads((predict.REFERENCE / "run.json").read_text())
+    assert kept["experiment"] == evidence.record["experiment"] and kept["data"] == evidence.record["data"]
+    tested = evidence.evaluation.per_patient[evidence.evaluation.per_patient["fold"] == kept["fold"]]
+    assert kept["stored"]["dice_trained"] == pytest.approx(tested["dice"].mean(), abs=1e-5)
+    assert kept["stored"]["dice_stored"] == pytest.approx(tested["dice"].mean(), abs=1e-3)
+    split = pd.read_csv(predict.REFERENCE / "split.csv")
+    assert len(split) == split["patient"].nunique() == 110
+    assert set(split.loc[split["split"] == "test", "patient"]) == set(tested["patient"])
+
+
+def test_the_reference_model_predicts_at_once(phantom_folder, tmp_path, capsys):
+    patient = sorted(path for path in phantom_folder.iterdir() if path.is_dir())[0]
+    cli.commands(["predict", str(patient), "--out", str(tmp_path)], standalone_mode=False)
+    assert capsys.readouterr().out.startswith("5 image(s), ")
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    assert table["highest_probability"].between(0, 1).all() and table["highest_probability"].nunique() > 1
+    assert len(list(tmp_path.glob("*_overlay.png"))) == 5

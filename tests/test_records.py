@@ -89,3 +89,14 @@ def test_consistency_is_noticed_where_it_fails(monkeypatch):
     assert records.consistent(table) < 1e-12
     monkeypatch.setattr(metrics, "iou", lambda tp, fp, fn: np.array([0.9]))
     assert records.consistent(table) > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name, evidence in RECORDED.items() if evidence.ablation is not None])
+def test_a_recorded_ablation_follows_from_its_patients(name):
+    summary, patients = pd.read_csv(records.RECORDS / name / "ablation.csv"), RECORDED[name].ablation
+    experiment = RECORDED[name].record["experiment"]
+    assert summary["condition"].drop_duplicates().tolist() == experiment["ablation_conditions"]
+    assert len(summary) == len(experiment["ablation_conditions"]) * experiment["ablation_seeds"]
+    assert (patients.groupby(["condition", "seed"])["patient"].nunique() == 11).all()
+    means = patients.groupby(["condition", "seed"], sort=False)["dice"].mean()
+    assert summary["dice_patient_mean"].to_numpy() == pytest.approx(means.to_numpy(), rel=1e-6)
