@@ -481,7 +481,7 @@ def all_patients(per_patient):
     axis.axhline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
     axis.set(ylabel="Dice per patient", xlabel=f"patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
     axis.margins(x=0.01)
-    axis.legend(loc="upper left")
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 

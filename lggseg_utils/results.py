@@ -513,8 +513,8 @@ def _short_recipe(recorded):
         f"**Another recipe**, chosen on {recipe.load_attempts()['patient'].nunique()} of the patients and frozen before the final "
         "run, has a mean Dice of "
         f"{evaluate.with_interval(scores['dice_patient_mean'])} over {len(patients[1])} patients, median "
-        f"{evaluate.number(scores['dice_patient_median']['value'])}: {gain['difference']:+.3f} "
-        f"({evaluate.interval(gain)}) against the network it started from. {gain['failed after']} patients are below {recipe.FAILED}."
+        f"{evaluate.number(scores['dice_patient_median']['value'])}; against the network it started from, the mean changes by "
+        f"{gain['difference']:+.3f} ({evaluate.interval(gain)}). {gain['failed after']} patients are below {recipe.FAILED}."
     )
 
 
