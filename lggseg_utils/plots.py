@@ -209,7 +209,7 @@ def forest(compared, kind, baseline="none"):
     axis.set_yticks(position, compared["condition"].str.replace("_", " "))
     axis.set_ylim(-0.6, len(compared) - 0.4)
     patients = compared["patients"].iloc[0] if len(compared) else 0
-    axis.set(xlabel=f"change in mean Dice per patient against {baseline} (n = {patients} validation patients, {kind})")
+    axis.set(xlabel=f"change in mean Dice per patient against {baseline}\n(n = {patients} validation patients, {kind})")
     return figure
 
 
