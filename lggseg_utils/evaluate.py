@@ -137,10 +137,10 @@ def per_patient_table(per_slice):
     )
 
 
-def score_patients(model, cohort, rows, experiment, name="val"):
-    """`per_patient_table` of a network's predictions for the rows of one set."""
+def score_patients(model, cohort, rows, experiment):
+    """`per_patient_table` of a network's predictions for the rows of validation patients."""
     predictions = probabilities(model, cohort, rows, experiment)
-    return per_patient_table(score_slices(predictions, cohort).assign(split=name))
+    return per_patient_table(score_slices(predictions, cohort).assign(split="val"))
 
 
 def _patient_sums(scored):
