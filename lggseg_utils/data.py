@@ -68,12 +68,13 @@ def find_slices(folder):
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist. Name the folder that holds the patients, or their zip.")
     found = {}
-    for path in sorted(tiff_files(folder), key=lambda path: (len(path.parts), str(path))):
-        match = SLICE_NAME.fullmatch(path.name)
-        patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, -1)
+    for path in sorted(tiff_files(folder), key=lambda path: (path.count("/"), path)):
+        name = path.rpartition("/")[2]
+        match = SLICE_NAME.fullmatch(name)
+        patient, number = (match["patient"], int(match["slice"])) if match else (Path(name).stem, -1)
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
         kind = "mask" if match and match["mask"] else "image"
-        pair[kind] = pair[kind] or path.relative_to(folder).as_posix()
+        pair[kind] = pair[kind] or path
     if not found:
         raise UserError(
             f"no slice in {folder}: expected PATIENT/PATIENT_NUMBER.tif beside PATIENT/PATIENT_NUMBER_mask.tif."
@@ -83,9 +84,10 @@ def find_slices(folder):
 
 
 def tiff_files(folder):
-    """All files below `folder` whose name ends in .tif or .tiff."""
+    """Paths, relative to `folder`, of all files below it whose name ends in .tif or .tiff: strings with `/` between the parts."""
     for root, _, names in os.walk(folder):
-        yield from (Path(root, name) for name in names if name.lower().endswith((".tif", ".tiff")))
+        within = "" if Path(root) == folder else Path(root).relative_to(folder).as_posix() + "/"
+        yield from (within + name for name in names if name.lower().endswith((".tif", ".tiff")))
 
 
 def decode(content):
@@ -141,11 +143,11 @@ def decode_pair(image_content, mask_content):
 
 def binary_mask(mask):
     """Return a mask of 0 and 255, or of 0 and 1, as 0 and 1; raise `BadSlice` for other values."""
-    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
-        shown = ", ".join(str(value) for value in values if value not in (0, 255))
+    tumour, highest = (mask > 0).astype(np.uint8), mask.max()
+    if highest not in (0, 1, 255) or not np.array_equal(tumour * highest, mask):
+        shown = ", ".join(str(value) for value in np.unique(mask) if value not in (0, 255))
         raise BadSlice(f"mask holds {shown[:40]}; expected 0 and 255, or 0 and 1")
-    return (mask > 0).astype(np.uint8)
+    return tumour
 
 
 def read_pair(folder, row):

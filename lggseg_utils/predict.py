@@ -104,7 +104,7 @@ def _listed(images):
         if not named.exists():
             raise UserError(f"{named} does not exist.")
         within = (
-            sorted(path for path in data.tiff_files(named) if not path.stem.endswith("_mask"))
+            [path for path in map(named.joinpath, sorted(data.tiff_files(named))) if not path.stem.endswith("_mask")]
             if named.is_dir()
             else [named]
         )

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,13 +135,17 @@ def load_cohort(run):
     cached = run.path("cohort", "cohort.json")
     if not cached.exists() or json.loads(cached.read_text())["listing"] != listing:
         _read_cohort(run, folder, found, listing)
+    else:
+        _refuse_changed_cache(run)
     return _open_cache(run)
 
 
 def _listing_digest(folder, found, experiment):
     """Digest of the files' names, sizes and times, and of the sizes asked for: cheap, and enough for a cache."""
     names = sorted({name for column in ("image", "mask") for name in found[column] if name})
-    stats = [(name, status.st_size, status.st_mtime_ns) for name in names for status in [Path(folder, name).stat()]]
+    stats = [
+        (name, status.st_size, status.st_mtime_ns) for name in names for status in [os.stat(os.path.join(folder, name))]
+    ]
     scaling = experiment.scaling if experiment.scaling in VOLUME_SCALINGS else ""
     text = repr((experiment.size, experiment.score_size, scaling, stats))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -233,19 +238,26 @@ def _drop_bad_rows(folder, found, problems):
 
 
 def _digests(folder):
-    """SHA-256 of each cached array."""
-    digests = {}
-    for name in ARRAYS:
+    """SHA-256 of each cached array, in threads: they are some hundred MiB."""
+
+    def digest(name):
         with (folder / f"{name}.npy").open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(ARRAYS, pool.map(digest, ARRAYS), strict=True))
 
 
-def _open_cache(run):
-    """Open the cached arrays, as they were written; the images stay on disk until they are used."""
+def _refuse_changed_cache(run):
+    """The cached arrays must be those that were written."""
     record = json.loads(run.path("cohort", "cohort.json").read_text())
     if record["digests"] != _digests(run.path("cohort")):
         raise UserError(f"{run.path('cohort')} was changed since it was written; remove it, and it is made again.")
+
+
+def _open_cache(run):
+    """Open the cached arrays; the images stay on disk until they are used."""
+    record = json.loads(run.path("cohort", "cohort.json").read_text())
     arrays = {name: np.load(run.path("cohort", f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     slices = pd.read_csv(run.path("slices.csv"), keep_default_na=False)
     return Cohort(slices, **arrays, fingerprint=record["fingerprint"], skipped=record["skipped"])
