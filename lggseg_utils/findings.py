@@ -335,3 +335,20 @@ def without_worst(per_patient, count):
     """Mean Dice per patient with and without the `count` worst patients."""
     dice = per_patient["dice"].sort_values()
     return dice.mean(), dice.iloc[count:].mean()
+
+
+def seed_means(trained):
+    """Where each training ends: precision, seed, dice (mean over patients); trained: precision, seed, patient, dice."""
+    return trained.groupby(["precision", "seed"], as_index=False)["dice"].mean()
+
+
+def by_precision(ends):
+    """Table of `seed_means` in short: precision, trainings, then mean, lowest and highest over the seeds."""
+    grouped = ends.groupby("precision")["dice"]
+    return grouped.agg(trainings="size", mean="mean", lowest="min", highest="max").reset_index()
+
+
+def within_seeds(summary):
+    """Does each precision's mean lie between the other's lowest and highest seed? summary: `by_precision`, two rows."""
+    other = summary[::-1].reset_index(drop=True)
+    return bool(summary["mean"].between(other["lowest"], other["highest"]).all())

@@ -460,6 +460,18 @@ def paired_patients(x, y, xlabel, ylabel):
     return figure
 
 
+def seed_dots(ends):
+    """Where each training ends, a row a precision, with the mean over its seeds; ends: table of `findings.seed_means`."""
+    groups = list(ends.groupby("precision")["dice"])
+    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.5 * len(groups)))
+    for y, (_, dice) in enumerate(groups):
+        axis.scatter(dice, np.full(len(dice), y), color=BLUE, s=36, alpha=0.8, linewidths=0)
+        axis.plot([dice.mean()] * 2, [y - 0.25, y + 0.25], color=INK)
+    axis.set_yticks(range(len(groups)), [f"{name} (n = {len(dice)} seeds)" for name, dice in groups])
+    axis.set(xlabel="mean Dice per validation patient", ylim=(len(groups) - 0.4, -0.6))
+    return figure
+
+
 def dice_by_group(table, xlabel):
     """Median Dice a group with the number of slices behind it; table: group, slices, median Dice."""
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.36 * len(table)))

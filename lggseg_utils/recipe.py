@@ -31,7 +31,7 @@ def load_attempts():
 
 
 def attempts_table(attempts):
-    """A row an attempt, scored as trained: attempt, settings, mean and median Dice a patient, failed (patients), minutes."""
+    """A row an attempt, scored as trained: attempt, settings, mean and median Dice a patient, failed (patients)."""
     trained = attempts[attempts["at_test_time"] == AS_TRAINED]
     grouped = trained.groupby("attempt", sort=False)
     return pd.DataFrame(
@@ -40,7 +40,6 @@ def attempts_table(attempts):
             "mean Dice": grouped["dice"].mean(),
             "median Dice": grouped["dice"].median(),
             "failed": grouped["dice"].agg(lambda dice: int((dice < FAILED).sum())),
-            "minutes": trained.drop_duplicates(["attempt", "fold"]).groupby("attempt", sort=False)["minutes"].sum(),
         }
     ).reset_index()
 

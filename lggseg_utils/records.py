@@ -128,6 +128,11 @@ def _glance_row(name, evidence, part, label):
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def load_precision():
+    """The trainings in two precisions that results/precision.py made: precision, seed, patient (of validation), dice."""
+    return pd.read_csv(RECORDS / "precision.csv")
+
+
 def provenance(recorded):
     """Where each record comes from: a table record, command, commit, begun, minutes of training."""
     rows = []

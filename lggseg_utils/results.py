@@ -495,12 +495,16 @@ def _short_chance(recorded):
 
 
 def _short_mixing(recorded):
-    """What mixing all augmentations does."""
-    evidence = recorded["ablation"]
-    row = ablation.differences(evidence.ablation).set_index("condition").loc[ablation.PRIMARY]
+    """What mixing all augmentations does, at each budget that is recorded."""
+    changes = []
+    for name in ("ablation", "ablation-long"):
+        if name in recorded:
+            row = ablation.differences(recorded[name].ablation).set_index("condition").loc[ablation.PRIMARY]
+            epochs = recorded[name].record["experiment"]["ablation_epochs"]
+            changes.append(f"{row['difference']:+.3f} ({evaluate.interval(row)}) after {epochs} epochs")
     return (
-        f"**Mixing all augmentations** changes the mean Dice of {row['patients']:.0f} validation patients by {row['difference']:+.3f} "
-        f"({evaluate.interval(row)}) after {evidence.record['experiment']['ablation_epochs']} epochs, {row['seeds']:.0f} seeds."
+        f"**Mixing all augmentations** changes the mean Dice of {row['patients']:.0f} validation patients by "
+        f"{' and by '.join(changes)}; {row['seeds']:.0f} seeds each."
     )
 
 

@@ -221,3 +221,32 @@ def test_institutions_and_worst_patients():
     by = findings.patients_by_institution(table).set_index("group")
     assert by.loc["CS", "patients"] == 2 and by.loc["CS", "below 0.5"] == 1 and by.loc["DU", "mean Dice"] == 0.8
     assert findings.without_worst(table, 1) == pytest.approx((0.6, 0.85))
+
+
+def trained_in(**dice):
+    """Trainings on two patients; a precision with the mean Dice of each of its seeds."""
+    rows = [
+        {"precision": precision, "seed": seed, "patient": patient, "dice": mean + off}
+        for precision, means in dice.items()
+        for seed, mean in enumerate(means)
+        for patient, off in (("A", 0.1), ("B", -0.1))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_precisions_by_hand():
+    ends = findings.seed_means(trained_in(float32=[0.70, 0.74, 0.78], mixed_bfloat16=[0.69, 0.71, 0.76]))
+    assert ends["dice"].to_numpy() == pytest.approx([0.70, 0.74, 0.78, 0.69, 0.71, 0.76])
+    summary = findings.by_precision(ends)
+    assert summary["precision"].tolist() == ["float32", "mixed_bfloat16"] and summary["trainings"].tolist() == [3, 3]
+    assert summary[["mean", "lowest", "highest"]].to_numpy() == pytest.approx(
+        np.array([[0.74, 0.70, 0.78], [0.72, 0.69, 0.76]])
+    )
+    assert findings.within_seeds(summary)
+
+
+@pytest.mark.parametrize("other", [[0.60, 0.62, 0.69], [0.60, 0.65, 0.75]])
+def test_precisions_apart(other):
+    # In the second case float32's mean, 0.74, is among the other's seeds, but 0.667 is not among those of float32.
+    ends = findings.seed_means(trained_in(float32=[0.70, 0.74, 0.78], mixed_bfloat16=other))
+    assert not findings.within_seeds(findings.by_precision(ends))
