@@ -1,6 +1,7 @@
 """What the trained model predicts, counted and scored (report, section 1-6)."""
 
 import json
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -216,14 +217,17 @@ def _interval(patients, statistic, resamples, seed, count):
     """95 % percentile interval over resampled patients; NaN with fewer than two."""
     if patients < 2 or not resamples:
         return np.full((2, count), np.nan)
-    result = stats.bootstrap(
-        (np.arange(patients),),
-        statistic,
-        n_resamples=resamples,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        # A score that is undefined in every draw has no interval, which the tables say.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (np.arange(patients),),
+            statistic,
+            n_resamples=resamples,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
     return result.confidence_interval
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -170,8 +171,19 @@ def interrupted_run(tmp_path_factory, phantom_folder):
 
 @pytest.fixture(scope="module")
 def smoke_run(interrupted_run):
-    """The same command again, to its end."""
+    """The same command again, killed with all it started at three drawn moments, then left to end; its folder and process."""
     command, folder, *_ = interrupted_run
+    draw = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(
+            [LGGSEG, *map(str, command)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(draw.uniform(2, 15))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     finished = call(*command, env={**os.environ, "KAGGLE_API_TOKEN": TOKEN, "KAGGLE_KEY": TOKEN})
     assert finished.returncode == 0, finished.stderr
     return folder, finished
@@ -220,7 +232,7 @@ def test_a_run_leaves_everything_the_contract_names(smoke_run):
 
 
 @pytest.mark.parametrize(("seed", "same"), [(0, True), (1, False)])
-def test_the_same_seed_gives_the_same_metrics_though_one_run_was_interrupted(
+def test_the_same_seed_gives_the_same_metrics_though_one_run_was_stopped_and_killed(
     smoke_run, phantom_folder, tmp_path, seed, same
 ):
     from lggseg_utils import evaluate
