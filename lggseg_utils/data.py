@@ -160,7 +160,9 @@ def read_pair(folder, row):
         raise BadSlice("mask without an image")
     contents = [Path(folder, name).read_bytes() for name in (row.image, row.mask)]
     image, mask = decode_pair(*contents)
-    return image, mask, hashlib.sha256(contents[0] + contents[1]).hexdigest()
+    digest = hashlib.sha256(contents[0])
+    digest.update(contents[1])
+    return image, mask, digest.hexdigest()
 
 
 def scan(folder, found, keep=None):
@@ -189,7 +191,7 @@ def scan(folder, found, keep=None):
             **row._asdict(),
             "height": image.shape[0],
             "width": image.shape[1],
-            "tumour_area": int(mask.sum()),
+            "tumour_area": np.count_nonzero(mask),
             "digest": digest,
         }, None
 
