@@ -9,7 +9,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from lggseg_utils import evaluate, metrics, preprocess
-from lggseg_utils.config import write_csv
+from lggseg_utils.config import read_csv, write_csv
 
 RESAMPLES = 2000
 BASELINE = "none"
@@ -46,7 +46,7 @@ def ablate(run):
         write_csv(run.path("ablation_patients.csv"), patients[["condition", "seed", "patient", "dice"]])
         run.note_end()
         write_csv(run.path("ablation.csv"), _summary(patients, run.experiment.ablation_epochs))
-    return pd.read_csv(run.path("ablation.csv")), pd.read_csv(run.path("ablation_patients.csv"))
+    return read_csv(run.path("ablation.csv")), read_csv(run.path("ablation_patients.csv"))
 
 
 def _job(run, cohort, split, condition, seed):
@@ -62,7 +62,7 @@ def _job(run, cohort, split, condition, seed):
         model, _ = train.fit(experiment, cohort, rows["train"], rows["val"], work, network, keep=False)
         scored = evaluate.score_patients(model, cohort, rows["val"], experiment)
         write_csv(path, scored.assign(condition=condition, seed=seed))
-    return pd.read_csv(path)
+    return read_csv(path)
 
 
 def _job_experiment(run, condition, seed):
@@ -142,16 +142,20 @@ def _interval(values):
     ).confidence_interval
 
 
+def has_learnt(patients):
+    """Does the network without augmentation reach a mean Dice of LEARNT? patients: table of ablation_patients.csv."""
+    return bool(patients.loc[patients["condition"] == BASELINE, "dice"].mean() >= LEARNT)
+
+
 def conclusion(patients, epochs, kind):
     """Say in a sentence or two what ablation_patients.csv allows to conclude at this budget."""
     compared = differences(patients)
     if compared.empty:
         return "Only one condition was run: nothing is compared."
-    learnt = patients.loc[patients["condition"] == BASELINE, "dice"].mean()
     budget = f"{epochs} epochs, {compared['patients'].iloc[0]} validation patients of the {kind}, {compared['seeds'].iloc[0]} seed(s)"
-    if learnt < LEARNT:
+    if not has_learnt(patients):
         return (
-            f"At this budget ({budget}) the network without augmentation has a mean Dice of {learnt:.3f}: it has hardly "
+            f"At this budget ({budget}) the network without augmentation has a mean Dice below {LEARNT}: it has hardly "
             "learnt anything yet, and the comparison means nothing."
         )
     return (

@@ -18,7 +18,6 @@ from lggseg_utils.config import PROFILES, REPOSITORY, Experiment, UserError, pro
 NOTEBOOKS = REPOSITORY / "notebooks"
 BUILD = REPOSITORY / "_build"
 STAGE = BUILD / "stage"
-PARAMETERS = ("profile", "data_dir", "run_dir", "seed", "overrides")
 
 
 def chapters():

@@ -168,10 +168,10 @@ def record(run_dir, name):
     print(keep(run_dir, name))
 
 
-def main():
-    """Entry point: one line for a user's mistake, and an exit status that can be trusted."""
+def main(command=commands):
+    """Run a click command: one line for a user's mistake, and an exit status that can be trusted."""
     try:
-        commands(standalone_mode=False)
+        command(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit("\nlggseg: stopped; the same command goes on from here.")
     except click.ClickException as error:

@@ -109,8 +109,10 @@ def with_defaults(settings):
 
 def recorded_experiment(folder):
     """The `Experiment` that a run folder, or a record of one, was made with."""
-    record = json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))
-    return Experiment(**with_defaults(record["experiment"]))
+    try:
+        return Experiment(**with_defaults(read_record(folder)["experiment"]))
+    except ValidationError as error:
+        raise UserError(f"{Path(folder, 'run.json')}: {_explain(error.errors()[0])}") from None
 
 
 def nearest(name, known):
@@ -160,7 +162,7 @@ def load_experiment(profile="demo", seed=0, overrides=None):
 def _explain(problem):
     """Turn pydantic's first finding into one line for a user."""
     name, value = problem["loc"][0], problem["input"]
-    choices = getattr(Experiment.model_fields[name].annotation, "__args__", ())
+    choices = getattr(getattr(Experiment.model_fields.get(name), "annotation", None), "__args__", ())
     if problem["type"] == "literal_error":
         return f"setting {name}: unknown value '{value}'.{nearest(value, choices)}"
     return f"setting {name}: {problem['msg'].lower()}, got {value!r}."
@@ -220,6 +222,26 @@ def write_csv(path, table):
         table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
 
 
+def read_csv(path):
+    """Read a table that `write_csv` wrote; names of patients stay text, '01' and 'NA' too."""
+    import pandas as pd
+
+    return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])
+
+
+def read_record(folder):
+    """The content of a folder's run.json as a dictionary; raises `UserError` where it is missing or damaged."""
+    path = Path(folder, "run.json")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        with_defaults(record["experiment"])
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no run folder: run.json is missing.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; remove {folder} or choose another run folder.") from None
+    return record
+
+
 @dataclass(frozen=True)
 class Run:
     """One execution: an experiment, the folder that holds all it makes, and the data it reads ('' for the phantom)."""
@@ -234,7 +256,7 @@ class Run:
 
     def record(self):
         """Return the content of run.json as a dictionary."""
-        return json.loads(self.path("run.json").read_text(encoding="utf-8"))
+        return read_record(self.folder)
 
     def note(self, **facts):
         """Add facts to run.json."""
@@ -292,12 +314,8 @@ def lock(run):
 
 def _refuse_other_settings(run, command):
     """Compare a run folder's recorded experiment and command with those asked for."""
-    try:
-        then, made_by = with_defaults(run.record()["experiment"]), run.record()["command"]
-    except (json.JSONDecodeError, KeyError):
-        raise UserError(
-            f"{run.path('run.json')} is damaged; remove {run.folder} or choose another run folder."
-        ) from None
+    record = run.record()
+    then, made_by = with_defaults(record["experiment"]), record["command"]
     if made_by.split()[1] != command:
         raise UserError(f"run folder {run.folder} was made by '{made_by}'; choose another run folder.")
     now = json.loads(run.experiment.model_dump_json())
@@ -362,9 +380,3 @@ def _git_commit():
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def repository_url():
-    """The repository's address, kept in one place: _config.yml."""
-    config = yaml.safe_load((REPOSITORY / "_config.yml").read_text(encoding="utf-8"))
-    return config["repository"]["url"]

@@ -5,7 +5,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from lggseg_utils import evaluate, preprocess, train
-from lggseg_utils.config import write_csv, write_json
+from lggseg_utils.config import read_csv, write_csv, write_json
 
 SPLIT_COLUMNS = ["patient", "slice", "split", "part", "fold"]
 
@@ -27,7 +27,7 @@ def cross_validate(run):
             tqdm(Parallel(return_as="generator")(jobs), total=preprocess.FOLDS, desc="folds", unit="fold", leave=False)
         )
         _write_tables(run, *(pd.concat(tables, ignore_index=True) for tables in zip(*folds, strict=True)))
-    return pd.read_csv(run.path("per_slice.csv"))
+    return read_csv(run.path("per_slice.csv"))
 
 
 def _load_parts(run, slices):
@@ -36,7 +36,7 @@ def _load_parts(run, slices):
         parts = preprocess.parts_table(slices, run.experiment.split, run.experiment.seed)
         fold = parts["part"] // (preprocess.PARTS // preprocess.FOLDS)
         write_csv(run.path("split.csv"), parts.assign(split="test", fold=fold)[SPLIT_COLUMNS])
-    return pd.read_csv(run.path("split.csv"))
+    return read_csv(run.path("split.csv"))
 
 
 def _run_fold(run, cohort, parts, fold):
@@ -52,7 +52,7 @@ def _run_fold(run, cohort, parts, fold):
         test = evaluate.shuffled(rows["test"], run.experiment.seed)
         scored = evaluate.score_slices(evaluate.probabilities(model, cohort, test, run.experiment), cohort)
         write_csv(folder / "per_slice.csv", scored.assign(split="test")[evaluate.PER_SLICE_COLUMNS])
-    return tuple(pd.read_csv(folder / name).assign(fold=fold) for name in ("per_slice.csv", "history.csv"))
+    return tuple(read_csv(folder / name).assign(fold=fold) for name in ("per_slice.csv", "history.csv"))
 
 
 def _write_tables(run, per_slice, history):

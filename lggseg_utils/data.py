@@ -62,7 +62,8 @@ def find_slices(folder):
 
     Returns a table `patient, slice, image, mask`, one row a slice, in numeric order; image and mask are paths
     relative to `folder`, '' where the file is missing. Kaggle's archive holds the tree twice: the shallower
-    copy of a slice counts. Raises `UserError` for a folder that is missing or holds no such file.
+    copy of a slice counts. Raises `UserError` for a folder that is missing, holds no such file, or holds a slice twice at
+    the same depth.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -74,6 +75,8 @@ def find_slices(folder):
         patient, number = (match["patient"], int(match["slice"])) if match else (Path(name).stem, -1)
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
         kind = "mask" if match and match["mask"] else "image"
+        if match and pair[kind] and pair[kind].count("/") == path.count("/"):
+            raise UserError(f"{folder} holds one slice twice: {pair[kind]} and {path}; remove or rename one of them.")
         pair[kind] = pair[kind] or path
     if not found:
         raise UserError(
@@ -296,7 +299,7 @@ def _safe_entries(opened, archive, limit):
         parts = entry.filename.replace("\\", "/").split("/")
         is_link = stat.S_ISLNK(entry.external_attr >> 16)
         if ".." in parts or parts[0] == "" or ":" in parts[0] or is_link:
-            raise UserError(f"zip {archive} is unsafe: entry '{entry.filename}' points outside the target folder.")
+            raise UserError(f"zip {archive} is unsafe: entry {entry.filename!r} points outside the target folder.")
     entries = [entry for entry in opened.infolist() if entry.filename.lower().endswith((".tif", ".tiff"))]
     if sum(entry.file_size for entry in entries) > limit:
         raise UserError(

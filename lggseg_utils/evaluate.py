@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 from tqdm import tqdm
 
 from lggseg_utils import data, metrics, preprocess
-from lggseg_utils.config import write_csv, write_json
+from lggseg_utils.config import UserError, read_csv, write_csv, write_json
 
 THRESHOLD = 0.5
 RESAMPLES = 2000
@@ -332,8 +332,8 @@ def evaluate(run):
 
 def load_evaluation(folder):
     """Read the tables of an evaluated run, or of a record under results/, as an `Evaluation`."""
-    read = {name: pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("per_slice", "per_patient")}
-    floors = pd.read_csv(folder / "floors.csv") if (folder / "floors.csv").exists() else pd.DataFrame()
+    read = {name: read_csv(folder / f"{name}.csv") for name in ("per_slice", "per_patient")}
+    floors = read_csv(folder / "floors.csv") if (folder / "floors.csv").exists() else pd.DataFrame()
     return Evaluation(**read, floors=floors, metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
@@ -355,12 +355,12 @@ def number(value, digits=3):
 
 def interval(entry):
     """An interval as text, a dash where there is none."""
-    return "–" if entry["low"] is None else f"{number(entry['low'])} to {number(entry['high'])}"
+    return "–" if pd.isna(entry["low"]) else f"{number(entry['low'])} to {number(entry['high'])}"
 
 
 def with_interval(entry):
     """A score with its interval as text, where it has one."""
-    return number(entry["value"]) + ("" if entry["low"] is None else f" ({interval(entry)})")
+    return number(entry["value"]) + ("" if pd.isna(entry["low"]) else f" ({interval(entry)})")
 
 
 def dice_by_size(per_slice, name="test"):
@@ -381,8 +381,13 @@ def dice_by_size(per_slice, name="test"):
 
 
 def example_slices(per_slice, name="test"):
-    """Pick the best, the median and the worst slice with tumour of a set by Dice: rows of the table with `dice`."""
+    """Pick the best, the median and the worst slice with tumour of a set by Dice: rows of the table with `dice`.
+
+    Raises `UserError` for a set without tumour.
+    """
     chosen = per_slice[(per_slice["split"] == name) & (per_slice["tp"] + per_slice["fn"] > 0)]
+    if chosen.empty:
+        raise UserError(f"no slice of the {name} set shows tumour, so there is nothing to find: try another seed.")
     ranked = chosen.assign(dice=metrics.dice(chosen["tp"], chosen["fp"], chosen["fn"])).sort_values(
         "dice", ignore_index=True
     )

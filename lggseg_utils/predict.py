@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lggseg_utils import data, evaluate, preprocess
-from lggseg_utils.config import REPOSITORY, UserError, recorded_experiment, write_csv, write_whole
+from lggseg_utils.config import REPOSITORY, UserError, read_csv, recorded_experiment, write_csv, write_whole
 
 REFERENCE = REPOSITORY / "reference"
 OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV orders it
@@ -60,7 +60,7 @@ def load_network(folder):
 def about_reference():
     """What the reference model is, as a Markdown paragraph read from the files it consists of."""
     stored = json.loads((REFERENCE / "run.json").read_text(encoding="utf-8"))["stored"]
-    patients = pd.read_csv(REFERENCE / "split.csv")["split"].value_counts()
+    patients = read_csv(REFERENCE / "split.csv")["split"].value_counts()
     megabytes = (REFERENCE / "weights.npz").stat().st_size / 1e6
     return (
         f"Its weights ({megabytes:.1f} MB) are those of the first fold of `recipe-cv`, the first, not picked by its score: trained on "

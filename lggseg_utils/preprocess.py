@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lggseg_utils import data
-from lggseg_utils.config import UserError, write_csv, write_json
+from lggseg_utils.config import UserError, read_csv, write_csv, write_json
 
 SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
@@ -180,21 +180,25 @@ def _read_cohort(run, folder, found, listing):
             {"listing": listing, "fingerprint": fingerprint, "skipped": len(problems), "digests": _digests(temporary)},
         )
         write_csv(run.path("slices.csv"), slices)
+        run.note(data=_describe(slices, fingerprint, len(problems)))
+        # Last, since a cache that is there is not read again.
         shutil.rmtree(cache, ignore_errors=True)
         temporary.replace(cache)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    run.note(
-        data={
-            "kind": data.kind(slices),
-            "fingerprint": fingerprint,
-            "patients": int(slices["patient"].nunique()),
-            "slices": len(slices),
-            "tumour_slices": int((slices["tumour_area"] > 0).sum()),
-            "file_sizes": sorted({f"{row.height}x{row.width}" for row in slices.itertuples()}),
-            "skipped": len(problems),
-        }
-    )
+
+
+def _describe(slices, fingerprint, skipped):
+    """What run.json says of the data."""
+    return {
+        "kind": data.kind(slices),
+        "fingerprint": fingerprint,
+        "patients": int(slices["patient"].nunique()),
+        "slices": len(slices),
+        "tumour_slices": int((slices["tumour_area"] > 0).sum()),
+        "file_sizes": sorted({f"{row.height}x{row.width}" for row in slices.itertuples()}),
+        "skipped": skipped,
+    }
 
 
 def _new_array(path, shape):
@@ -259,7 +263,7 @@ def _open_cache(run):
     """Open the cached arrays; the images stay on disk until they are used."""
     record = json.loads(run.path("cohort", "cohort.json").read_text())
     arrays = {name: np.load(run.path("cohort", f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    slices = pd.read_csv(run.path("slices.csv"), keep_default_na=False)
+    slices = read_csv(run.path("slices.csv"))
     return Cohort(slices, **arrays, fingerprint=record["fingerprint"], skipped=record["skipped"])
 
 
@@ -268,7 +272,7 @@ def load_split(run, slices):
     path = run.path("split.csv")
     if not path.exists():
         write_csv(path, draw_split(slices, run.experiment.split, run.experiment.seed))
-    split = pd.read_csv(path)
+    split = read_csv(path)
     if not split[["patient", "slice"]].equals(slices[["patient", "slice"]]):
         raise UserError(f"{path} does not belong to these slices; remove it or choose another run folder.")
     return split

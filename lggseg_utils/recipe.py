@@ -3,12 +3,13 @@
 import pandas as pd
 
 from lggseg_utils import ablation, evaluate
+from lggseg_utils.config import read_csv
+from lggseg_utils.findings import FAILED
 from lggseg_utils.records import RECORDS
 
 ATTEMPTS = RECORDS / "recipe" / "attempts.csv"
 BASELINE = "plain"
 AS_TRAINED = "as trained"
-FAILED = 0.5  # Dice of a patient below which we speak of a failure; our choice
 
 
 def load_attempts():
@@ -17,7 +18,7 @@ def load_attempts():
     `at_test_time` is one of 'as trained', 'flips', 'largest piece' and 'flips, largest piece': each network was scored in
     these four ways. Written by results/recipe.py.
     """
-    table = pd.read_csv(ATTEMPTS)
+    table = read_csv(ATTEMPTS)
     names = {
         (False, False): AS_TRAINED,
         (True, False): "flips",

@@ -6,11 +6,18 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from lggseg_utils import evaluate, metrics, preprocess
-from lggseg_utils.config import REPOSITORY, UserError, load_experiment, with_defaults, write_whole
+from lggseg_utils import evaluate, preprocess
+from lggseg_utils.config import (
+    REPOSITORY,
+    UserError,
+    load_experiment,
+    read_csv,
+    read_record,
+    with_defaults,
+    write_whole,
+)
 
 RECORDS = REPOSITORY / "results"
 
@@ -41,7 +48,8 @@ PROTOCOL = (
 class Evidence:
     """What one run, cross-validation or ablation offers as evidence; what it does not have is None.
 
-    own_grid: per-slice table of validation and test on the grid of a network that works on another than the scoring grid.
+    own_grid, own_grid_metrics: per-slice table and scores of validation and test on the grid of a network that works on
+    another than the scoring grid.
     """
 
     record: dict
@@ -49,6 +57,7 @@ class Evidence:
     history: pd.DataFrame | None
     ablation: pd.DataFrame | None
     own_grid: pd.DataFrame | None = None
+    own_grid_metrics: dict | None = None
 
     @property
     def kind(self):
@@ -72,10 +81,11 @@ def load_evidence(folder):
     if not any((folder / name).exists() for name in FINISHED):
         raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
     paths = [folder / f"{name}.csv" for name in ("history", "ablation_patients", "per_slice_own_grid")]
-    tables = [pd.read_csv(path) if path.exists() else None for path in paths]
+    tables = [read_csv(path) if path.exists() else None for path in paths]
     evaluation = evaluate.load_evaluation(folder) if (folder / "metrics.json").exists() else None
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return Evidence(record, evaluation, *tables)
+    own_grid = folder / "metrics_own_grid.json"
+    own_grid_metrics = json.loads(own_grid.read_text(encoding="utf-8")) if own_grid.exists() else None
+    return Evidence(read_record(folder), evaluation, *tables, own_grid_metrics)
 
 
 def load_records(*commands):
@@ -86,7 +96,8 @@ def load_records(*commands):
 
 def cohort_slices():
     """Every slice of the LGG cohort with its counts: a per-slice table of one of the records."""
-    return next(iter(load_records("run").values())).evaluation.per_slice
+    runs = load_records("run").values()
+    return next(evidence for evidence in runs if evidence.kind == "LGG cohort").evaluation.per_slice
 
 
 def leak_by_slice():
@@ -130,7 +141,7 @@ def _glance_row(name, evidence, part, label):
 
 def load_precision():
     """The trainings in two precisions that results/precision.py made: precision, seed, patient (of validation), dice."""
-    return pd.read_csv(RECORDS / "precision.csv")
+    return read_csv(RECORDS / "precision.csv")
 
 
 def provenance(recorded):
@@ -160,30 +171,15 @@ def figure(name):
     return Image(filename=str(RECORDS / "figures" / f"{name}.jpg"))
 
 
-def recheck(evidence):
-    """Largest relative gap between metrics.json and the scores computed again from per_slice.csv, intervals left out."""
-    whole = evidence.record["experiment"]["split"] == "patient"
-    per_slice = evidence.evaluation.per_slice
-    gaps = [
-        abs(scores[name]["value"] - entry["value"]) / max(abs(entry["value"]), 1e-12)
-        for part, then in evidence.evaluation.metrics.items()
-        for scores in [evaluate.set_scores(per_slice[per_slice["split"] == part], whole, resamples=0)]
-        for name, entry in then.items()
-        if entry["value"] is not None
-    ]
-    return max(gaps)
-
-
-def consistent(per_slice):
-    """Largest gap over slices between Dice and 2 IoU/(1 + IoU); 0 but for rounding."""
-    dice, iou = (score(per_slice["tp"], per_slice["fp"], per_slice["fn"]) for score in (metrics.dice, metrics.iou))
-    return float(np.abs(dice - metrics.dice_from_iou(iou)).max())
+def refuse_phantom(kind):
+    """Raise `UserError` for the phantom cohort: what stands under results/ was made from real data."""
+    if kind == "phantom cohort":
+        raise UserError("only runs on real data are recorded; this one is on the phantom cohort.")
 
 
 def record(run_folder, name):
     """Copy a finished run's numbers to results/NAME, never its images or weights; return that folder."""
-    if load_evidence(run_folder).kind == "phantom cohort":
-        raise UserError("only runs on real data are recorded; this one is on the phantom cohort.")
+    refuse_phantom(load_evidence(run_folder).kind)
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
     target = RECORDS / name

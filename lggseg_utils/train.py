@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lggseg_utils import losses, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.config import UserError, write_csv, write_whole
+from lggseg_utils.config import UserError, read_csv, write_csv, write_whole
 from lggseg_utils.metrics import SCORED_BATCH
 from lggseg_utils.model import build_unet
 
@@ -139,6 +139,12 @@ class Keeper(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["val_loss"]):
+            self.bar.close()
+            raise UserError(
+                f"the validation loss is not a number after epoch {epoch + 1}; train with a smaller learning_rate, or "
+                "with precision float32."
+            )
         row = {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started}
         self.history.append(row)
         losses = [past["val_loss"] for past in self.history]
@@ -217,7 +223,9 @@ def restart(model, experiment):
     """Give a compiled network the weights and the optimizer state of a new one; returns it."""
     model.set_weights(build_unet(experiment).get_weights())
     for variable in model.optimizer.variables:
-        if not variable.path.endswith(("learning_rate", "dynamic_scale")):
+        if variable.path.endswith("dynamic_scale"):
+            variable.assign(model.optimizer.initial_scale)
+        elif not variable.path.endswith("learning_rate"):
             variable.assign(tf.zeros_like(variable))
     return model
 
@@ -232,7 +240,7 @@ def _resume(experiment, folder, steps, network):
     model = load_model(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
     epochs = training_steps(int(model.optimizer.iterations), steps)
-    return model, pd.read_csv(folder / "history.csv").head(epochs).to_dict("records")
+    return model, read_csv(folder / "history.csv").head(epochs).to_dict("records")
 
 
 def _finished(history, experiment):
@@ -264,7 +272,7 @@ def train(run):
         scored = load_model(run.path("model_best.keras")) if run.experiment.weights == "best" else model
         save_model(scored, run.path("model.keras"))
         run.path("checkpoint.keras").unlink()
-    return load_model(run.path("model.keras")), pd.read_csv(run.path("history.csv"))
+    return load_model(run.path("model.keras")), read_csv(run.path("history.csv"))
 
 
 def overfit(experiment, images, masks, steps=100):

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 import numpy as np
-import pandas as pd
 
-from lggseg_utils import augment, config, evaluate, plots, preprocess, train
+from lggseg_utils import augment, cli, config, evaluate, plots, preprocess, records, train
 
 FIGURES = Path(__file__).parent / "figures"
 SHOWN = 5
@@ -50,7 +49,7 @@ def predict_by_fold(run, cohort, table):
 
 def draw_gallery(run):
     """Slices of patients with small to large tumours, in all three channels."""
-    cohort, per_slice = preprocess.load_cohort(run), pd.read_csv(run.path("per_slice.csv"))
+    cohort, per_slice = preprocess.load_cohort(run), config.read_csv(run.path("per_slice.csv"))
     volumes = (per_slice["tp"] + per_slice["fn"]).groupby(per_slice["patient"]).sum().sort_values()
     patients = volumes.index[np.linspace(0, len(volumes) - 1, SHOWN).astype(int)]
     rows = rows_of(cohort, largest_slices(per_slice, patients))
@@ -63,7 +62,7 @@ def draw_gallery(run):
 
 def draw_augmentations(run):
     """One slice under each augmentation."""
-    cohort, per_slice = preprocess.load_cohort(run), pd.read_csv(run.path("per_slice.csv"))
+    cohort, per_slice = preprocess.load_cohort(run), config.read_csv(run.path("per_slice.csv"))
     rows = rows_of(cohort, per_slice.loc[[(per_slice["tp"] + per_slice["fn"]).idxmax()]])
     image, mask = preprocess.minmax(cohort.images[rows]), cohort.masks[rows][..., None].astype(np.float32)
     changed = {
@@ -76,7 +75,7 @@ def draw_augmentations(run):
 def draw_examples(run):
     """Best, median and worst test slice with tumour of a run."""
     cohort = preprocess.load_cohort(run)
-    examples = evaluate.example_slices(pd.read_csv(run.path("per_slice.csv")))
+    examples = evaluate.example_slices(config.read_csv(run.path("per_slice.csv")))
     rows = rows_of(cohort, examples)
     predicted = evaluate.predicted_masks(train.load_model(run.path("model.keras")), cohort, rows, run.experiment)
     images = preprocess.resize_images(cohort.images[rows], run.experiment.score_size)
@@ -97,11 +96,11 @@ def draw_worst(runs, name):
     """The largest slice of the patients with the lowest Dice in the first of these cross-validations, as each predicts it."""
     run = next(iter(runs.values()))
     cohort = preprocess.load_cohort(run)
-    worst = pd.read_csv(run.path("per_patient.csv")).sort_values("dice")["patient"].head(SHOWN)
-    shown = largest_slices(pd.read_csv(run.path("per_slice.csv")), worst)[["patient", "slice"]]
+    worst = config.read_csv(run.path("per_patient.csv")).sort_values("dice")["patient"].head(SHOWN)
+    shown = largest_slices(config.read_csv(run.path("per_slice.csv")), worst)[["patient", "slice"]]
     predicted = {}
     for label, other in runs.items():
-        fold = pd.read_csv(other.path("split.csv"))[["patient", "slice", "fold"]]
+        fold = config.read_csv(other.path("split.csv"))[["patient", "slice", "fold"]]
         predicted[label] = predict_by_fold(other, cohort, shown.merge(fold))
     save_rows(run, cohort, shown, predicted, [f"slice {number}" for number in shown["slice"]], name)
 
@@ -116,7 +115,7 @@ def save_rows(run, cohort, shown, predicted, below, name):
 
 def draw_alarms(run):
     """The slices without tumour, one a patient, in which most is marked."""
-    cohort, per_slice = preprocess.load_cohort(run), pd.read_csv(run.path("per_slice.csv"))
+    cohort, per_slice = preprocess.load_cohort(run), config.read_csv(run.path("per_slice.csv"))
     healthy = per_slice[per_slice["tp"] + per_slice["fn"] == 0].sort_values("fp", ascending=False)
     shown = healthy.drop_duplicates("patient").head(SHOWN)
     predicted = {"no tumour here": predict_by_fold(run, cohort, shown)}
@@ -143,9 +142,12 @@ def main(data_folder, runs_folder, names):
     """Draw the figures named, or all."""
     plots.set_style()
     for name in names or DRAWN:
-        draw, runs = DRAWN[name]
-        draw(*(config.reopen(runs_folder / run, data_folder) for run in runs))
+        draw, needed = DRAWN[name]
+        runs = [config.reopen(runs_folder / run, data_folder) for run in needed]
+        for run in runs:
+            records.refuse_phantom(preprocess.load_cohort(run).kind)
+        draw(*runs)
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from lggseg_utils import config, evaluate, preprocess, train
+from lggseg_utils import cli, config, evaluate, preprocess, records, train
 
 SETS = ("val", "test")
 
@@ -20,6 +20,7 @@ def score(run, split):
     """Per-slice table of validation and test, counted on the network's own grid."""
     own = run.experiment.model_copy(update={"score_size": run.experiment.size})
     cohort = preprocess.load_cohort(run)
+    records.refuse_phantom(cohort.kind)
     cohort = dataclasses.replace(cohort, truths=cohort.masks)
     model = train.load_model(run.path("model.keras"))
     tables = []
@@ -36,15 +37,16 @@ def score(run, split):
 @click.argument("name")
 def main(data_folder, run_folder, name):
     """Score and write."""
-    run = config.reopen(run_folder, data_folder)
-    scored = score(run, pd.read_csv(run.path("split.csv")))
+    run, target = config.reopen(run_folder, data_folder), records.RECORDS / name
+    if config.read_record(target)["data"] != run.record()["data"]:
+        raise config.UserError(f"results/{name} records a run on other data than {run_folder}.")
+    scored = score(run, config.read_csv(run.path("split.csv")))
     whole = run.experiment.split == "patient"
     metrics = {part: evaluate.set_scores(scored[scored["split"] == part], whole) for part in SETS}
-    target = Path(__file__).parent / name
     config.write_csv(target / "per_slice_own_grid.csv", scored)
     config.write_json(target / "metrics_own_grid.json", metrics)
     print(json.dumps({part: metrics[part]["dice_pooled"] for part in SETS}))
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from lggseg_utils import config, evaluate, preprocess, train
+from lggseg_utils import cli, config, evaluate, preprocess, records, train
 
 FOLD, SEEDS = 0, 4
 CHANGED = {"epochs": 8}
@@ -24,13 +24,14 @@ def train_once(data_folder, work, precision, seed):
     path = run.path("dice.csv")
     if not path.exists():
         cohort = preprocess.load_cohort(run)
+        records.refuse_phantom(cohort.kind)
         # The split is that of seed 0 for all: what differs are weights, order and augmentation.
         parts = preprocess.parts_table(cohort.slices, "patient", 0)
         rows = preprocess.rows_by_set(preprocess.split_of_fold(parts, FOLD))
         model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.folder)
         table = evaluate.score_patients(model, cohort, rows["val"], run.experiment)
         config.write_csv(path, table[["patient", "dice"]].assign(precision=precision, seed=seed))
-    return pd.read_csv(path)
+    return config.read_csv(path)
 
 
 @click.command()
@@ -38,10 +39,12 @@ def train_once(data_folder, work, precision, seed):
 @click.argument("work_folder", type=click.Path(path_type=Path))
 def main(data_folder, work_folder):
     """Run what is missing and write the table down."""
+    if train.machine_precision() == "float32":
+        raise config.UserError("this machine trains in float32 alone: there is nothing to compare it with.")
     trainings = itertools.product(range(SEEDS), ("float32", train.machine_precision()))
     tables = [train_once(data_folder.resolve(), work_folder, precision, seed) for seed, precision in trainings]
     config.write_csv(RESULT, pd.concat(tables)[["precision", "seed", "patient", "dice"]])
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

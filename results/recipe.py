@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from lggseg_utils import config, evaluate, preprocess, train
+from lggseg_utils import cli, config, evaluate, preprocess, records, train
 
 MORE = "flip+rotation+crop_zoom+shear+contrast+brightness"
 BESIDES = {"context": 1, "augmentation": MORE}
@@ -38,13 +38,14 @@ def run_attempt(name, fold, data_folder, work):
     path = run.path(f"{fold}.csv")
     if not path.exists():
         cohort = preprocess.load_cohort(run)
+        records.refuse_phantom(cohort.kind)
         parts = preprocess.parts_table(cohort.slices, "patient", 0)
         rows = preprocess.rows_by_set(preprocess.split_of_fold(parts, fold))
         model, history = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.path(str(fold)))
         tables = [score(model, cohort, rows["val"], run.experiment, settings) for settings in AFTERWARDS]
         facts = {"attempt": name, "fold": fold, "minutes": round(history["seconds"].sum() / 60, 1)}
         config.write_csv(path, pd.concat(tables).assign(**facts, git_commit=run.record()["git_commit"]))
-    return pd.read_csv(path)
+    return config.read_csv(path)
 
 
 def score(model, cohort, rows, experiment, settings):
@@ -56,7 +57,7 @@ def score(model, cohort, rows, experiment, settings):
 @click.command()
 @click.argument("data_folder", type=click.Path(exists=True, path_type=Path))
 @click.argument("work_folder", type=click.Path(path_type=Path))
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=click.Choice(ATTEMPTS))
 def main(data_folder, work_folder, names):
     """Run the attempts named, or all, and write down every attempt whose folds are done."""
     for name, fold in itertools.product(names or ATTEMPTS, FOLDS):
@@ -75,12 +76,14 @@ def write_down(work_folder):
     paths = {name: [work_folder / name / f"{fold}.csv" for fold in FOLDS] for name in ATTEMPTS}
     done = {name: both for name, both in paths.items() if all(map(Path.exists, both))}
     new = [
-        pd.read_csv(path).assign(settings=json.dumps(ATTEMPTS[name])) for name, both in done.items() for path in both
+        config.read_csv(path).assign(settings=json.dumps(ATTEMPTS[name]))
+        for name, both in done.items()
+        for path in both
     ]
     if RESULT.exists():
-        new.insert(0, pd.read_csv(RESULT).query("attempt not in @done"))
+        new.insert(0, config.read_csv(RESULT).query("attempt not in @done"))
     config.write_csv(RESULT, pd.concat(new, ignore_index=True))
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import click
 import numpy as np
-import pandas as pd
 
-from lggseg_utils import config, evaluate, predict, preprocess, train
+from lggseg_utils import cli, config, evaluate, predict, preprocess, records, train
 
 FOLD = 0
 
@@ -36,7 +35,8 @@ def main(data_folder, run_folder):
     """Store the network, read it again, and write down what that changed."""
     run = config.reopen(run_folder, data_folder)
     cohort = preprocess.load_cohort(run)
-    split = preprocess.split_of_fold(pd.read_csv(run.path("split.csv")), FOLD)
+    records.refuse_phantom(cohort.kind)
+    split = preprocess.split_of_fold(config.read_csv(run.path("split.csv")), FOLD)
     trained = train.load_model(run.path("folds", str(FOLD), "model.keras"))
     predict.keep_weights(trained, predict.REFERENCE / "weights.npz")
     config.write_csv(predict.REFERENCE / "split.csv", split.drop_duplicates("patient")[["patient", "split"]])
@@ -48,4 +48,4 @@ def main(data_folder, run_folder):
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, settings
 
 from lggseg_utils import config, phantom
@@ -22,6 +23,12 @@ def phantom_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     phantom.write_cohort(folder, patients=6, slices=5)
     return folder
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The repository's address."""
+    return yaml.safe_load((config.REPOSITORY / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 
 
 @pytest.fixture

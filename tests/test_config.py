@@ -105,3 +105,18 @@ def test_write_whole_leaves_nothing_after_an_error(tmp_path):
 
 def test_a_user_error_shows_one_line_in_jupyter():
     assert UserError("what to do")._render_traceback_() == ["Error: what to do"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"experiment": 3}'])
+def test_a_damaged_record_gets_one_line(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run.json is damaged; remove .* or choose another run folder\."):
+        config.recorded_experiment(tmp_path)
+
+
+def test_a_record_that_is_missing_or_from_elsewhere_gets_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"is no run folder: run.json is missing\."):
+        config.recorded_experiment(tmp_path)
+    (tmp_path / "run.json").write_text('{"experiment": {"profile": "demo", "seed": 0, "size": "large"}}')
+    with pytest.raises(UserError, match=r"run.json: setting size: input should be a valid integer"):
+        config.recorded_experiment(tmp_path)

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import config, crossval, phantom, preprocess
+from lggseg_utils import config, crossval, phantom, preprocess, train
 
 
 @pytest.fixture(scope="module")
 def cohort_folder(tmp_path_factory):
-    """A phantom cohort with a patient a part."""
+    """A cohort with a patient a part, under names that are no phantom's."""
     folder = tmp_path_factory.mktemp("cohort")
     phantom.write_cohort(folder, patients=10, slices=4)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rename(path.with_name(path.name.replace("PHANTOM", "OWN")))
     return folder
 
 
@@ -127,7 +129,7 @@ def test_recipes_are_tried_on_validation_patients_alone_and_kept(tmp_path, cohor
     recipe.write_down(tmp_path / "lost")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "attempts.csv"), table)
     monkeypatch.setattr(recipe.train, "fit", None)
-    recipe.main([str(cohort_folder), str(tmp_path / "work"), "tiny"], standalone_mode=False)
+    recipe.main([str(cohort_folder), str(tmp_path / "work")], standalone_mode=False)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "attempts.csv"), table)
 
 
@@ -182,8 +184,38 @@ def test_a_run_can_be_scored_on_its_networks_own_grid(tmp_path, cohort_folder):
 
     run = config.open_run("smoke", cohort_folder, tmp_path / "run", 0, {"epochs": 1})
     whole = evaluate.evaluate(run).per_slice.query("split != 'train'")
-    script("own_grid").main([str(cohort_folder), str(run.folder), str(tmp_path / "kept")], standalone_mode=False)
+    arguments = [str(cohort_folder), str(run.folder), str(tmp_path / "kept")]
+    config.write_json(tmp_path / "kept" / "run.json", {**run.record(), "data": {}})
+    with pytest.raises(config.UserError, match=r"records a run on other data than .*run\."):
+        script("own_grid").main(arguments, standalone_mode=False)
+    config.write_json(tmp_path / "kept" / "run.json", run.record())
+    script("own_grid").main(arguments, standalone_mode=False)
     own = pd.read_csv(tmp_path / "kept" / "per_slice_own_grid.csv")
     assert own[["patient", "slice"]].to_numpy().tolist() == whole[["patient", "slice"]].to_numpy().tolist()
     assert set(own[evaluate.COUNTS].sum(axis=1)) == {run.experiment.size**2}
     assert set(json.loads((tmp_path / "kept" / "metrics_own_grid.json").read_text())) == {"val", "test"}
+
+
+def test_no_script_takes_a_phantom_for_real_data(tmp_path, phantom_folder, monkeypatch):
+    run = config.open_run("smoke", phantom_folder, tmp_path / "run", 0, {"epochs": 1})
+    preprocess.load_cohort(run)
+    config.write_json(tmp_path / "kept" / "run.json", run.record())
+    config.write_csv(run.path("split.csv"), pd.DataFrame({"patient": ["A"], "slice": [1], "part": [0]}))
+    monkeypatch.setattr(train, "machine_precision", lambda: "mixed_bfloat16")
+    (tmp_path / "leak-patient").symlink_to(run.folder)
+    data = str(phantom_folder)
+    for name, arguments in (
+        ("own_grid", [data, str(run.folder), str(tmp_path / "kept")]),
+        ("reference", [data, str(run.folder)]),
+        ("figures", [data, str(tmp_path), "gallery"]),
+        ("recipe", [data, str(tmp_path / "work"), "plain"]),
+        ("precision", [data, str(tmp_path / "work")]),
+    ):
+        with pytest.raises(config.UserError, match="only runs on real data are recorded"):
+            script(name).main(arguments, standalone_mode=False)
+
+
+def test_a_machine_with_one_precision_compares_nothing(tmp_path, cohort_folder, monkeypatch):
+    monkeypatch.setattr(train, "machine_precision", lambda: "float32")
+    with pytest.raises(config.UserError, match="trains in float32 alone"):
+        script("precision").main([str(cohort_folder), str(tmp_path)], standalone_mode=False)

@@ -28,6 +28,25 @@ def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path, write
     assert found["image"][0] == "kaggle_3m/TCGA_CS_1/TCGA_CS_1_1.tif"
 
 
+@pytest.mark.parametrize("mask_is_there", [True, False])
+def test_a_slice_that_stands_twice_at_one_depth_is_not_paired_at_will(tmp_path, write_slice, mask_is_there):
+    _, mask = write_slice(tmp_path / "first", "1", 1)
+    write_slice(tmp_path / "second", "1", 1)
+    if not mask_is_there:
+        mask.unlink()
+    with pytest.raises(
+        UserError, match=r"holds one slice twice: first/1/1_1\S+tif and second/1/1_1\S+tif; remove or rename"
+    ):
+        data.find_slices(tmp_path)
+
+
+def test_numbers_that_differ_by_zeros_alone_are_one_slice_twice(tmp_path, write_slice):
+    for number in ("1", "01"):
+        write_slice(tmp_path, "P", number)
+    with pytest.raises(UserError, match=r"holds one slice twice: P/P_01\S* and P/P_1\S*;"):
+        data.find_slices(tmp_path)
+
+
 def test_the_table_counts_tumour_on_the_files_own_grid(tmp_path, write_slice):
     mask = np.zeros((16, 16), np.uint8)
     mask[2:5, 3:7] = 255

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from lggseg_utils import config, evaluate, metrics, preprocess, train
+from lggseg_utils.config import UserError
 
 
 def cohort_of(truths):
@@ -225,3 +226,17 @@ def test_a_network_with_context_trains_and_is_scored(phantom_folder, open_smoke)
     run = open_smoke(phantom_folder, context=1, scaling="volume", augmentation="all", test_time_flips=True, epochs=1)
     assert train.train(run)[0].input_shape == (None, 32, 32, 9)
     assert len(evaluate.evaluate(run).per_slice) == 30
+
+
+def test_a_set_without_tumour_has_no_examples():
+    table = scored_slices().assign(tp=0, fn=0, split="test")
+    with pytest.raises(
+        UserError, match="no slice of the test set shows tumour, so there is nothing to find: try another seed"
+    ):
+        evaluate.example_slices(table)
+
+
+def test_an_interval_that_is_not_there_is_a_dash():
+    for missing in (None, float("nan")):
+        entry = {"value": 0.5, "low": missing, "high": missing}
+        assert (evaluate.interval(entry), evaluate.with_interval(entry)) == ("–", "0.500")

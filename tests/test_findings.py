@@ -142,8 +142,19 @@ def test_draws_of_slices_pool_their_counts():
 def test_beyond_resampling_tells_a_near_number_from_a_far_one(scored):
     ours = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
     near = findings.beyond_resampling(scored, {"dice_coef": ours[0] + 0.001, "jacard_coef": ours[1] + 0.5})
-    assert near["beyond"].tolist() == [False, True] and (near["resampling"] > 0).all()
+    assert near["beyond"].tolist() == [False, True] and (near[["slices", "patients"]] > 0).all(axis=None)
     assert near["reproduced"].tolist() == pytest.approx(ours)
+
+
+def test_sets_of_patients_drawn_anew_differ_more_where_patients_differ(scored):
+    # Two patients are found whole, two not at all: of slices about half are good in every draw, of patients often none.
+    good = scored["patient"].isin(["A", "B"])
+    table = scored.assign(soft_sum=20.0, soft_intersection=np.where(good, 10.0, 0.0))
+    row = findings.beyond_resampling(table, {"dice_coef": 0.5, "jacard_coef": 0.5}).iloc[0]
+    assert row["patients"] > 1.5 * row["slices"]
+    table = table.assign(soft_intersection=5.0)
+    same = findings.beyond_resampling(table, {"dice_coef": 0.5, "jacard_coef": 0.5})
+    assert (same[["slices", "patients"]] < 1e-9).all(axis=None)
 
 
 def test_a_set_is_scored_with_and_without_its_empty_slices(scored):
@@ -219,7 +230,7 @@ def test_false_alarms_count_healthy_slices_alone():
 def test_institutions_and_worst_patients():
     table = pd.DataFrame({"patient": ["TCGA_CS_1", "TCGA_CS_2", "TCGA_DU_3"], "dice": [0.1, 0.9, 0.8]})
     by = findings.patients_by_institution(table).set_index("group")
-    assert by.loc["CS", "patients"] == 2 and by.loc["CS", "below 0.5"] == 1 and by.loc["DU", "mean Dice"] == 0.8
+    assert by.loc["CS", "patients"] == 2 and by.loc["CS", "failed"] == 1 and by.loc["DU", "mean Dice"] == 0.8
     assert findings.without_worst(table, 1) == pytest.approx((0.6, 0.85))
 
 

@@ -125,7 +125,7 @@ def test_a_zip_entry_of_any_name_stays_inside_or_is_refused(name):
         try:
             data.unpack(place / "cohort.zip", place / "inner" / "target")
         except config.UserError as problem:
-            assert "Traceback" not in str(problem)
+            assert "\n" not in str(problem)
         assert {path.name for path in place.iterdir()} <= {"cohort.zip", "inner"}
         assert {path.name for path in (place / "inner").iterdir()} <= {"target"}
     finally:

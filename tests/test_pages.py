@@ -175,14 +175,14 @@ def test_mathematics_is_set(browser):
 
 
 @pytest.mark.parametrize("page", [page for page in book.pages() if page.startswith("notebooks/")])
-def test_buttons_point_at_files_of_the_repository(browser, page):
+def test_buttons_point_at_files_of_the_repository(browser, repository, page):
     open_page(browser, page)
     links = browser.execute_script(
         "return [...document.querySelectorAll('.dropdown-launch-buttons a[href]')].map(a => a.href)"
     )
-    repository = config.repository_url().removeprefix("https://github.com/")
+    name = repository.removeprefix("https://github.com/")
     colab = [link for link in links if "colab.research.google.com" in link]
-    assert colab == [f"https://colab.research.google.com/github/{repository}/blob/main/{page}.ipynb"]
+    assert colab == [f"https://colab.research.google.com/github/{name}/blob/main/{page}.ipynb"]
     assert [link for link in links if "mybinder.org" in link and f"{page}.ipynb" in link]
     assert (config.REPOSITORY / f"{page}.ipynb").exists()
 
@@ -201,4 +201,5 @@ def test_every_chapter_says_what_its_data_are(browser):
         "notebooks/07_replication",
     ):
         open_page(browser, page)
-        assert "phantom cohort" in browser.execute_script("return document.querySelector('article').innerText")
+        shown = "return [...document.querySelectorAll('.cell_output')].map(output => output.innerText).join()"
+        assert "phantom cohort" in browser.execute_script(shown)

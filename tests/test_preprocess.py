@@ -219,3 +219,26 @@ def test_a_cache_that_would_execute_code_is_not_unpickled(phantom_folder, open_s
     with pytest.raises(ValueError, match="allow_pickle=False|Array can't be memory-mapped"):
         preprocess.load_cohort(run)
     assert not (tmp_path / "executed").exists()
+
+
+def test_names_of_patients_stay_what_they_are(tmp_path, write_slice, open_smoke):
+    for patient in ("01", "1", "NA"):
+        write_slice(tmp_path / "data", patient, 1)
+    run = open_smoke(tmp_path / "data")
+    slices = preprocess.load_cohort(run).slices
+    assert slices["patient"].tolist() == ["01", "1", "NA"]
+    for _ in ("drawn", "read again"):
+        assert preprocess.load_split(run, slices)["patient"].tolist() == ["01", "1", "NA"]
+
+
+def test_a_cache_is_there_only_once_the_record_says_what_the_data_are(phantom_folder, open_smoke, monkeypatch):
+    def killed(*args, **facts):
+        raise KeyboardInterrupt
+
+    run = open_smoke(phantom_folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(config.Run, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess.load_cohort(run)
+    assert not run.path("cohort").exists()
+    assert preprocess.load_cohort(run).kind == run.record()["data"]["kind"] == "phantom cohort"

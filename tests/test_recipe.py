@@ -1,10 +1,12 @@
 """The recipe's tables, on numbers worked out by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import recipe, results
+from lggseg_utils import config, recipe, results
 
 
 @pytest.fixture
@@ -77,3 +79,12 @@ def test_the_kept_attempts_can_be_read():
     }
     counts = attempts.groupby(["attempt", "at_test_time"])["patient"].agg(["size", "nunique"])
     assert (counts["size"] == counts["nunique"]).all() and counts["size"].nunique() == 1
+
+
+def test_what_chapter_12_says_of_the_choice_holds():
+    tried = recipe.attempts_table(recipe.load_attempts()).set_index("attempt")
+    assert tried["mean Dice"].idxmax() == "head" and tried["median Dice"].idxmax() != "head"
+    frozen, before = (config.load_experiment(name) for name in ("recipe", "crossval64"))
+    assert (frozen.scaling, frozen.size, frozen.epochs - before.epochs) == ("head", 80, 3)
+    together = [name for name in tried.index if "together" in name]
+    assert together and "context" not in json.dumps(tried["settings"].drop(together).tolist())

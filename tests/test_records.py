@@ -10,13 +10,33 @@ from lggseg_utils import config, evaluate, metrics, records, results
 from lggseg_utils.config import UserError
 
 
+def recheck(evidence):
+    """Largest relative gap between metrics.json and the scores computed again from per_slice.csv, intervals left out."""
+    whole = evidence.record["experiment"]["split"] == "patient"
+    per_slice = evidence.evaluation.per_slice
+    gaps = [
+        abs(scores[name]["value"] - entry["value"]) / max(abs(entry["value"]), 1e-12)
+        for part, then in evidence.evaluation.metrics.items()
+        for scores in [evaluate.set_scores(per_slice[per_slice["split"] == part], whole, resamples=0)]
+        for name, entry in then.items()
+        if entry["value"] is not None
+    ]
+    return max(gaps)
+
+
+def gap_between_dice_and_iou(per_slice):
+    """Largest gap over slices between Dice and 2 IoU/(1 + IoU); 0 but for rounding."""
+    dice, iou = (score(per_slice["tp"], per_slice["fp"], per_slice["fn"]) for score in (metrics.dice, metrics.iou))
+    return float(np.abs(dice - 2 * iou / (1 + iou)).max())
+
+
 def test_a_smoke_run_is_compared_and_never_recorded(phantom_folder, open_smoke):
     run = open_smoke(phantom_folder)
     evaluate.evaluate(run)
     evidence = records.load_evidence(run.folder)
     compared = results.compare(evidence.evaluation)
-    assert len(compared) == 17 and (compared["difference"] == compared["reproduced"] - compared["reported"]).all()
-    assert records.recheck(evidence) < 1e-6
+    assert len(compared) == 13 and (compared["difference"] == compared["reproduced"] - compared["reported"]).all()
+    assert recheck(evidence) < 1e-6
     assert evidence.record["ended"]["git_commit"] == evidence.record["git_commit"]
     with pytest.raises(UserError, match="only runs on real data are recorded"):
         records.record(run.folder, "phantom")
@@ -36,8 +56,8 @@ def test_a_record_is_consistent_with_its_slices(name):
     evidence = RECORDED[name]
     per_slice, per_patient = evidence.evaluation.per_slice, evidence.evaluation.per_patient
     assert evidence.kind == "LGG cohort" and not evidence.record["git_commit"].endswith("-dirty")
-    assert records.recheck(evidence) < 1e-6
-    assert records.consistent(per_slice) < 1e-9
+    assert recheck(evidence) < 1e-6
+    assert gap_between_dice_and_iou(per_slice) < 1e-9
     again = evaluate.per_patient_table(per_slice)
     pd.testing.assert_frame_equal(again, per_patient.drop(columns="fold", errors="ignore"), check_dtype=False)
     split = pd.read_csv(records.RECORDS / name / "split.csv")
@@ -61,7 +81,7 @@ def test_scores_on_the_networks_own_grid_follow_from_their_slices():
     assert evidence.own_grid["patient"].nunique() > 100 and RECORDED["leak-patient"].own_grid is None
 
 
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", SCORED[1:])
 def test_every_record_scored_the_same_slices_against_the_same_truth(name):
     keys = ["patient", "slice"]
     first, other = (
@@ -82,13 +102,6 @@ def test_every_record_names_its_command_and_commit():
     assert set(table.index) == set(RECORDED)
     assert table["command"].str.match(r"lggseg (run|crossval|ablate) --profile \w+ --seed \d+ --data DATA_FOLDER").all()
     assert table["commit"].str.fullmatch(r"[0-9a-f]{12}(, [0-9a-f]{12})?").all()
-
-
-def test_consistency_is_noticed_where_it_fails(monkeypatch):
-    table = pd.DataFrame({"tp": [3], "fp": [1], "fn": [1]})
-    assert records.consistent(table) < 1e-12
-    monkeypatch.setattr(metrics, "iou", lambda tp, fp, fn: np.array([0.9]))
-    assert records.consistent(table) > 0.1
 
 
 @pytest.mark.parametrize("name", [name for name, evidence in RECORDED.items() if evidence.ablation is not None])

@@ -44,7 +44,7 @@ class TestNotebook:
         (parameters,) = [cell for cell in self.cells(path) if "parameters" in cell["metadata"].get("tags", [])]
         scope = {}
         exec("".join(parameters["source"]), scope)
-        assert {name: scope[name] for name in book.PARAMETERS} == {
+        assert {name: value for name, value in scope.items() if not name.startswith("__")} == {
             "profile": "demo",
             "data_dir": "",
             "run_dir": "",
@@ -136,8 +136,8 @@ def test_jupyter_book_stays_below_2():
     assert "jupyter-book>=1.0.4,<2" in (ROOT / "pyproject.toml").read_text()
 
 
-def test_the_repositorys_address_stands_in_one_place():
-    address = config.repository_url().removeprefix("https://")
+def test_the_repositorys_address_stands_in_one_place(repository):
+    address = repository.removeprefix("https://")
     assert [
         path.name
         for path in tracked()

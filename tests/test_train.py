@@ -188,3 +188,15 @@ def test_a_damaged_network_gets_one_line(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
     with pytest.raises(UserError, match="model.keras holds no network that can be used"):
         train.load_model(tmp_path / "model.keras")
+
+
+def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
+    keeper = train.Keeper(tmp_path, [{"epoch": 1, "val_loss": 0.5}], config.load_experiment("smoke"), keep=True)
+    keeper.set_params({"epochs": 3})
+    keeper.on_train_begin()
+    keeper.started = 0.0
+    with pytest.raises(
+        UserError, match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate"
+    ):
+        keeper.on_epoch_end(1, {"val_loss": float("nan"), "val_dice_coef": 0.0})
+    assert list(tmp_path.iterdir()) == []
