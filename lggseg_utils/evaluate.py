@@ -176,7 +176,7 @@ def _pooled_scores(total):
     }
 
 
-def set_scores(scored, whole_patients, resamples=RESAMPLES, seed=0):
+def set_scores(scored, whole_patients, resamples=RESAMPLES):
     """Score one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
     scored: a per-slice table. The 95 % interval is the percentile bootstrap over patients (scipy), with their
@@ -188,32 +188,30 @@ def set_scores(scored, whole_patients, resamples=RESAMPLES, seed=0):
     soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby("patient", sort=False)]
     dice = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
 
-    shuffle = np.random.default_rng(seed)
+    shuffle = np.random.default_rng(0)
 
     def statistic(drawn, axis=-1):
         """Scores of resampled patients; drawn: patient numbers (..., patients)."""
         drawn = np.atleast_2d(drawn)
         scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums})
         slices = (shuffle.permutation(np.concatenate([soft[patient] for patient in row])) for row in drawn)
-        batches = [metrics.batch_scores(*pairs.T, metrics.SCORED_BATCH) for pairs in slices]
+        batches = [metrics.batch_scores(*pairs.T) for pairs in slices]
         scores["dice_coef"], scores["jacard_coef"] = np.array(batches).T
         scores["dice_patient_mean"], scores["dice_patient_median"] = dice[drawn].mean(-1), np.median(dice[drawn], -1)
         return np.stack([scores[name] for name in names])
 
     names = INTERVAL_METRICS + (PATIENT_METRICS if whole_patients else ())
     values = statistic(np.arange(len(sums)))[:, 0]
-    scored_in_order = metrics.batch_scores(
-        scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy(), metrics.SCORED_BATCH
-    )
+    scored_in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
     values[[names.index("dice_coef"), names.index("jacard_coef")]] = scored_in_order
-    low, high = _interval(len(sums), statistic, resamples, seed, len(names))
+    low, high = _interval(len(sums), statistic, resamples, len(names))
     return {
         name: {"value": _number(values[i]), "low": _number(low[i]), "high": _number(high[i])}
         for i, name in enumerate(names)
     }
 
 
-def _interval(patients, statistic, resamples, seed, count):
+def _interval(patients, statistic, resamples, count):
     """95 % percentile interval over resampled patients; NaN with fewer than two."""
     if patients < 2 or not resamples:
         return np.full((2, count), np.nan)
@@ -226,7 +224,7 @@ def _interval(patients, statistic, resamples, seed, count):
             n_resamples=resamples,
             vectorized=True,
             method="percentile",
-            rng=np.random.default_rng(seed),
+            rng=np.random.default_rng(0),
         )
     return result.confidence_interval
 
@@ -239,7 +237,7 @@ def _number(value):
 def all_scores(per_slice, protocol, resamples=RESAMPLES):
     """`set_scores` of each set of a per-slice table; protocol: 'slice' or 'patient'."""
     return {
-        name: set_scores(per_slice[per_slice["split"] == name], protocol == "patient", resamples)
+        name: set_scores(per_slice[per_slice["split"] == "test"], protocol == "patient", resamples)
         for name in preprocess.SETS
     }
 
@@ -346,11 +344,11 @@ def metrics_table(scores):
     return pd.DataFrame(rows)
 
 
-def number(value, digits=3):
+def number(value):
     """A score as text; small ones keep three significant digits, none is a dash."""
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:.{digits}g}" if 0 < abs(value) < 0.01 else f"{value:.{digits}f}"
+    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
 
 
 def interval(entry):
@@ -363,12 +361,12 @@ def with_interval(entry):
     return number(entry["value"]) + ("" if pd.isna(entry["low"]) else f" ({interval(entry)})")
 
 
-def dice_by_size(per_slice, name="test"):
-    """Median Dice per slice of the smaller and the larger half of a set's tumours.
+def dice_by_size(per_slice):
+    """Median Dice per slice of the smaller and the larger half of the tumours in the test set.
 
     Returns a dictionary: slices (with tumour), median_area in pixels of the scoring grid, and the medians small and large.
     """
-    chosen = per_slice[(per_slice["split"] == name) & (per_slice["tp"] + per_slice["fn"] > 0)]
+    chosen = per_slice[(per_slice["split"] == "test") & (per_slice["tp"] + per_slice["fn"] > 0)]
     area = chosen["tp"] + chosen["fn"]
     dice = pd.Series(metrics.dice(chosen["tp"], chosen["fp"], chosen["fn"]), chosen.index)
     small = area <= area.median()
@@ -380,14 +378,14 @@ def dice_by_size(per_slice, name="test"):
     }
 
 
-def example_slices(per_slice, name="test"):
-    """Pick the best, the median and the worst slice with tumour of a set by Dice: rows of the table with `dice`.
+def example_slices(per_slice):
+    """Pick the best, the median and the worst test slice with tumour by Dice: rows of the table with `dice`.
 
-    Raises `UserError` for a set without tumour.
+    Raises `UserError` for a test set without tumour.
     """
-    chosen = per_slice[(per_slice["split"] == name) & (per_slice["tp"] + per_slice["fn"] > 0)]
+    chosen = per_slice[(per_slice["split"] == "test") & (per_slice["tp"] + per_slice["fn"] > 0)]
     if chosen.empty:
-        raise UserError(f"no slice of the {name} set shows tumour, so there is nothing to find: try another seed.")
+        raise UserError("no slice of the test set shows tumour, so there is nothing to find: try another seed.")
     ranked = chosen.assign(dice=metrics.dice(chosen["tp"], chosen["fp"], chosen["fn"])).sort_values(
         "dice", ignore_index=True
     )

@@ -104,13 +104,13 @@ def mixed_pairs(scored_sets, reported):
     return table.assign(farthest=farthest).sort_values("farthest", ignore_index=True)
 
 
-def tumour_shares(slices, part, draws=5000, seed=0):
+def tumour_shares(slices, part, draws=5000):
     """Share of tumour pixels in sets drawn at random: a table draw, share.
 
     slices: a per-slice table of the whole cohort; part: share of it that is drawn, 0 to 1. `draw` is 'slices', 'patients' or
     'slices with tumour' (as many slices as in the first, but at most all of them), each drawn `draws` times without replacement.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     tumour = (slices["tp"] + slices["fn"]).to_numpy()
     pixels = slices[evaluate.COUNTS].iloc[0].sum()
     size, positive = round(part * len(slices)), tumour[tumour > 0]
@@ -129,33 +129,33 @@ def _draw(rng, values, size, draws):
     return np.stack([values[rng.choice(len(values), size, replace=False)] for _ in range(draws)])
 
 
-def draws_of_patients(per_patient, size, draws=5000, seed=0):
+def draws_of_patients(per_patient, size, draws=5000):
     """Mean Dice of `size` patients drawn without replacement, `draws` times: float (draws,)."""
-    return _draw(np.random.default_rng(seed), per_patient["dice"].to_numpy(), size, draws).mean(1)
+    return _draw(np.random.default_rng(0), per_patient["dice"].to_numpy(), size, draws).mean(1)
 
 
-def differences_of_draws(per_patient, size, draws=5000, seed=0):
+def differences_of_draws(per_patient, size, draws=5000):
     """Difference in mean Dice between two sets of `size` patients without a patient in common, `draws` times: float (draws,)."""
-    pairs = _draw(np.random.default_rng(seed), per_patient["dice"].to_numpy(), 2 * size, draws)
+    pairs = _draw(np.random.default_rng(0), per_patient["dice"].to_numpy(), 2 * size, draws)
     return pairs[:, :size].mean(1) - pairs[:, size:].mean(1)
 
 
-def draws_of_slices(per_slice, size, draws=5000, seed=0):
+def draws_of_slices(per_slice, size, draws=5000):
     """Pooled Dice of `size` slices drawn without replacement, `draws` times: float (draws,)."""
     counts = per_slice[["tp", "fp", "fn"]].to_numpy()
-    return metrics.dice(*_draw(np.random.default_rng(seed), counts, size, draws).sum(1).T)
+    return metrics.dice(*_draw(np.random.default_rng(0), counts, size, draws).sum(1).T)
 
 
-def batch_score_spread(scored, units, draws=RESAMPLES, seed=0):
+def batch_score_spread(scored, units, draws=RESAMPLES):
     """`dice_coef` and `jacard_coef` of sets drawn from this one with replacement, in random order: float (draws, 2).
 
     units: a label a slice; slices with the same label are drawn together.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby(units)]
     drawn = ([soft[unit] for unit in rng.integers(len(soft), size=len(soft))] for _ in range(draws))
     shuffled = (rng.permutation(np.concatenate(parts)) for parts in drawn)
-    return np.array([metrics.batch_scores(*pairs.T, metrics.SCORED_BATCH) for pairs in shuffled])
+    return np.array([metrics.batch_scores(*pairs.T) for pairs in shuffled])
 
 
 def beyond_resampling(scored, reported):
@@ -166,9 +166,7 @@ def beyond_resampling(scored, reported):
     slices or whole patients are drawn anew), beyond (larger than both).
     """
     names = ("dice_coef", "jacard_coef")
-    ours = metrics.batch_scores(
-        scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy(), metrics.SCORED_BATCH
-    )
+    ours = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
     table = pd.DataFrame({"metric": names, "reported": [reported[name] for name in names], "reproduced": ours})
     table["difference"] = table["reproduced"] - table["reported"]
     table["slices"] = _two_sets_within(batch_score_spread(scored, np.arange(len(scored))))

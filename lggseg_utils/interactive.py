@@ -124,11 +124,11 @@ def hover_curves(history, kind):
     return _frame(chart.resolve_scale(y="independent"), f"Curves of the training to hover over ({kind})", 520)
 
 
-def hover_patients(per_patient, kind, name="test"):
-    """Dice of each patient of a set, sorted, with the patient's name and slices under the pointer; kind: what the data are."""
+def hover_patients(per_patient, kind):
+    """Dice of each test patient, sorted, with the patient's name and slices under the pointer; kind: what the data are."""
     import altair
 
-    chosen = per_patient.loc[per_patient["split"] == name, ["patient", "slices", "tumour_slices", "dice"]]
+    chosen = per_patient.loc[per_patient["split"] == "test", ["patient", "slices", "tumour_slices", "dice"]]
     chart = (
         altair.Chart(chosen)
         .mark_bar(color=BLUE)

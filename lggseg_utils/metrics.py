@@ -50,7 +50,7 @@ def mean_iou(tp, fp, fn, tn):
     return (iou(tp, fp, fn) + iou(tn, fn, fp)) / 2
 
 
-def batch_scores(soft_intersection, soft_sum, batch_size=16):
+def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
     """`dice_coef` and `jacard_coef` averaged over consecutive batches of slices, from each slice's soft sums."""
     starts = np.arange(0, len(soft_sum), batch_size)
     shared, total = np.add.reduceat(soft_intersection, starts), np.add.reduceat(soft_sum, starts)

@@ -264,8 +264,15 @@ def _arrow(axis, start, end, colour, style="-"):
 
 def _finish_unet(axis, experiment, boxes):
     """Input, output, legend and limits of the U figure."""
-    end = boxes["up", 0][0]
-    axis.text(-0.5, 0, f"image\n{experiment.size}x{experiment.size}x3", ha="right", va="center", fontsize=9)
+    end, channels = boxes["up", 0][0], 3 * (2 * experiment.context + 1)
+    axis.text(
+        -0.5,
+        0,
+        f"image\n{experiment.size}x{experiment.size}x{channels}",
+        ha="right",
+        va="center",
+        fontsize=9,
+    )
     axis.text(
         end + 0.5,
         0,
@@ -311,26 +318,22 @@ def curves(history):
     return figure
 
 
-def dice_bars(per_patient, name="test"):
-    """Dice of each patient of a set, sorted, with mean and median; pooled over the patient's slices in that set."""
-    dice = per_patient[per_patient["split"] == name].sort_values("dice")["dice"].to_numpy()
-    figure, axis = plt.subplots(figsize=(7.5, max(2.2, 0.9 + 0.2 * len(dice))))
-    axis.barh(np.arange(len(dice)), dice, color=BLUE, height=0.7)
-    axis.axvline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
-    axis.axvline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
-    axis.set(
-        xlabel="Dice per patient (pooled over the slices of one patient)",
-        yticks=[],
-        xlim=(0, 1),
-        ylabel=f"{SET_NAMES[name]} patients (n = {len(dice)})",
-    )
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+def dice_bars(per_patient):
+    """Dice of each patient, sorted, with mean and median; pooled over the patient's slices in the table's set."""
+    dice = per_patient["dice"].sort_values().to_numpy()
+    figure, axis = plt.subplots(figsize=(9, 3))
+    axis.bar(np.arange(len(dice)), dice, color=BLUE, width=0.8)
+    axis.axhline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
+    axis.axhline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
+    axis.set(ylabel="Dice per patient", xlabel=f"patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
+    axis.margins(x=0.01)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
-def dice_against_size(per_slice, name="test"):
-    """Dice of each slice with tumour against the tumour's area on the scoring grid."""
-    chosen = per_slice[(per_slice["split"] == name) & (per_slice["tp"] + per_slice["fn"] > 0)]
+def dice_against_size(per_slice):
+    """Dice of each test slice with tumour against the tumour's area on the scoring grid."""
+    chosen = per_slice[(per_slice["split"] == "test") & (per_slice["tp"] + per_slice["fn"] > 0)]
     figure, axis = plt.subplots(figsize=(7.5, 3.2))
     axis.scatter(
         chosen["tp"] + chosen["fn"], metrics.dice(chosen["tp"], chosen["fp"], chosen["fn"]), color=BLUE, alpha=0.6, s=22
@@ -339,7 +342,7 @@ def dice_against_size(per_slice, name="test"):
         xscale="log",
         ylim=(-0.03, 1.03),
         xlabel="tumour area in the slice, pixels of the scoring grid (log scale)",
-        ylabel=f"Dice per slice\n(n = {len(chosen)} {SET_NAMES[name]} slices)",
+        ylabel=f"Dice per slice\n(n = {len(chosen)} test slices)",
     )
     return figure
 
@@ -481,19 +484,6 @@ def dice_by_group(table, xlabel):
         axis.text(0.01, y, f"n = {row.slices:,}", va="center", color="white", fontsize=8.5)
     axis.set_yticks(position, table["group"].astype(str))
     axis.set(xlim=(0, 1), xlabel=xlabel)
-    return figure
-
-
-def all_patients(per_patient):
-    """Dice of each patient of a cross-validation, sorted, with mean and median."""
-    dice = per_patient["dice"].sort_values().to_numpy()
-    figure, axis = plt.subplots(figsize=(9, 3))
-    axis.bar(np.arange(len(dice)), dice, color=BLUE, width=0.8)
-    axis.axhline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
-    axis.axhline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
-    axis.set(ylabel="Dice per patient", xlabel=f"patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
-    axis.margins(x=0.01)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 

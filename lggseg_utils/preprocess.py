@@ -65,7 +65,7 @@ def resize_mask(mask, side):
 
 
 def minmax(images, over="slice"):
-    """Scale uint8 (n, height, width, 3) to float32 from 0 to 1, the minimum to 0 and the maximum to 1.
+    """Scale uint8 (n, height, width, channels) to float32 from 0 to 1, the minimum to 0 and the maximum to 1.
 
     over: 'slice' takes them over a slice's channels together, 'channel' over each channel of a slice, 'dataset' over
     the whole data set (for 8-bit images that fill their range: 0 and 255); after one of VOLUME_SCALINGS, which changes
@@ -363,14 +363,14 @@ def rows_by_set(split):
     return {name: rows_of(split, name) for name in SETS}
 
 
-def seen_in_training(split, name="test"):
-    """How much of a set the training set has already shown.
+def seen_in_training(split):
+    """How much of the test set the training set has already shown.
 
-    Returns a dictionary: patients and slices of the set, patients with slices in training, slices that have a
+    Returns a dictionary: patients and slices of the test set, patients with slices in training, slices that have a
     direct neighbour (slice number one off, same patient) in training.
     """
     train = split[split["split"] == "train"]
-    held = split[split["split"] == name]
+    held = split[split["split"] == "test"]
     known = set(zip(train["patient"], train["slice"], strict=True))
     neighbours = sum(
         (patient, number - 1) in known or (patient, number + 1) in known

@@ -278,7 +278,7 @@ def train(run):
 def overfit(experiment, images, masks, steps=100):
     """Learn a few slices by heart, without dropout or augmentation; return the soft Dice after each step.
 
-    images uint8 (n, size, size, 3), masks uint8 (n, size, size) of 0 and 1. A network that fails here is broken.
+    images uint8 (n, size, size, channels), masks uint8 (n, size, size) of 0 and 1. A network that fails here is broken.
     """
     easy = {
         "dropout": 0.0,

@@ -143,7 +143,10 @@ def test_mixing_is_told_from_every_ablation_and_never_decided(evidence):
     with_it = records.Evidence(run.record, None, None, pd.DataFrame(rows))
     with_it.record["command"] = "lggseg ablate"
     judged = results.judge({"mixed": with_it}).set_index("claim").loc["Mixing all augmentations hurts"]
-    assert judged["status"] == "not testable as stated" and "mixed: +0.100 (0.100 to 0.100) after 10 epochs" in judged["evidence"]
+    assert (
+        judged["status"] == "not testable as stated"
+        and "mixed: +0.100 (0.100 to 0.100) after 10 epochs" in judged["evidence"]
+    )
 
 
 def test_other_peoples_patients_give_no_verdict_either(evidence):
