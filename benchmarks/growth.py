@@ -16,11 +16,10 @@ SLICES_A_PATIENT = 20
 SMALL = {"size": 64, "filters": 4, "depth": 3, "epochs": 2, "split": "patient", "augmentation": "report"}
 
 
-def stages(count):
-    """Seconds and memory after each stage, on a phantom cohort of `count` slices."""
+def stages(cohort):
+    """Seconds and memory after each stage, on a phantom cohort."""
     with tempfile.TemporaryDirectory() as folder:
-        phantom.write_cohort(f"{folder}/cohort", count // SLICES_A_PATIENT, SLICES_A_PATIENT)
-        run = config.open_run("smoke", f"{folder}/cohort", f"{folder}/run", 0, SMALL)
+        run = config.open_run("smoke", cohort, folder, 0, SMALL)
         measured = {}
         for name, stage in (
             ("cohort", preprocess.load_cohort),
@@ -45,11 +44,13 @@ def line(counts, values):
 def main():
     """Measure each count in a process of its own and write growth.json."""
     measured = {}
-    for count in COUNTS:
-        command = [sys.executable, __file__, str(count)]
-        measured[count] = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        )
+    with tempfile.TemporaryDirectory() as cohort:
+        for count in COUNTS:
+            # Patients that are there already are kept, so the cohort grows from count to count.
+            phantom.write_cohort(cohort, count // SLICES_A_PATIENT, SLICES_A_PATIENT)
+            command = [sys.executable, __file__, cohort]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            measured[count] = json.loads(printed.splitlines()[-1])
     lines = {
         f"{stage}, {quantity}": line(COUNTS, [measured[count][stage][quantity] for count in COUNTS])
         for stage in measured[COUNTS[0]]
@@ -60,6 +61,6 @@ def main():
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(stages(int(sys.argv[1]))))
+        print(json.dumps(stages(sys.argv[1])))
     else:
         main()
