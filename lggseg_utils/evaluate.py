@@ -237,7 +237,7 @@ def _number(value):
 def all_scores(per_slice, protocol, resamples=RESAMPLES):
     """`set_scores` of each set of a per-slice table; protocol: 'slice' or 'patient'."""
     return {
-        name: set_scores(per_slice[per_slice["split"] == "test"], protocol == "patient", resamples)
+        name: set_scores(per_slice[per_slice["split"] == name], protocol == "patient", resamples)
         for name in preprocess.SETS
     }
 
