@@ -102,6 +102,17 @@ def test_a_network_started_afresh_trains_like_a_new_one(tmp_path, phantom_folder
     assert again.drop(columns="seconds").equals(history.drop(columns="seconds"))
 
 
+def test_a_network_started_afresh_forgets_its_loss_scale(open_smoke):
+    experiment = open_smoke(precision="mixed_float16").experiment
+    train.set_up(experiment)
+    model = train.compile_unet(experiment, 1)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.dynamic_scale.assign(1.0)
+    train.restart(model, experiment)
+    assert float(model.optimizer.dynamic_scale) == model.optimizer.initial_scale
+    train.set_up(experiment.model_copy(update={"precision": "float32"}))
+
+
 # Shells make what they start in the background deaf to Ctrl-C; the script hears it again.
 SCRIPT = """
 import signal, sys
