@@ -140,7 +140,7 @@ def _glance_row(name, evidence, part, label):
 
 
 def load_precision():
-    """The trainings in two precisions that results/precision.py made: precision, seed, patient (of validation), dice."""
+    """The trainings in two precisions that results/precision.py made: precision, seed, patient (of validation), dice, git_commit."""
     return read_csv(RECORDS / "precision.csv")
 
 

@@ -1,7 +1,7 @@
 """Train in float32 and in the machine's own precision, over seeds: python results/precision.py DATA_FOLDER WORK_FOLDER
 
 The settings are those of the profile crossval64 with fewer epochs; the networks are scored on the validation patients of one fold.
-What is done is kept in WORK_FOLDER, so the same command goes on. Writes results/precision.csv: precision, seed, patient, dice.
+What is done is kept in WORK_FOLDER, so the same command goes on. Writes results/precision.csv: COLUMNS.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from lggseg_utils import cli, config, evaluate, preprocess, records, train
 
 FOLD, SEEDS = 0, 4
 CHANGED = {"epochs": 8}
+COLUMNS = ["precision", "seed", "patient", "dice", "git_commit"]
 RESULT = Path(__file__).parent / "precision.csv"
 
 
@@ -31,7 +32,7 @@ def train_once(data_folder, work, precision, seed):
         model, _ = train.fit(run.experiment, cohort, rows["train"], rows["val"], run.folder)
         table = evaluate.score_patients(model, cohort, rows["val"], run.experiment)
         config.write_csv(path, table[["patient", "dice"]].assign(precision=precision, seed=seed))
-    return config.read_csv(path)
+    return config.read_csv(path).assign(git_commit=run.record()["git_commit"])
 
 
 @click.command()
@@ -43,7 +44,7 @@ def main(data_folder, work_folder):
         raise config.UserError("this machine trains in float32 alone: there is nothing to compare it with.")
     trainings = itertools.product(range(SEEDS), ("float32", train.machine_precision()))
     tables = [train_once(data_folder.resolve(), work_folder, precision, seed) for seed, precision in trainings]
-    config.write_csv(RESULT, pd.concat(tables)[["precision", "seed", "patient", "dice"]])
+    config.write_csv(RESULT, pd.concat(tables)[COLUMNS])
 
 
 if __name__ == "__main__":

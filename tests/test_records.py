@@ -113,3 +113,11 @@ def test_a_recorded_ablation_follows_from_its_patients(name):
     assert (patients.groupby(["condition", "seed"])["patient"].nunique() == 11).all()
     means = patients.groupby(["condition", "seed"], sort=False)["dice"].mean()
     assert summary["dice_patient_mean"].to_numpy() == pytest.approx(means.to_numpy(), rel=1e-6)
+
+
+def test_recorded_precisions_are_of_the_same_seeds_and_patients():
+    trained = records.load_precision()
+    assert set(trained["precision"]) == {"float32", "mixed_bfloat16"} and trained["dice"].between(0, 1).all()
+    sides = [part.drop(columns=["precision", "dice"]) for _, part in trained.groupby("precision")]
+    assert sides[0].reset_index(drop=True).equals(sides[1].reset_index(drop=True))
+    assert trained["git_commit"].str.fullmatch(r"[0-9a-f]{12}").all() and trained["seed"].nunique() >= 4
