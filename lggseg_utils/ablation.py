@@ -147,12 +147,18 @@ def has_learnt(patients):
     return bool(patients.loc[patients["condition"] == BASELINE, "dice"].mean() >= LEARNT)
 
 
+def seeds_of(patients):
+    """How many seeds an ablation had, in words; patients: table of ablation_patients.csv."""
+    count = patients["seed"].nunique()
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
 def conclusion(patients, epochs, kind):
     """Say in a sentence or two what ablation_patients.csv allows to conclude at this budget."""
     compared = differences(patients)
     if compared.empty:
         return "Only one condition was run: nothing is compared."
-    budget = f"{epochs} epochs, {compared['patients'].iloc[0]} validation patients of the {kind}, {compared['seeds'].iloc[0]} seed(s)"
+    budget = f"{epochs} epochs, {compared['patients'].iloc[0]} validation patients of the {kind}, {seeds_of(patients)}"
     if not has_learnt(patients):
         return (
             f"At this budget ({budget}) the network without augmentation has a mean Dice below {LEARNT}: it has hardly "

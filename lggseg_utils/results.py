@@ -292,8 +292,8 @@ def _mixing(runs):
 def _mixing_changes(evidence):
     """What mixing all augmentations does to the mean Dice per validation patient in one ablation, and its budget."""
     row = ablation.differences(evidence.ablation).set_index("condition").loc[ablation.PRIMARY]
-    seeds = f"{row['seeds']:.0f} seed{'s' if row['seeds'] > 1 else ''}"
-    budget = f"{evidence.record['experiment']['ablation_epochs']} epochs ({seeds}, {row['patients']:.0f} patients)"
+    epochs, seeds = evidence.record["experiment"]["ablation_epochs"], ablation.seeds_of(evidence.ablation)
+    budget = f"{epochs} epochs ({seeds}, {row['patients']:.0f} patients)"
     if not ablation.has_learnt(evidence.ablation):
         return f"nothing can be said after {budget}: the network without augmentation has hardly learnt anything"
     return f"{row['difference']:+.3f} ({evaluate.interval(row)}) after {budget}"

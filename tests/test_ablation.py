@@ -38,7 +38,7 @@ def test_no_gain_is_called_no_gain():
     text = ablation.conclusion(patients_table(0.0), 8, "phantom cohort")
     assert (
         "No condition differs from none" in text
-        and "8 epochs, 12 validation patients of the phantom cohort, 2 seed(s)" in text
+        and "8 epochs, 12 validation patients of the phantom cohort, 2 seeds" in text
     )
 
 
