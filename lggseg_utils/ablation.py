@@ -164,8 +164,15 @@ def conclusion(patients, epochs, kind):
             f"At this budget ({budget}) the network without augmentation has a mean Dice below {LEARNT}: it has hardly "
             "learnt anything yet, and the comparison means nothing."
         )
+    means = patients.groupby(["condition", "seed"])["dice"].mean()
+    warning = (
+        f"{(means < LEARNT).sum()} of {len(means)} trainings have hardly learnt anything (mean Dice below {LEARNT}), which weighs "
+        "more than what augmentation does. "
+        if (means < LEARNT).any()
+        else ""
+    )
     return (
-        f"{_clear_differences(compared)} The budget: {budget}. It can't say what happens in a longer training, with "
+        f"{warning}{_clear_differences(compared)} The budget: {budget}. It can't say what happens in a longer training, with "
         "other seeds, or on other data."
     )
 
@@ -174,10 +181,14 @@ def _clear_differences(compared):
     """Name the conditions that differ from none at LEVEL, corrected for their number."""
     clear = compared[compared["p_corrected"] < LEVEL]
     if clear.empty:
-        return "No condition differs from none beyond the spread between patients."
+        alone = ((compared["low"] > 0) | (compared["high"] < 0)).sum()
+        return (
+            f"No condition differs from none: no corrected p is below {LEVEL}. Of {len(compared)} intervals, which are not corrected, "
+            f"{alone} exclude zero."
+        )
     parts = [
         f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} ({row.low:+.3f} to {row.high:+.3f}, "
         f"p = {row.p_corrected:.2g})"
         for row in clear.itertuples()
     ]
-    return f"Beyond the spread between patients: {'; '.join(parts)}."
+    return f"By the corrected p: {'; '.join(parts)}."

@@ -345,10 +345,12 @@ def metrics_table(scores):
 
 
 def number(value):
-    """A score as text; small ones keep three significant digits, none is a dash."""
+    """A score as text; small ones keep three significant digits, those just below 1 four decimals; none is a dash."""
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.3g}"
+    return f"{value:.4f}" if 0.99 < value < 1 else f"{value:.3f}"
 
 
 def interval(entry):

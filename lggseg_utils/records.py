@@ -145,7 +145,7 @@ def load_precision():
 
 
 def provenance(recorded):
-    """Where each record comes from: a table record, command, commit, begun, minutes of training."""
+    """Where each record comes from: a table record, command, commit (at begin and end), begun, minutes of training."""
     rows = []
     for name, evidence in recorded.items():
         record = evidence.record
@@ -158,7 +158,7 @@ def provenance(recorded):
                 "command": record["command"],
                 "commit": ", ".join(commits),
                 "begun": record["created"][:10],
-                "minutes": None if seconds is None else round(seconds / 60),
+                "minutes": "–" if seconds is None else str(round(seconds / 60)),
             }
         )
     return pd.DataFrame(rows)

@@ -24,10 +24,12 @@ REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, CONTRADICTS = (
     "not testable as stated",
     "contradicts itself",
 )
+PLURAL = {CONTRADICTS: "in which the sources contradict themselves"}
 NO_VERDICT = "no verdict"
 SHORT_TRAINING = 64  # epochs of the report's run 3
-END = 10  # epochs whose mean stands for the end of a curve; our choice, as are the next two
+END = 10  # epochs whose mean stands for the end of a curve; our choice, as are the next three
 RISES = 1.1  # times the lowest validation loss, from where on we speak of overfitting
+UNLIKELY = 0.05  # share of random draws below which a set was hardly drawn like that
 LITTLE = 0.9  # accuracy that a prediction without tumour must exceed for accuracy to say little
 
 
@@ -199,13 +201,15 @@ def _captions(runs):
 
 def _prevalence(runs):
     """Shares of tumour pixels that the three tables allow, against sets drawn from the cohort."""
+    table = tumour_share_table()
     listed = "; ".join(
-        f"{row['set']} {row['at least']:.4f} to {row['at most']:.4f}, {row['slices']:,} of {row['draws']:,} random draws of slices"
-        for row in tumour_share_table().to_dict("records")
+        f"{row['set']} {row['at least']:.4f} to {row['at most']:.4f}, where {row['slices']:,} of {row['draws']:,} draws of slices"
+        for row in table.to_dict("records")
     )
+    strange = " and ".join(row["set"] for row in table.to_dict("records") if row["slices"] < UNLIKELY * row["draws"])
     return NOT_TESTABLE, (
-        f"if the IoU is pooled over masks, it and the accuracy bound the share of tumour pixels: {listed}, fall between. "
-        "So the sets were not drawn like that, or the IoU is not such an IoU. Without lists and code this can't be settled"
+        f"if the IoU is pooled over masks, it and the accuracy bound the share of tumour pixels: {listed} fall between. "
+        f"So {strange} were not drawn like that, or the IoU is not such an IoU. Without lists and code this can't be settled"
     )
 
 
@@ -342,7 +346,7 @@ ARITHMETIC = (
         _on_paper(CONTRADICTS, "the report's own figure of that slice shows specks"),
     ),
     Claim(
-        "False positive and false negative, as explained",
+        "False positive and false negative are what the report says they are",
         "report, 1-4",
         SOURCES,
         _on_paper(CONTRADICTS, "the two explanations are exchanged; the formulas of IoU and Dice are right"),
@@ -447,9 +451,8 @@ def in_short(recorded):
     )
     found = [say(recorded) for say, needed in said if needed <= recorded.keys()]
     counts = judge(recorded)["status"].value_counts()
-    tally = (
-        f"Of {counts.sum()} claims and numbers: {', '.join(f'{count} {status}' for status, count in counts.items())}."
-    )
+    listed = ", ".join(f"{count} {PLURAL.get(name, name)}" for name, count in counts.items())
+    tally = f"Of {counts.sum()} claims and numbers: {listed}."
     return "\n".join(f"- {sentence}" for sentence in (tally, *found, _short_arithmetic()))
 
 
@@ -476,10 +479,11 @@ def _short_beside_report(recorded):
     pooled = recorded["report64"].evaluation.metrics["test"]
     return (
         "**Random slices, the likeliest reading of the report.** A network with the settings of its run 6 (64x64, dropout 0.2) "
-        f"beside its best model (128x128, none), on test, scored as we guess that it scored: {scores}. Two test sets drawn alike "
-        f"are within {rows['slices'].min():.3f} to {rows['patients'].max():.3f} of each other in 95 of 100 draws, by score and by "
-        f"what is drawn; {rows['beyond'].sum()} of these {len(rows)} differences are larger. The grid, which is not named, matters; "
-        "so does the definition: pooled over all pixels, the same test predictions have a Dice of "
+        f"beside its best model (128x128, none), on test, scored as we guess that it scored, over many orders of the "
+        f"slices: {scores}. Two test sets drawn alike "
+        f"are within {rows['slices'].min():.3f} to {rows['patients'].max():.3f} of each other in 95 of 100 draws, by score, grid and "
+        f"what is drawn; {rows['beyond'].sum()} of these {len(rows)} differences are larger. The grid (ours 64x64, its 128x128) "
+        "counts; so does the definition: pooled over all pixels, the same test predictions have a Dice of "
         f"{pooled['dice_pooled']['value']:.3f} and an IoU of {pooled['iou_pooled']['value']:.3f}. The report's test scores are "
         "neither confirmed nor refuted."
     )
@@ -511,7 +515,10 @@ def _short_chance(recorded):
 def _short_mixing(recorded):
     """What mixing all augmentations does, at each budget that is recorded."""
     changes = [_mixing_changes(recorded[name]) for name in ("ablation", "ablation-long") if name in recorded]
-    return f"**Mixing all augmentations** changes the mean Dice per validation patient by {' and by '.join(changes)}."
+    return (
+        f"**Mixing all augmentations** changes the mean Dice per validation patient by {' and by '.join(changes)}. The patients "
+        "are the same, and the luck of other seeds is not in the intervals."
+    )
 
 
 def _short_recipe(recorded):
@@ -520,8 +527,8 @@ def _short_recipe(recorded):
     gain = recipe.gain(recipe.before_and_after(*patients))
     scores = recorded["recipe-cv"].evaluation.metrics["test"]
     return (
-        f"**Another recipe**, chosen on {recipe.load_attempts()['patient'].nunique()} of the patients and frozen before the final "
-        "run, has a mean Dice of "
+        f"**Another recipe**, whose scaling was chosen on {recipe.load_attempts()['patient'].nunique()} of the patients, once the "
+        "failures of all had been seen, and which was frozen before the final run, has a mean Dice of "
         f"{evaluate.with_interval(scores['dice_patient_mean'])} over {len(patients[1])} patients, median "
         f"{evaluate.number(scores['dice_patient_median']['value'])}; against the network it started from, the mean changes by "
         f"{gain['difference']:+.3f} ({evaluate.interval(gain)}). {gain['failed after']} patients are below {recipe.FAILED}."

@@ -44,7 +44,7 @@ def test_no_gain_is_called_no_gain():
 
 def test_a_clear_gain_is_named_with_its_interval():
     text = ablation.conclusion(patients_table(0.2), 8, "LGG cohort")
-    assert text.startswith("Beyond the spread between patients: all gains 0.")
+    assert text.startswith("By the corrected p: all gains 0.")
 
 
 def test_networks_that_have_not_learnt_are_not_compared():
