@@ -1,8 +1,8 @@
 """Augmentation of image and mask together, inside the tf.data pipeline (report, section 1-3).
 
-Every function takes images float32 (n, side, side, channels) from 0 to 1, masks float32 (n, side, side, 1) of 0 and 1,
-and a seed (two integers); it draws anew for each slice and returns both. The same seed gives the same result.
-Geometry moves both (image bilinear, mask nearest, outside filled with 0); intensity leaves the mask alone.
+Images are float32 (n, side, side, channels) from 0 to 1, masks float32 (n, side, side, 1) of 0 and 1, a seed is two
+integers. Each slice is drawn for anew, and the same seed gives the same result. Geometry draws `count` affine maps for slices
+of `side` pixels, by which image and mask are moved (outside filled with 0); intensity leaves the mask alone.
 """
 
 from dataclasses import dataclass
@@ -64,15 +64,89 @@ def _split(seed, number):
     return tf.unstack(tf.random.split(seed, number))
 
 
-def _warp(images, masks, rows):
-    """Apply one affine map a slice; rows: the six numbers (n,) that give input x and y from output x and y."""
-    zeros = tf.zeros_like(rows[0])
-    transforms = tf.stack([*rows, zeros, zeros], axis=1)
+def _matrix(a, b, c, d, e, f):
+    """Affine maps, one a slice: float32 (n, 3, 3), which give input x and y from output x and y in pixels."""
+    zeros = tf.zeros_like(a)
+    return tf.reshape(tf.stack([a, b, c, d, e, f, zeros, zeros, tf.ones_like(a)], axis=1), (-1, 3, 3))
+
+
+def _about_centre(side, a, b, d, e):
+    """The maps (a b; d e) that leave the slice's centre where it is."""
+    centre = (side - 1) / 2
+    return _matrix(a, b, centre * (1 - a - b), d, e, centre * (1 - d - e))
+
+
+def rotation(count, side, seed):
+    """Turn by a random angle of at most MAX_ROTATION degrees."""
+    angle = _uniform(count, seed, -MAX_ROTATION, MAX_ROTATION) * np.pi / 180
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    return _about_centre(side, cosine, -sine, sine, cosine)
+
+
+def flip(count, side, seed):
+    """Mirror left-right and up-down, each with probability 0.5."""
+    x, y = (tf.where(_uniform(count, part) < 0.5, -1.0, 1.0) for part in _split(seed, 2))
+    return _about_centre(side, x, tf.zeros_like(x), tf.zeros_like(y), y)
+
+
+def shift(count, side, seed):
+    """Move by whole pixels along x and y, zeros moving in."""
+    dx, dy = (tf.round(_uniform(count, part, -MAX_SHIFT, MAX_SHIFT) * side) for part in _split(seed, 2))
+    one, zero = tf.ones_like(dx), tf.zeros_like(dx)
+    return _matrix(one, zero, dx, zero, one, dy)
+
+
+def _random_square(count, side, seed):
+    """Random square a slice: its relative side, and the left and top edge in pixels."""
+    part, left, top = _split(seed, 3)
+    scale = _uniform(count, part, MIN_CROP, 1.0)
+    room = (side - 1) * (1 - scale)
+    return scale, _uniform(count, left) * room, _uniform(count, top) * room
+
+
+def crop_zoom(count, side, seed):
+    """Cut a random square and enlarge it to full size; the aspect ratio is kept."""
+    scale, left, top = _random_square(count, side, seed)
+    zero = tf.zeros_like(scale)
+    return _matrix(scale, zero, left, zero, scale, top)
+
+
+def crop_pad(count, side, seed):
+    """Put a random square in the middle; `_margin` says what is filled up with zeros."""
+    scale, left, top = _random_square(count, side, seed)
+    margin = _margin(count, side, seed)
+    one, zero = tf.ones_like(scale), tf.zeros_like(scale)
+    return _matrix(one, zero, tf.round(left - margin), zero, one, tf.round(top - margin))
+
+
+def _margin(count, side, seed):
+    """Pixels to each border that `crop_pad` of the same seed fills up with zeros, float32 (n,)."""
+    return (side - 1) * (1 - _random_square(count, side, seed)[0]) / 2
+
+
+def shear(count, side, seed):
+    """Slant along x or y by a random factor of either sign."""
+    amount, sign, axis = _split(seed, 3)
+    factor = _uniform(count, amount, *SHEAR) * tf.sign(_uniform(count, sign) - 0.5)
+    along_x = tf.cast(_uniform(count, axis) < 0.5, tf.float32)
+    one = tf.ones_like(factor)
+    return _about_centre(side, one, factor * along_x, factor * (1 - along_x), one)
+
+
+def rotate_90(count, side, seed):
+    """Turn by 0, 90, 180 or 270 degrees."""
+    quarters = tf.random.stateless_uniform([count], seed, 0, 4, tf.int32)
+    cosine, sine = (tf.gather(values, quarters) for values in ((1.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 1.0)))
+    return _about_centre(side, cosine, -sine, sine, cosine)
+
+
+def _warp(images, masks, maps):
+    """Apply one affine map a slice, to images bilinear, to masks nearest; whole pixels stay exact in both."""
 
     def warp(pixels, interpolation):
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=pixels,
-            transforms=transforms,
+            transforms=tf.reshape(maps, (-1, 9))[:, :8],
             output_shape=tf.shape(pixels)[1:3],
             fill_value=0.0,
             interpolation=interpolation,
@@ -82,63 +156,90 @@ def _warp(images, masks, rows):
     return warp(images, "BILINEAR"), warp(masks, "NEAREST")
 
 
-def _about_centre(images, a, b, c, d):
-    """Rows of the map (a b; c d) that leaves the slice's centre where it is."""
-    centre = (tf.cast(tf.shape(images)[1], tf.float32) - 1) / 2
-    return a, b, centre * (1 - a - b), c, d, centre * (1 - c - d)
+def _inside(maps, side, margin):
+    """Where the points that `maps` give lie `margin` pixels or more from every border: 1, elsewhere 0; (n, side, side, 1)."""
+    line = tf.range(side)
+    x, y = tf.meshgrid(line, line)
+    points = tf.matmul(maps[:, :2], tf.reshape(tf.stack([x, y, tf.ones_like(x)]), (3, -1)))
+    margin = margin[:, None, None]
+    inside = tf.reduce_all((points >= margin) & (points <= side - 1 - margin), axis=1)
+    return tf.cast(tf.reshape(inside, (-1, len(line), len(line), 1)), tf.float32)
 
 
-def rotation(images, masks, seed):
-    """Turn by a random angle of at most MAX_ROTATION degrees."""
-    angle = _uniform(tf.shape(images)[0], seed, -MAX_ROTATION, MAX_ROTATION) * np.pi / 180
-    cosine, sine = tf.cos(angle), tf.sin(angle)
-    return _warp(images, masks, _about_centre(images, cosine, -sine, sine, cosine))
+def noise(images, seed):
+    """Salt and pepper: set a share NOISE_AMOUNT of the values to 0 or 1."""
+    draw = tf.random.stateless_uniform(tf.shape(images), seed)
+    salt = tf.cast(draw < NOISE_AMOUNT / 2, images.dtype)
+    kept = tf.cast(draw <= 1 - NOISE_AMOUNT / 2, images.dtype)
+    return tf.maximum(images, salt) * kept
 
 
-def shear(images, masks, seed):
-    """Slant along x or y by a random factor of either sign."""
-    count = tf.shape(images)[0]
-    amount, sign, axis = _split(seed, 3)
-    factor = _uniform(count, amount, *SHEAR) * tf.sign(_uniform(count, sign) - 0.5)
-    along_x = tf.cast(_uniform(count, axis) < 0.5, tf.float32)
-    one = tf.ones_like(factor)
-    return _warp(images, masks, _about_centre(images, one, factor * along_x, factor * (1 - along_x), one))
+def gaussian_filter(images, seed):
+    """Blur with a Gaussian kernel; the borders are mirrored."""
+    offsets = tf.range(KERNEL_SIDE, dtype=tf.float32) - KERNEL_SIDE // 2
+    line = tf.exp(-(offsets**2) / (2 * KERNEL_SIGMA**2))
+    kernel = line[:, None] * line[None] / tf.reduce_sum(line) ** 2
+    kernel = tf.tile(kernel[..., None, None], (1, 1, tf.shape(images)[-1], 1))
+    margin = [[0, 0], [KERNEL_SIDE // 2] * 2, [KERNEL_SIDE // 2] * 2, [0, 0]]
+    return tf.nn.depthwise_conv2d(tf.pad(images, margin, "REFLECT"), kernel, (1, 1, 1, 1), "VALID")
 
 
-def shift(images, masks, seed):
-    """Move by whole pixels along x and y, zeros moving in."""
+def contrast(images, seed):
+    """Stretch or squeeze a slice's values about their mean; clipped to 0 and 1."""
+    factor = _uniform(tf.shape(images)[0], seed, *CONTRAST)[:, None, None, None]
+    mean = tf.reduce_mean(images, (1, 2, 3), keepdims=True)
+    return tf.clip_by_value(mean + factor * (images - mean), 0, 1)
+
+
+def brightness(images, seed):
+    """Add one number to a slice; clipped to 0 and 1."""
+    added = _uniform(tf.shape(images)[0], seed, -BRIGHTNESS, BRIGHTNESS)
+    return tf.clip_by_value(images + added[:, None, None, None], 0, 1)
+
+
+GEOMETRY = {
+    "rotation": rotation,
+    "flip": flip,
+    "shift": shift,
+    "crop_zoom": crop_zoom,
+    "crop_pad": crop_pad,
+    "shear": shear,
+    "rotate_90": rotate_90,
+}
+INTENSITY = {"noise": noise, "gaussian_filter": gaussian_filter, "contrast": contrast, "brightness": brightness}
+
+
+def augment(images, masks, text, seed, probability=PROBABILITY):
+    """Apply the augmentations behind `text` one after the other, each to a slice with the given probability; return both.
+
+    `text` is a composition or names joined by +. flip draws for itself whether it mirrors, so it always acts. Geometry
+    comes first: its maps are composed to one, so that a slice is interpolated once at most.
+    """
+    count, names = tf.shape(images)[0], parse_augmentation(text)
+    drawn = {name: _split(tf.random.fold_in(seed, position), 2) for position, name in enumerate(names)}
+    chosen = {
+        name: _uniform(count, draw) < (1.0 if name == "flip" else probability) for name, (draw, _) in drawn.items()
+    }
+    acts = {name: act for name, (_, act) in drawn.items()}
+    images, masks = _move(images, masks, [name for name in names if name in GEOMETRY], acts, chosen)
+    for name in [name for name in names if name in INTENSITY]:
+        images = _where(chosen[name], INTENSITY[name](images, acts[name]), images)
+    return images, masks
+
+
+def _move(images, masks, names, seeds, chosen):
+    """Apply the named geometry to the chosen slices; seeds and chosen (bool (n,)): by name."""
+    if not names:
+        return images, masks
     count, side = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    dx, dy = (tf.round(_uniform(count, part, -MAX_SHIFT, MAX_SHIFT) * side) for part in _split(seed, 2))
-    one, zero = tf.ones_like(dx), tf.zeros_like(dx)
-    return _warp(images, masks, (one, zero, dx, zero, one, dy))
-
-
-def _random_square(images, seed):
-    """Random square a slice: its relative side, and the left and top edge in pixels."""
-    count, side = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    part, left, top = _split(seed, 3)
-    scale = _uniform(count, part, MIN_CROP, 1.0)
-    room = (side - 1) * (1 - scale)
-    return scale, _uniform(count, left) * room, _uniform(count, top) * room
-
-
-def crop_zoom(images, masks, seed):
-    """Cut a random square and enlarge it to full size; the aspect ratio is kept."""
-    scale, left, top = _random_square(images, seed)
-    zero = tf.zeros_like(scale)
-    return _warp(images, masks, (scale, zero, left, zero, scale, top))
-
-
-def crop_pad(images, masks, seed):
-    """Cut a random square, put it in the middle and fill up with zeros."""
-    scale, left, top = _random_square(images, seed)
-    side = tf.cast(tf.shape(images)[1], tf.float32)
-    margin = (side - 1) * (1 - scale) / 2
-    one, zero = tf.ones_like(scale), tf.zeros_like(scale)
-    images, masks = _warp(images, masks, (one, zero, tf.round(left - margin), zero, one, tf.round(top - margin)))
-    position = tf.range(side)[None]
-    inside = tf.cast((position >= margin[:, None]) & (position <= side - 1 - margin[:, None]), tf.float32)
-    window = (inside[:, :, None] * inside[:, None, :])[..., None]
+    maps, window = tf.eye(3, batch_shape=[count]), 1.0
+    # From the last to the first: a map leads from a slice's place after the move to that before it.
+    for name in reversed(names):
+        if name == "crop_pad":
+            window = _inside(maps, side, tf.where(chosen[name], _margin(count, side, seeds[name]), -np.inf))
+        moved = tf.matmul(GEOMETRY[name](count, side, seeds[name]), maps)
+        maps = tf.where(chosen[name][:, None, None], moved, maps)
+    images, masks = _warp(images, masks, maps)
     return images * window, masks * window
 
 
@@ -148,69 +249,11 @@ def _where(chosen, changed, kept):
     return tf.compat.v1.where(chosen, changed, kept)
 
 
-def flip(images, masks, seed):
-    """Mirror left-right and up-down, each with probability 0.5."""
-    for axis, part in zip((2, 1), _split(seed, 2), strict=True):
-        chosen = _uniform(tf.shape(images)[0], part) < 0.5
-        images, masks = (_where(chosen, tf.reverse(pixels, [axis]), pixels) for pixels in (images, masks))
-    return images, masks
+def examples(image, mask, seed):
+    """One slice under each augmentation: name -> (image (side, side, channels), mask (side, side)), as arrays.
 
-
-def rotate_90(images, masks, seed):
-    """Turn by 0, 90, 180 or 270 degrees, without interpolation."""
-    quarters = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 4, tf.int32)
-    for step, axes in ((1, (2,)), (2, (1, 2)), (3, (1,))):
-        chosen = quarters == step
-        images, masks = (
-            _where(chosen, tf.reverse(tf.transpose(pixels, (0, 2, 1, 3)) if step != 2 else pixels, axes), pixels)
-            for pixels in (images, masks)
-        )
-    return images, masks
-
-
-def noise(images, masks, seed):
-    """Salt and pepper: set a share NOISE_AMOUNT of the values to 0 or 1."""
-    draw = tf.random.stateless_uniform(tf.shape(images), seed)
-    salt = tf.cast(draw < NOISE_AMOUNT / 2, images.dtype)
-    kept = tf.cast(draw <= 1 - NOISE_AMOUNT / 2, images.dtype)
-    return tf.maximum(images, salt) * kept, masks
-
-
-def gaussian_filter(images, masks, seed):
-    """Blur with a Gaussian kernel; the borders are mirrored."""
-    offsets = tf.range(KERNEL_SIDE, dtype=tf.float32) - KERNEL_SIDE // 2
-    line = tf.exp(-(offsets**2) / (2 * KERNEL_SIGMA**2))
-    kernel = line[:, None] * line[None] / tf.reduce_sum(line) ** 2
-    kernel = tf.tile(kernel[..., None, None], (1, 1, tf.shape(images)[-1], 1))
-    margin = [[0, 0], [KERNEL_SIDE // 2] * 2, [KERNEL_SIDE // 2] * 2, [0, 0]]
-    return tf.nn.depthwise_conv2d(tf.pad(images, margin, "REFLECT"), kernel, (1, 1, 1, 1), "VALID"), masks
-
-
-def contrast(images, masks, seed):
-    """Stretch or squeeze a slice's values about their mean; clipped to 0 and 1."""
-    factor = _uniform(tf.shape(images)[0], seed, *CONTRAST)[:, None, None, None]
-    mean = tf.reduce_mean(images, (1, 2, 3), keepdims=True)
-    return tf.clip_by_value(mean + factor * (images - mean), 0, 1), masks
-
-
-def brightness(images, masks, seed):
-    """Add one number to a slice; clipped to 0 and 1."""
-    added = _uniform(tf.shape(images)[0], seed, -BRIGHTNESS, BRIGHTNESS)
-    return tf.clip_by_value(images + added[:, None, None, None], 0, 1), masks
-
-
-FUNCTIONS = {name: globals()[name] for name in AUGMENTATIONS}
-
-
-def augment(images, masks, text, seed, probability=PROBABILITY):
-    """Apply the augmentations behind `text` one after the other, each to a slice with the given probability.
-
-    `text` is a composition or names joined by +. flip draws for itself whether it mirrors, so it always acts.
+    image float32 (side, side, channels) from 0 to 1, mask (side, side) of 0 and 1, any type.
     """
-    for position, name in enumerate(parse_augmentation(text)):
-        draw, act = _split(tf.random.fold_in(seed, position), 2)
-        changed = FUNCTIONS[name](images, masks, act)
-        threshold = 1.0 if name == "flip" else probability
-        chosen = _uniform(tf.shape(images)[0], draw) < threshold
-        images, masks = _where(chosen, changed[0], images), _where(chosen, changed[1], masks)
-    return images, masks
+    masks = tf.cast(mask[None, ..., None], tf.float32)
+    changed = {name: augment(image[None], masks, name, seed, probability=1.0) for name in DESCRIPTIONS}
+    return {name: (pixels.numpy()[0], outline.numpy()[0, ..., 0]) for name, (pixels, outline) in changed.items()}

@@ -63,13 +63,9 @@ def draw_gallery(run):
 def draw_augmentations(run):
     """One slice under each augmentation."""
     cohort, per_slice = preprocess.load_cohort(run), config.read_csv(run.path("per_slice.csv"))
-    rows = rows_of(cohort, per_slice.loc[[(per_slice["tp"] + per_slice["fn"]).idxmax()]])
-    image, mask = preprocess.minmax(cohort.images[rows]), cohort.masks[rows][..., None].astype(np.float32)
-    changed = {
-        name: [np.asarray(part)[0] for part in act(image, mask, (0, 4))] for name, act in augment.FUNCTIONS.items()
-    }
-    shown = {name: (pixels, outline[..., 0]) for name, (pixels, outline) in changed.items()}
-    save(plots.augmentation_examples(image[0].numpy(), mask[0, ..., 0], shown), "augmentations")
+    (row,) = rows_of(cohort, per_slice.loc[[(per_slice["tp"] + per_slice["fn"]).idxmax()]])
+    image, mask = preprocess.minmax(cohort.images[[row]]).numpy()[0], cohort.masks[row]
+    save(plots.augmentation_examples(image, mask, augment.examples(image, mask, (0, 4))), "augmentations")
 
 
 def draw_examples(run):
