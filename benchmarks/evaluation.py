@@ -7,7 +7,7 @@ import time
 import common
 import numpy as np
 
-from lggseg_utils import config, evaluate, model, phantom, preprocess, train
+from lggseg_utils import config, evaluate, metrics, model, phantom, preprocess, train
 
 PATIENTS, SLICES, ROUNDS = 11, 393, 3
 
@@ -31,7 +31,7 @@ def main():
             return time.perf_counter() - started
 
         seconds = common.in_turn({"evaluation": predict_and_score}, ROUNDS)["evaluation"]
-    common.save(__file__, {"seconds": statistics.median(seconds), "slices": SLICES, "resamples": evaluate.RESAMPLES})
+    common.save(__file__, {"seconds": statistics.median(seconds), "slices": SLICES, "resamples": metrics.RESAMPLES})
 
 
 if __name__ == "__main__":

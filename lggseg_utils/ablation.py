@@ -11,7 +11,6 @@ from tqdm import tqdm
 from lggseg_utils import evaluate, metrics, preprocess
 from lggseg_utils.config import read_csv, write_csv
 
-RESAMPLES = 2000
 BASELINE = "none"
 PRIMARY = "all"  # compared with none first, as the report's claim is about mixing
 LEVEL = 0.05
@@ -109,16 +108,40 @@ def differences(patients, baseline=BASELINE):
     patients. p_corrected: the same for PRIMARY, the contrast chosen beforehand; for the others corrected by `holm`.
     """
     dice = patients.pivot_table(index="patient", columns="condition", values="dice", aggfunc="mean")
-    rows = []
-    for condition in [name for name in patients["condition"].unique() if name != baseline]:
-        paired = (dice[condition] - dice[baseline]).to_numpy()
-        low, high = _interval(paired)
-        p = stats.wilcoxon(paired).pvalue if paired.any() else 1.0
-        rows.append({"condition": condition, "difference": paired.mean(), "low": low, "high": high, "p": p})
+    others = [name for name in patients["condition"].unique() if name != baseline]
+    rows = [{"condition": name, **_change((dice[name] - dice[baseline]).to_numpy())} for name in others]
     table = pd.DataFrame(rows, columns=["condition", "difference", "low", "high", "p"])
-    others = table["condition"] != PRIMARY
-    table["p_corrected"] = table["p"].mask(others, pd.Series(holm(table.loc[others, "p"]), table.index[others]))
+    secondary = table["condition"] != PRIMARY
+    table["p_corrected"] = table["p"].mask(
+        secondary, pd.Series(holm(table.loc[secondary, "p"]), table.index[secondary])
+    )
     return table.assign(patients=len(dice), seeds=patients["seed"].nunique())
+
+
+def _change(paired):
+    """Mean of differences paired by patient, with its interval and p."""
+    low, high = metrics.interval_over_patients(lambda drawn, axis: paired[drawn].mean(axis), len(paired))
+    p = stats.wilcoxon(paired).pvalue if paired.any() else 1.0
+    return {"difference": paired.mean(), "low": low, "high": high, "p": p}
+
+
+def changes(recorded, conditions):
+    """Some conditions of several ablations against none: a table record, condition, epochs, none (mean Dice a patient), difference,
+    low, high, p (not corrected).
+
+    recorded: name -> Evidence, as from `records.load_records`.
+    """
+    tables = [
+        differences(evidence.ablation).assign(
+            record=name,
+            epochs=evidence.record["experiment"]["ablation_epochs"],
+            none=evidence.ablation.query("condition == @BASELINE")["dice"].mean(),
+        )
+        for name, evidence in recorded.items()
+    ]
+    table = pd.concat(tables).query("condition in @conditions")
+    columns = ["record", "condition", "epochs", "none", "difference", "low", "high", "p"]
+    return table.sort_values(["condition", "epochs"], kind="stable", ignore_index=True)[columns]
 
 
 def holm(p):
@@ -131,15 +154,6 @@ def holm(p):
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return corrected
-
-
-def _interval(values):
-    """95 % percentile bootstrap interval of a mean."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    return stats.bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
 
 
 def has_learnt(patients):

@@ -1,20 +1,18 @@
 """What the trained model predicts, counted and scored (report, section 1-6)."""
 
 import json
-import warnings
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pandas as pd
-from scipy import ndimage, stats
+from scipy import ndimage
 from tqdm import tqdm
 
 from lggseg_utils import data, metrics, preprocess
 from lggseg_utils.config import UserError, read_csv, write_csv, write_json
 
 THRESHOLD = 0.5
-RESAMPLES = 2000
 EPSILON = 1e-7  # as in Keras: keeps the logarithm finite
 COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
@@ -176,7 +174,7 @@ def _pooled_scores(total):
     }
 
 
-def set_scores(scored, whole_patients, resamples=RESAMPLES):
+def set_scores(scored, whole_patients, resamples=metrics.RESAMPLES):
     """Score one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
     scored: a per-slice table. The 95 % interval is the percentile bootstrap over patients (scipy), with their
@@ -204,29 +202,12 @@ def set_scores(scored, whole_patients, resamples=RESAMPLES):
     values = statistic(np.arange(len(sums)))[:, 0]
     scored_in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
     values[[names.index("dice_coef"), names.index("jacard_coef")]] = scored_in_order
-    low, high = _interval(len(sums), statistic, resamples, len(names))
+    ends = metrics.interval_over_patients(statistic, len(sums), resamples)
+    low, high = (np.broadcast_to(end, len(names)) for end in ends)
     return {
         name: {"value": _number(values[i]), "low": _number(low[i]), "high": _number(high[i])}
         for i, name in enumerate(names)
     }
-
-
-def _interval(patients, statistic, resamples, count):
-    """95 % percentile interval over resampled patients; NaN with fewer than two."""
-    if patients < 2 or not resamples:
-        return np.full((2, count), np.nan)
-    with warnings.catch_warnings():
-        # A score that is undefined in every draw has no interval, which the tables say.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            (np.arange(patients),),
-            statistic,
-            n_resamples=resamples,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
-    return result.confidence_interval
 
 
 def _number(value):
@@ -234,7 +215,7 @@ def _number(value):
     return None if not np.isfinite(value) else float(value)
 
 
-def all_scores(per_slice, protocol, resamples=RESAMPLES):
+def all_scores(per_slice, protocol, resamples=metrics.RESAMPLES):
     """`set_scores` of each set of a per-slice table; protocol: 'slice' or 'patient'."""
     return {
         name: set_scores(per_slice[per_slice["split"] == name], protocol == "patient", resamples)

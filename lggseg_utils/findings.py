@@ -5,11 +5,9 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lggseg_utils import data, evaluate, metrics, preprocess
 
-RESAMPLES = 2000
 ORDERS = 1000
 FAILED = 0.5  # Dice of a patient below which we speak of a failure; our choice
 UNITS = ("pooled", "batch", "slice", "tumour slice", "patient")
@@ -147,7 +145,7 @@ def draws_of_slices(per_slice, size, draws=5000):
     return metrics.dice(*_draw(np.random.default_rng(0), counts, size, draws).sum(1).T)
 
 
-def batch_score_spread(scored, units, draws=RESAMPLES):
+def batch_score_spread(scored, units, draws=metrics.RESAMPLES):
     """`dice_coef` and `jacard_coef` of sets drawn from this one with replacement, in random order: float (draws, 2).
 
     units: a label a slice; slices with the same label are drawn together.
@@ -228,27 +226,20 @@ def leak_effect(paired):
     """
     sums = paired.assign(slices=1).groupby("patient").apply(_leak_sums, include_groups=False).to_numpy()
 
-    def statistic(drawn, axis=-1):
-        """Scores of resampled patients; drawn: patient numbers (..., patients)."""
-        return _leak_scores(sums[np.asarray(drawn)].sum(-2))
+    def differences(drawn, axis):
+        """What the scores of resampled patients, their numbers in `drawn` (..., patients), differ by."""
+        return np.subtract(*np.split(_leak_scores(sums[drawn].sum(-2)), 2))
 
     by_slice, by_patient = _leak_scores(sums.sum(0)).reshape(2, -1)
-    interval = stats.bootstrap(
-        (np.arange(len(sums)),),
-        lambda drawn, axis=-1: np.subtract(*np.split(statistic(drawn), 2)),
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    low, high = metrics.interval_over_patients(differences, len(sums))
     return pd.DataFrame(
         {
             "score": ["Dice pooled", "Dice per slice with tumour, mean", "slices without tumour left empty"],
             "by slice": by_slice,
             "by patient": by_patient,
             "difference": by_slice - by_patient,
-            "low": interval.low,
-            "high": interval.high,
+            "low": low,
+            "high": high,
         }
     )
 

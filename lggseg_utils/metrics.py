@@ -1,6 +1,11 @@
-"""Scores from counts (report, section 1-4): plain NumPy, one definition for the whole book."""
+"""Scores from counts, and their intervals (report, section 1-4): one definition for the whole book."""
+
+import warnings
 
 import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
 
 # Added above and below in the usual Keras snippets; the report's own constant is not known.
 SMOOTH = 1.0
@@ -57,3 +62,24 @@ def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
     dice_values = (2 * shared + SMOOTH) / (total + SMOOTH)
     jacard_values = (shared + SMOOTH) / (total - shared + SMOOTH)
     return float(dice_values.mean()), float(jacard_values.mean())
+
+
+def interval_over_patients(statistic, patients, resamples=RESAMPLES):
+    """95 % interval of scores by the percentile bootstrap over patients (scipy): (low, high), NaN with fewer than two patients.
+
+    statistic(drawn, axis): scores of resampled patients, their numbers from 0 in `drawn` (..., patients), along its last axis.
+    """
+    if patients < 2 or not resamples:
+        return np.nan, np.nan
+    with warnings.catch_warnings():
+        # A score that is undefined in every draw has no interval, which the tables say.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (np.arange(patients),),
+            statistic,
+            n_resamples=resamples,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    return result.confidence_interval

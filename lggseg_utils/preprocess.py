@@ -132,12 +132,18 @@ def load_cohort(run):
     folder = data.locate(run)
     found = data.find_slices(folder)
     listing = _listing_digest(folder, found, run.experiment)
-    cached = run.path("cohort", "cohort.json")
-    if not cached.exists() or json.loads(cached.read_text())["listing"] != listing:
-        _read_cohort(run, folder, found, listing)
+    cached = _cache_record(run)
+    if cached.get("listing") == listing:
+        _refuse_changed_cache(run, cached)
     else:
-        _refuse_changed_cache(run)
+        _read_cohort(run, folder, found, listing)
     return _open_cache(run)
+
+
+def _cache_record(run):
+    """What cohort.json says of a run's cached cohort, nothing where there is none."""
+    path = run.path("cohort", "cohort.json")
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _listing_digest(folder, found, experiment):
@@ -252,16 +258,15 @@ def _digests(folder):
         return dict(zip(ARRAYS, pool.map(digest, ARRAYS), strict=True))
 
 
-def _refuse_changed_cache(run):
+def _refuse_changed_cache(run, record):
     """The cached arrays must be those that were written."""
-    record = json.loads(run.path("cohort", "cohort.json").read_text())
     if record["digests"] != _digests(run.path("cohort")):
         raise UserError(f"{run.path('cohort')} was changed since it was written; remove it, and it is made again.")
 
 
 def _open_cache(run):
     """Open the cached arrays; the images stay on disk until they are used."""
-    record = json.loads(run.path("cohort", "cohort.json").read_text())
+    record = _cache_record(run)
     arrays = {name: np.load(run.path("cohort", f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     slices = read_csv(run.path("slices.csv"))
     return Cohort(slices, **arrays, fingerprint=record["fingerprint"], skipped=record["skipped"])
