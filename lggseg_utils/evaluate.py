@@ -182,32 +182,35 @@ def set_scores(scored, whole_patients, resamples=metrics.RESAMPLES):
     are taken batch by batch of 16, in the order of the table; for the interval, in a shuffled one. The Dice per
     patient is given only where whole patients were held out.
     """
-    sums = _patient_sums(scored)
-    soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby("patient", sort=False)]
-    dice = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
-
-    shuffle = np.random.default_rng(0)
-
-    def statistic(drawn, axis=-1):
-        """Scores of resampled patients; drawn: patient numbers (..., patients)."""
-        drawn = np.atleast_2d(drawn)
-        scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums})
-        slices = (shuffle.permutation(np.concatenate([soft[patient] for patient in row])) for row in drawn)
-        batches = [metrics.batch_scores(*pairs.T) for pairs in slices]
-        scores["dice_coef"], scores["jacard_coef"] = np.array(batches).T
-        scores["dice_patient_mean"], scores["dice_patient_median"] = dice[drawn].mean(-1), np.median(dice[drawn], -1)
-        return np.stack([scores[name] for name in names])
-
     names = INTERVAL_METRICS + (PATIENT_METRICS if whole_patients else ())
-    values = statistic(np.arange(len(sums)))[:, 0]
-    scored_in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
-    values[[names.index("dice_coef"), names.index("jacard_coef")]] = scored_in_order
-    ends = metrics.interval_over_patients(statistic, len(sums), resamples)
+    statistic, patients = _scores_of_drawn(scored, names), scored["patient"].nunique()
+    values = statistic(np.arange(patients), axis=-1)[:, 0]
+    in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
+    values[[names.index("dice_coef"), names.index("jacard_coef")]] = in_order
+    ends = metrics.interval_over_patients(statistic, patients, resamples)
     low, high = (np.broadcast_to(end, len(names)) for end in ends)
     return {
         name: {"value": _number(values[i]), "low": _number(low[i]), "high": _number(high[i])}
         for i, name in enumerate(names)
     }
+
+
+def _scores_of_drawn(scored, names):
+    """The named scores of resampled patients, as `metrics.interval_over_patients` asks for them: a function."""
+    sums, shuffle = _patient_sums(scored), np.random.default_rng(0)
+    soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby("patient", sort=False)]
+    dice = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
+
+    def statistic(drawn, axis):
+        drawn = np.atleast_2d(drawn)
+        scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(axis) for name in sums})
+        slices = (shuffle.permutation(np.concatenate([soft[patient] for patient in row])) for row in drawn)
+        batches = [metrics.batch_scores(*pairs.T) for pairs in slices]
+        scores["dice_coef"], scores["jacard_coef"] = np.array(batches).T
+        scores |= {"dice_patient_mean": dice[drawn].mean(axis), "dice_patient_median": np.median(dice[drawn], axis)}
+        return np.stack([scores[name] for name in names])
+
+    return statistic
 
 
 def _number(value):

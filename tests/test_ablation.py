@@ -52,6 +52,17 @@ def test_networks_that_have_not_learnt_are_not_compared():
     assert "has hardly learnt anything yet, and the comparison means nothing" in text
 
 
+def test_ablations_stand_side_by_side():
+    def evidence(gain, epochs):
+        record = {"experiment": {"ablation_epochs": epochs}}
+        return records.Evidence(record, evaluation=None, history=None, ablation=patients_table(gain))
+
+    table = ablation.changes({"long": evidence(0.2, 15), "short": evidence(-0.1, 5)}, ["all", "report"])
+    assert table[["record", "condition", "epochs"]].values.tolist() == [["short", "all", 5], ["long", "all", 15]]
+    assert table["difference"].tolist() == pytest.approx([-0.1, 0.2], abs=0.01) and table["none"].nunique() == 1
+    assert ((table["low"] < table["difference"]) & (table["difference"] < table["high"])).all()
+
+
 def test_one_patient_has_no_interval_and_one_condition_no_comparison():
     assert np.isnan(ablation.differences(patients_table(0.1, patients=1))["low"].iloc[0])
     alone = patients_table(0.1).query("condition == 'none'")
