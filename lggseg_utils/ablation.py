@@ -195,11 +195,10 @@ def _clear_differences(compared):
     """Name the conditions that differ from none at LEVEL, corrected for their number."""
     clear = compared[compared["p_corrected"] < LEVEL]
     if clear.empty:
-        alone = ((compared["low"] > 0) | (compared["high"] < 0)).sum()
-        return (
-            f"No condition differs from none: no corrected p is below {LEVEL}. Of {len(compared)} intervals, which are not corrected, "
-            f"{alone} exclude zero."
-        )
+        alone = int(((compared["low"] > 0) | (compared["high"] < 0)).sum())
+        intervals = f"Of {len(compared)} intervals, which are not corrected, {alone} exclude zero"
+        interval = f"Its interval {'excludes' if alone else 'includes'} zero"
+        return f"No condition differs from none: no corrected p is below {LEVEL}. {intervals if len(compared) > 1 else interval}."
     parts = [
         f"{row.condition} {'gains' if row.difference > 0 else 'loses'} {abs(row.difference):.3f} ({row.low:+.3f} to {row.high:+.3f}, "
         f"p = {row.p_corrected:.2g})"
