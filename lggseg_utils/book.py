@@ -68,6 +68,8 @@ def _execute_one(run, notebook, parameters):
                 str(unfinished),
                 parameters=parameters,
                 kernel_name="python3",
+                # Python imports from the folder it is started in before all others: never from one that holds data.
+                cwd=str(NOTEBOOKS),
                 progress_bar=False,
                 stderr_file=_Progress(stream, terminal),
             )

@@ -1,6 +1,7 @@
 """The command line: run, crossval, ablate, predict, book, phantom, fetch, record."""
 
 import errno
+import signal
 import sys
 
 import click
@@ -16,7 +17,7 @@ def commands():
 
 def _settings(pairs, skip_bad):
     """Turn --set KEY=VALUE and --skip-bad into a dictionary; values are read as YAML."""
-    import yaml
+    from lggseg_utils.config import read_yaml
 
     settings = {"skip_bad": True} if skip_bad else {}
     for pair in pairs:
@@ -24,8 +25,8 @@ def _settings(pairs, skip_bad):
         if not equals:
             raise UserError(f"--set {pair}: expected KEY=VALUE.")
         try:
-            settings[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[name.strip()] = read_yaml(value)
+        except ValueError:
             raise UserError(f"--set {pair}: the value is not valid YAML; put quotes around it.") from None
     return settings
 
@@ -53,15 +54,20 @@ def _experiment(command):
 
 def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     """Open the run folder of a subcommand, and read and check its data: (run, parameters of the notebooks)."""
-    from pathlib import Path
-
     from lggseg_utils import config, preprocess
 
     overrides = _settings(pairs, skip_bad)
-    data_dir = str(Path(data_dir).expanduser().resolve()) if data_dir else ""
-    opened = config.open_run(profile, data_dir, run_dir, seed, overrides, name)
-    click.get_current_context().with_resource(config.lock(opened))
-    preprocess.load_cohort(opened)
+    # Notebooks are executed in another folder.
+    profile = str(config.place(profile)) if profile.endswith((".yml", ".yaml")) else profile
+    data_dir = str(config.place(data_dir)) if data_dir else ""
+    chosen = (profile, data_dir, run_dir, seed, overrides, name)
+    config.load_experiment(profile, seed, overrides)
+    click.get_current_context().with_resource(config.lock(config.run_folder(*chosen)))
+    opened = config.open_run(*chosen)
+    config.remove_unfinished(opened.folder)
+    cohort = preprocess.load_cohort(opened)
+    if not cohort.slices["tumour_area"].any():
+        raise UserError(f"no mask in {data_dir} shows tumour, so there is nothing to learn.")
     return opened, {
         "profile": profile,
         "data_dir": data_dir,
@@ -130,8 +136,9 @@ def predict(images, run_dir, out):
 def book(run_dir):
     """Build the book from an executed run; the last line is the path of its index.html."""
     from lggseg_utils.book import build
+    from lggseg_utils.config import place
 
-    print(build(run_dir))
+    print(build(place(run_dir)))
 
 
 @commands.command()
@@ -143,9 +150,10 @@ def book(run_dir):
 )
 def phantom(folder, patients, slices, seed):
     """Write a phantom cohort in Kaggle's layout into FOLDER."""
+    from lggseg_utils.config import place
     from lggseg_utils.phantom import write_cohort
 
-    write_cohort(folder, patients, slices, seed)
+    write_cohort(place(folder), patients, slices, seed)
     print(folder)
 
 
@@ -163,13 +171,16 @@ def fetch(folder):
 @click.argument("name")
 def record(run_dir, name):
     """Copy the numbers of a finished run to results/NAME, where the book shows them."""
+    from lggseg_utils.config import place
     from lggseg_utils.records import record as keep
 
-    print(keep(run_dir, name))
+    print(keep(place(run_dir), name))
 
 
 def main(command=commands):
     """Run a click command: one line for a user's mistake, and an exit status that can be trusted."""
+    # What asks a process to end, a batch system's time limit too, ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command(standalone_mode=False)
     except click.exceptions.Abort:
@@ -178,7 +189,7 @@ def main(command=commands):
         error.show()
         sys.exit(error.exit_code)
     except (UserError, OSError) as error:
-        sys.exit(f"lggseg: {_explain(error)}")
+        sys.exit(" ".join(f"lggseg: {_explain(error)}".splitlines()))
 
 
 def _explain(error):

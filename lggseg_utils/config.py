@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import platform
+import reprlib
 import shlex
+import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -19,6 +21,11 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+# What a run writes into its folder beside run.json.
+MADE = (
+    "cohort", "slices.csv", "split.csv", "history.csv", "model.keras", "metrics.json", "per_slice.csv", "ablation", "ablation.csv",
+    "folds", "notebooks",
+)  # fmt: skip
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROFILES = Path(__file__).resolve().parent / "profiles"
 AUGMENTATIONS = (
@@ -122,6 +129,16 @@ def nearest(name, known):
     return f"{suggestion} Known: {', '.join(known)}."
 
 
+def place(path):
+    """The absolute path behind what a user typed; raises `UserError` for what can't be one."""
+    try:
+        found = Path(str(path)).expanduser().resolve()
+        str(found).encode()
+    except (RuntimeError, OSError, ValueError) as problem:
+        raise UserError(f"{str(path)!r} can't be used as a path ({problem}); name another one.") from None
+    return found
+
+
 def profile_names():
     """Return the names of the profiles that come with the package, sorted."""
     return sorted(path.stem for path in PROFILES.glob("*.yml"))
@@ -129,28 +146,38 @@ def profile_names():
 
 def read_profile(profile):
     """Return a profile's settings as a dictionary; `profile` is a name or the path of a YAML file."""
-    path = PROFILES / f"{profile}.yml" if str(profile) in profile_names() else Path(str(profile)).expanduser()
+    path = PROFILES / f"{profile}.yml" if str(profile) in profile_names() else place(profile)
     if path.suffix not in (".yml", ".yaml") or not path.is_file():
         raise UserError(
             f"unknown profile '{profile}'.{nearest(profile, profile_names())} A YAML file of yours will do too."
         )
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"profile {path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict | None):
         raise UserError(f"profile {path} must be a list of 'setting: value' lines.")
-    return settings
+    return settings or {}
+
+
+def read_yaml(text):
+    """What YAML text says; raises ValueError for text that is none, however its reader fails on it."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def load_experiment(profile="demo", seed=0, overrides=None):
     """Return the `Experiment` of a profile with `overrides` applied; raise `UserError` for what does not fit."""
+    if not isinstance(overrides, dict | None):
+        raise UserError(f"overrides: expected settings and their values, got {reprlib.repr(overrides)}.")
     settings = {**read_profile(profile), **(overrides or {})}
     own = {"profile": Path(str(profile)).stem, "seed": seed}
     known = [name for name in Experiment.model_fields if name not in own]
     for name in settings:
         if name not in known:
-            raise UserError(f"unknown setting '{name}'.{nearest(name, known)}")
+            raise UserError(f"unknown setting {reprlib.repr(name)}.{nearest(name, known)}")
     try:
         experiment = Experiment(**settings, **own)
     except ValidationError as error:
@@ -164,8 +191,8 @@ def _explain(problem):
     name, value = problem["loc"][0], problem["input"]
     choices = getattr(getattr(Experiment.model_fields.get(name), "annotation", None), "__args__", ())
     if problem["type"] == "literal_error":
-        return f"setting {name}: unknown value '{value}'.{nearest(value, choices)}"
-    return f"setting {name}: {problem['msg'].lower()}, got {value!r}."
+        return f"setting {name}: unknown value {reprlib.repr(value)}.{nearest(value, choices)}"
+    return f"setting {name}: {problem['msg'].lower()}, got {reprlib.repr(value)}."
 
 
 def _check_together(experiment):
@@ -216,6 +243,16 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_image(path, pixels, *options):
+    """Write pixels, blue first, as an image of the kind that the name's ending says, whole or not at all."""
+    import cv2
+
+    # Encoded first: OpenCV itself says nothing of a full disk.
+    _, content = cv2.imencode(Path(path).suffix, pixels, options)
+    with write_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_csv(path, table):
     """Write a pandas table without its index, whole or not at all; floats keep nine significant digits."""
     with write_whole(path) as temporary:
@@ -223,10 +260,15 @@ def write_csv(path, table):
 
 
 def read_csv(path):
-    """Read a table that `write_csv` wrote; names of patients stay text, '01' and 'NA' too."""
+    """Read a table that `write_csv` wrote; names of patients stay text, '01' and 'NA' too. Raises `UserError` for a damaged one."""
     import pandas as pd
 
-    return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])
+    try:
+        return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])
+    except ValueError as problem:
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(problem).split())}); remove it, and it is made again."
+        ) from None
 
 
 def read_record(folder):
@@ -235,9 +277,11 @@ def read_record(folder):
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         with_defaults(record["experiment"])
+        record["command"].split()[1]
+        record.get("data", {}).get("fingerprint")
     except FileNotFoundError:
         raise UserError(f"{folder} is no run folder: run.json is missing.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise UserError(f"{path} is damaged; remove {folder} or choose another run folder.") from None
     return record
 
@@ -284,13 +328,38 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     other settings, or by another command, is refused with a `UserError`.
     """
     experiment = load_experiment(profile, seed, overrides)
-    folder = Path(run_dir).expanduser() if str(run_dir) else default_folder(profile, seed, overrides, data_dir, command)
-    run = Run(experiment, folder.resolve(), str(data_dir))
-    if run.path("run.json").exists():
+    run = Run(experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir))
+    if run.path("run.json").exists() and "data" in run.record():
         _refuse_other_settings(run, command)
     else:
         write_json(run.path("run.json"), _first_record(run, overrides, command))
     return run
+
+
+def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
+    """The folder that `open_run` opens with these arguments, absolute.
+
+    Raises `UserError` for a file, and for a folder that is no run folder but holds what a run would write over.
+    """
+    folder = place(run_dir) if str(run_dir) else default_folder(profile, seed, overrides, data_dir, command)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"run folder {folder} is a file; name a folder.")
+    foreign = [name for name in MADE if folder.joinpath(name).exists()]
+    if foreign and not folder.joinpath("run.json").exists():
+        raise UserError(
+            f"{folder} is no run folder, since it has no run.json, but holds {foreign[0]}, which a run would write over; "
+            "choose another run folder."
+        )
+    return folder
+
+
+def remove_unfinished(folder):
+    """Remove what a killed process left half-written in a run folder; only while the folder's lock is held."""
+    for left in Path(folder).rglob(".part-*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def reopen(folder, data_dir):
@@ -298,17 +367,18 @@ def reopen(folder, data_dir):
     return Run(recorded_experiment(folder), Path(folder).resolve(), str(Path(data_dir).resolve()))
 
 
-def lock(run):
+def lock(folder):
     """A lock on a run folder, to be entered with `with`; it is released when the process ends, however that happens.
 
-    Raises `UserError` where another process holds it.
+    Makes the folder when it is missing. Raises `UserError` where another process holds it.
     """
-    held = FileLock(run.path(".lock"), timeout=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / ".lock", timeout=0)
     try:
         return held.acquire()
     except Timeout:
         raise UserError(
-            f"run folder {run.folder} is in use by another run; wait for it to end, or choose another run folder."
+            f"run folder {folder} is in use by another run; wait for it to end, or choose another run folder."
         ) from None
 
 

@@ -36,7 +36,9 @@ def _load_parts(run, slices):
         parts = preprocess.parts_table(slices, run.experiment.split, run.experiment.seed)
         fold = parts["part"] // (preprocess.PARTS // preprocess.FOLDS)
         write_csv(run.path("split.csv"), parts.assign(split="test", fold=fold)[SPLIT_COLUMNS])
-    return read_csv(run.path("split.csv"))
+    split = read_csv(run.path("split.csv"))
+    preprocess.refuse_other_slices(run.path("split.csv"), split, slices)
+    return split
 
 
 def _run_fold(run, cohort, parts, fold):

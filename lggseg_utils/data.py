@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +21,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from lggseg_utils import phantom
-from lggseg_utils.config import UserError
+from lggseg_utils.config import UserError, place
 
 CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = CHANNELS.index("FLAIR")
 LGG_COHORT = (110, 3929)  # patients, slices
 MAX_UNPACKED_BYTES = 8 * 2**30
 MAX_SIDE = 4096
+MAX_FILE_BYTES = 2**28  # four times what an image of MAX_SIDE takes without compression
 CHUNK = 64  # slices a thread reads before it hands them over
+WIDTH_TAG, HEIGHT_TAG = 256, 257  # TIFF 6.0, section 8
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 NOT_READABLE = "not a readable TIFF (damaged, cut short, or another format)"
 # Not the archive's fault, and not to be reported as such.
@@ -47,7 +51,7 @@ def locate(run):
     if not run.data_dir:
         phantom.write_cohort(run.path("phantom"), run.experiment.phantom_patients, run.experiment.phantom_slices)
         return run.path("phantom")
-    source = Path(run.data_dir).expanduser()
+    source = place(run.data_dir)
     if not (source.is_file() and source.suffix.lower() == ".zip"):
         return source
     status = source.stat()
@@ -67,7 +71,8 @@ def find_slices(folder):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"data folder {folder} does not exist. Name the folder that holds the patients, or their zip.")
+        what = "is neither a folder nor a zip" if folder.exists() else "does not exist"
+        raise UserError(f"data folder {folder} {what}. Name the folder that holds the patients, or their zip.")
     found = {}
     for path in sorted(tiff_files(folder), key=lambda path: (path.count("/"), path)):
         name = path.rpartition("/")[2]
@@ -87,10 +92,64 @@ def find_slices(folder):
 
 
 def tiff_files(folder):
-    """Paths, relative to `folder`, of all files below it whose name ends in .tif or .tiff: strings with `/` between the parts."""
-    for root, _, names in os.walk(folder):
+    """Paths, relative to `folder`, of all files below it whose name ends in .tif or .tiff: strings with `/` between the parts.
+
+    Links to folders are followed, to each folder once. Raises `UserError` for a folder that can't be read, and for a name that
+    can't be written into a table.
+    """
+    seen = set()
+    for root, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _is_new(Path(root, name), seen)]
         within = "" if Path(root) == folder else Path(root).relative_to(folder).as_posix() + "/"
-        yield from (within + name for name in names if name.lower().endswith((".tif", ".tiff")))
+        for name in names:
+            if name.lower().endswith((".tif", ".tiff")):
+                _refuse_unwritable(within + name)
+                yield within + name
+
+
+def _refuse_unreadable(error):
+    """`os.walk` would go on without the folder."""
+    raise UserError(f"folder {error.filename} can't be read ({error.strerror}); change its permissions.") from None
+
+
+def _is_new(folder, seen):
+    """Whether a folder was not seen yet, under this name or another; then it is now."""
+    status = folder.stat() if folder.exists() else folder.lstat()
+    key = (status.st_dev, status.st_ino)
+    return key not in seen and not seen.add(key)
+
+
+def _refuse_unwritable(name):
+    """Control characters would tear a table's rows apart, and bytes that are no UTF-8 have no place in it."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise UserError(f"file name {name!r} holds a character that can't be written into a table; rename it.")
+
+
+def read_file(path):
+    """The bytes of an image file; raises `BadSlice` for what is no file, and for one too large to be a slice."""
+    path = Path(path)
+    # What waits for a writer, like a FIFO, would be read for ever.
+    if not path.is_file():
+        raise BadSlice("no file that can be read")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BadSlice(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
+    return path.read_bytes()
+
+
+def _page(content):
+    """Width and height of a TIFF's first page as its tags tell, and whether another page follows. Raises `BadSlice`."""
+    order = "<" if content.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", content, 4)
+        (count,) = struct.unpack_from(f"{order}H", content, start)
+        entries = [struct.unpack_from(f"{order}HHI4s", content, start + 2 + 12 * number) for number in range(count)]
+    except struct.error:
+        raise BadSlice(NOT_READABLE) from None
+    sides = {
+        tag: struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", value)[0] for tag, kind, _, value in entries
+    }
+    following = content[start + 2 + 12 * count :][:4]
+    return sides.get(WIDTH_TAG, 0), sides.get(HEIGHT_TAG, 0), any(following)
 
 
 def decode(content):
@@ -104,6 +163,11 @@ def decode(content):
     # OpenCV would try its other decoders, some of which set aside whatever memory a damaged file asks for.
     if not content.startswith(TIFF_BEGINNINGS):
         raise BadSlice(NOT_READABLE)
+    width, height, more = _page(content)
+    if max(width, height) > MAX_SIDE:
+        raise BadSlice(f"{width}x{height} pixels, at most {MAX_SIDE} a side are read")
+    if more:
+        raise BadSlice("holds several pages, expected one image")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -112,8 +176,6 @@ def decode(content):
         raise BadSlice(NOT_READABLE)
     if pixels.dtype != np.uint8:
         raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits a channel")
-    if max(pixels.shape[:2]) > MAX_SIDE:
-        raise BadSlice(f"{pixels.shape[1]}x{pixels.shape[0]} pixels, at most {MAX_SIDE} a side are read")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
 
 
@@ -161,7 +223,7 @@ def read_pair(folder, row):
         raise BadSlice("image without a mask")
     if not row.image:
         raise BadSlice("mask without an image")
-    contents = [Path(folder, name).read_bytes() for name in (row.image, row.mask)]
+    contents = [read_file(Path(folder, name)) for name in (row.image, row.mask)]
     image, mask = decode_pair(*contents)
     digest = hashlib.sha256(contents[0])
     digest.update(contents[1])
@@ -301,6 +363,9 @@ def _safe_entries(opened, archive, limit):
         if ".." in parts or parts[0] == "" or ":" in parts[0] or is_link:
             raise UserError(f"zip {archive} is unsafe: entry {entry.filename!r} points outside the target folder.")
     entries = [entry for entry in opened.infolist() if entry.filename.lower().endswith((".tif", ".tiff"))]
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names):
+        raise UserError(f"zip {archive} holds {max(names, key=names.count)} more than once; extract it by hand.")
     if sum(entry.file_size for entry in entries) > limit:
         raise UserError(
             f"zip {archive} would unpack to more than {limit / 2**30:g} GiB; extract it by hand if you trust it."

@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 import tenacity
 
-from lggseg_utils.config import UserError
+from lggseg_utils.config import UserError, place
 from lggseg_utils.data import FAULTS_OF_THE_DISK, LGG_COHORT, find_slices
 
 HANDLE = "mateuszbuda/lgg-mri-segmentation"
@@ -26,7 +26,7 @@ def fetch(folder):
     and of the server are tried again, ATTEMPTS times in all; what has arrived is kept beside `folder` for the next call. Raises
     `UserError` with what to do when the cohort can't be had, and for a folder that holds something else.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = place(folder)
     if folder.exists() and any(folder.iterdir()):
         _refuse_other(_count(folder), f"{folder} holds", "remove it and run the same command again")
         return folder

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from lggseg_utils.config import write_whole
+from lggseg_utils.config import write_image
 
 SEED = 2022
 SIDE = 128
@@ -231,5 +231,4 @@ def _stem(folder, number, position, seed, suffix):
 def _write_pair(folder, number, position, seed, image, mask):
     """Write one slice's image and mask; the last slice's mask comes last, so its presence says that all is there."""
     for suffix, pixels in ((".tif", image[..., ::-1]), ("_mask.tif", mask)):
-        with write_whole(_stem(folder, number, position, seed, suffix)) as temporary:
-            cv2.imwrite(str(temporary), pixels, [cv2.IMWRITE_TIFF_COMPRESSION, 8])
+        write_image(_stem(folder, number, position, seed, suffix), pixels, cv2.IMWRITE_TIFF_COMPRESSION, 8)

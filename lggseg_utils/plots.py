@@ -1,5 +1,8 @@
 """Every figure of the book, in one style; each function returns a matplotlib figure and says what it shows."""
 
+import html
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -38,6 +41,8 @@ def set_style():
             "savefig.dpi": 160,
             "axes.titleweight": "regular",
             "figure.constrained_layout.use": True,
+            # A patient's name may hold dollar signs.
+            "text.parse_math": False,
             "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
         },
     )
@@ -58,10 +63,16 @@ def table(frame, caption, kind, digits=3):
     """Lay a table out for a page: caption with what the data are, no index, floats with `digits` decimals."""
     return (
         frame.style.hide(axis="index")
-        .format(precision=digits, na_rep="–", thousands=",")
-        .set_caption(f"{caption} ({kind})")
+        .format(precision=digits, na_rep="–", thousands=",", escape="html")
+        .format_index(axis="columns", escape="html")
+        .set_caption(html.escape(f"{caption} ({kind})", quote=False))
         .set_table_attributes('class="table"')
     )
+
+
+def plain(name):
+    """A name, such as a patient's, for Markdown: nothing in it is read as Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|~$-])", r"\\\1", html.escape(str(name), quote=False))
 
 
 def _show(axis, image, title="", channel=data.FLAIR):

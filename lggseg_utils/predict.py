@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from lggseg_utils import data, evaluate, preprocess
-from lggseg_utils.config import REPOSITORY, UserError, read_csv, recorded_experiment, write_csv, write_whole
+from lggseg_utils.config import (
+    REPOSITORY,
+    UserError,
+    place,
+    read_csv,
+    recorded_experiment,
+    write_csv,
+    write_image,
+    write_whole,
+)
 
 REFERENCE = REPOSITORY / "reference"
 OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, as OpenCV orders it
@@ -24,7 +33,8 @@ def predict(images, network_folder, out):
     image, patient, slice, tumour_pixels and highest_probability, which is returned. Raises `UserError`, with nothing written,
     for images that can't be used and for a folder without a network.
     """
-    model, experiment = load_network(network_folder)
+    model, experiment = load_network(place(network_folder))
+    out = place(out)
     files, pixels = _read(_listed(images))
     cohort = _as_cohort(files, pixels, experiment)
     rows = []
@@ -54,7 +64,13 @@ def load_network(folder):
             f"{folder} holds no trained network: run.json and model.keras are looked for. Name a finished run."
         )
     experiment = recorded_experiment(folder)
-    return train.load_model(whole) if whole.exists() else _read_weights(weights, experiment), experiment
+    model = train.load_model(whole) if whole.exists() else _read_weights(weights, experiment)
+    side, channels = experiment.size, len(data.CHANNELS) * (2 * experiment.context + 1)
+    if model.input_shape != (None, side, side, channels):
+        raise UserError(
+            f"{whole} takes {model.input_shape[1:]}, but {folder / 'run.json'} says {(side, side, channels)}."
+        )
+    return model, experiment
 
 
 def about_reference():
@@ -101,7 +117,7 @@ def _listed(images):
     """Paths of the images named, and of those in the folders named; masks that lie beside them are left out."""
     paths = []
     for named in map(Path, images):
-        if not named.exists():
+        if not place(named).exists():
             raise UserError(f"{named} does not exist.")
         within = (
             [path for path in map(named.joinpath, sorted(data.tiff_files(named))) if not path.stem.endswith("_mask")]
@@ -127,7 +143,7 @@ def _read(paths):
         numbered = match and not match["mask"]
         patient, number = (match["patient"], int(match["slice"])) if numbered else (path.stem, 0)
         try:
-            pixels.append(data.decode_image(path.read_bytes()))
+            pixels.append(data.decode_image(data.read_file(path)))
         except (data.BadSlice, OSError) as problem:
             raise UserError(f"{path} can't be used: {problem}. Nothing was written.") from None
         rows.append({"image": str(path), "patient": patient, "slice": number})
@@ -147,5 +163,4 @@ def _write(stem, image, mask):
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     overlay = cv2.drawContours(np.repeat(image[..., [data.FLAIR]], 3, axis=2), outlines, -1, OUTLINE)
     for kind, drawn in (("mask", np.uint8(255) * mask), ("overlay", overlay)):
-        with write_whole(stem.with_name(f"{stem.name}_{kind}.png")) as temporary:
-            cv2.imwrite(str(temporary), drawn)
+        write_image(stem.with_name(f"{stem.name}_{kind}.png"), drawn)

@@ -24,6 +24,7 @@ STRETCHED = (10, 99)  # percentiles
 HEAD = 0.15  # of the 99th percentile: what is brighter is taken for head, not air
 HEAD_LEVEL = 102  # of 255: where the head's median comes to lie
 ARRAYS = ("images", "masks", "truths")
+CACHE_KEYS = {"listing", "fingerprint", "skipped", "digests"}
 
 
 @dataclass(frozen=True)
@@ -141,25 +142,37 @@ def load_cohort(run):
 
 
 def _cache_record(run):
-    """What cohort.json says of a run's cached cohort, nothing where there is none."""
-    path = run.path("cohort", "cohort.json")
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What cohort.json says of a run's cached cohort; nothing where a part of it is missing, or it can't be read."""
+    parts = [run.path("slices.csv"), *(run.path("cohort", f"{name}.npy") for name in ARRAYS)]
+    try:
+        record = json.loads(run.path("cohort", "cohort.json").read_text())
+        return record if all(map(Path.exists, parts)) and record.keys() >= CACHE_KEYS else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _listing_digest(folder, found, experiment):
     """Digest of the files' names, sizes and times, and of the sizes asked for: cheap, and enough for a cache."""
     names = sorted({name for column in ("image", "mask") for name in found[column] if name})
-    stats = [
-        (name, status.st_size, status.st_mtime_ns) for name in names for status in [os.stat(os.path.join(folder, name))]
-    ]
+    stats = [(name, *_size_and_time(os.path.join(folder, name))) for name in names]
     scaling = experiment.scaling if experiment.scaling in VOLUME_SCALINGS else ""
     text = repr((experiment.size, experiment.score_size, scaling, stats))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _size_and_time(path):
+    """Size and time of a file's last change; nothing for a link that leads nowhere, which is reported when it is read."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def _read_cohort(run, folder, found, listing):
     """Decode all slices once, in threads, into the cache; the cache appears whole or not at all."""
     experiment, cache = run.experiment, run.path("cohort")
+    _refuse_foreign_cache(cache)
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=run.folder))
     try:
         shapes = [(experiment.size, experiment.size, 3), (experiment.size,) * 2, (experiment.score_size,) * 2]
@@ -176,6 +189,7 @@ def _read_cohort(run, folder, found, listing):
         slices, problems, fingerprint = data.scan(folder, found, keep)
         _refuse_problems(run, folder, slices, problems)
         _refuse_other_data(run, fingerprint)
+        write_csv(run.path("slices.csv"), slices)
         if len(problems):
             _drop_bad_rows(temporary, found, problems)
         scale_volumes(np.load(temporary / "images.npy", mmap_mode="r+"), slices["patient"], experiment.scaling)
@@ -183,9 +197,13 @@ def _read_cohort(run, folder, found, listing):
             array.flush()
         write_json(
             temporary / "cohort.json",
-            {"listing": listing, "fingerprint": fingerprint, "skipped": len(problems), "digests": _digests(temporary)},
+            {
+                "listing": listing,
+                "fingerprint": fingerprint,
+                "skipped": len(problems),
+                "digests": _digests(run, temporary),
+            },
         )
-        write_csv(run.path("slices.csv"), slices)
         run.note(data=_describe(slices, fingerprint, len(problems)))
         # Last, since a cache that is there is not read again.
         shutil.rmtree(cache, ignore_errors=True)
@@ -216,9 +234,16 @@ def _new_array(path, shape):
     return array
 
 
+def _refuse_foreign_cache(folder):
+    """A folder that is no cache of ours, the user's data perhaps, must not be replaced by one."""
+    if folder.exists() and not folder.joinpath("cohort.json").exists():
+        raise UserError(f"{folder} is no cached cohort, and would be written over; choose another run folder.")
+
+
 def _refuse_problems(run, folder, slices, problems):
     """Write problems.csv, and stop unless the run may go on without the bad slices."""
     if not len(problems):
+        run.path("problems.csv").unlink(missing_ok=True)
         return
     write_csv(run.path("problems.csv"), problems)
     if run.experiment.skip_bad and len(slices):
@@ -247,21 +272,25 @@ def _drop_bad_rows(folder, found, problems):
         np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[good], allow_pickle=False)
 
 
-def _digests(folder):
-    """SHA-256 of each cached array, in threads: they are some hundred MiB."""
+def _digests(run, folder):
+    """SHA-256 of slices.csv and of each array cached in `folder`, in threads: they are some hundred MiB."""
+    paths = [run.path("slices.csv"), *(folder / f"{name}.npy" for name in ARRAYS)]
 
-    def digest(name):
-        with (folder / f"{name}.npy").open("rb") as file:
+    def digest(path):
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     with ThreadPoolExecutor() as pool:
-        return dict(zip(ARRAYS, pool.map(digest, ARRAYS), strict=True))
+        return {path.name: value for path, value in zip(paths, pool.map(digest, paths), strict=True)}
 
 
 def _refuse_changed_cache(run, record):
     """The cached arrays must be those that were written."""
-    if record["digests"] != _digests(run.path("cohort")):
-        raise UserError(f"{run.path('cohort')} was changed since it was written; remove it, and it is made again.")
+    now = _digests(run, run.path("cohort"))
+    changed = [name for name in now if now[name] != record["digests"].get(name)]
+    if changed:
+        path = run.path("slices.csv") if changed[0] == "slices.csv" else run.path("cohort")
+        raise UserError(f"{path} was changed since it was written; remove it, and it is made again.")
 
 
 def _open_cache(run):
@@ -278,9 +307,18 @@ def load_split(run, slices):
     if not path.exists():
         write_csv(path, draw_split(slices, run.experiment.split, run.experiment.seed))
     split = read_csv(path)
+    refuse_other_slices(path, split, slices)
+    if set(split["split"]) != set(SETS):
+        raise UserError(
+            f"{path} must put slices into each of {', '.join(SETS)}, and nowhere else; remove it, and it is drawn again."
+        )
+    return split
+
+
+def refuse_other_slices(path, split, slices):
+    """A split that was read from a file must be one of these slices."""
     if not split[["patient", "slice"]].equals(slices[["patient", "slice"]]):
         raise UserError(f"{path} does not belong to these slices; remove it or choose another run folder.")
-    return split
 
 
 def draw_split(slices, protocol, seed):

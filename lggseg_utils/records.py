@@ -183,7 +183,9 @@ def record(run_folder, name):
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
     target = RECORDS / name
-    target.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        raise UserError(f"{target} is there already; remove it first, or choose another name.")
+    target.mkdir(parents=True)
     for file in RECORDED_FILES:
         if Path(run_folder, file).exists():
             with write_whole(target / file) as temporary:

@@ -174,7 +174,7 @@ def load_model(path):
     """Load a Keras model; nothing in the file is executed (Keras' safe mode). Raises `UserError` for one that can't be used."""
     try:
         return keras.models.load_model(path)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise UserError(
             f"{path} holds no network that can be used ({reason}); remove it, and it is made again."
@@ -240,7 +240,12 @@ def _resume(experiment, folder, steps, network):
     model = load_model(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
     epochs = training_steps(int(model.optimizer.iterations), steps)
-    return model, read_csv(folder / "history.csv").head(epochs).to_dict("records")
+    history = read_csv(folder / "history.csv").head(epochs).to_dict("records")
+    if len(history) < epochs:
+        raise UserError(
+            f"{folder / 'history.csv'} ends before the checkpoint.keras beside it; remove both, and the training starts anew."
+        )
+    return model, history
 
 
 def _finished(history, experiment):

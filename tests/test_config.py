@@ -66,7 +66,9 @@ def test_a_profile_of_ones_own(tmp_path):
 
 
 def test_a_run_folder_belongs_to_one_experiment(tmp_path):
-    config.open_run("smoke", run_dir=tmp_path)
+    config.open_run("smoke", run_dir=tmp_path, overrides={"filters": 8})
+    # As long as no data were read, nothing was made with the first settings.
+    config.open_run("smoke", run_dir=tmp_path).note(data={"kind": "own data"})
     config.open_run("smoke", run_dir=tmp_path)
     with pytest.raises(
         UserError, match=r"was made with filters 4, not 8; choose another run folder, or remove this one"
@@ -74,6 +76,45 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
         config.open_run("smoke", run_dir=tmp_path, overrides={"filters": 8})
     with pytest.raises(UserError, match="was made with seed 0, not 1"):
         config.open_run("smoke", run_dir=tmp_path, seed=1)
+
+
+@pytest.mark.parametrize("name", ["cohort", "notebooks", "ablation.csv"])
+def test_a_folder_that_holds_something_else_is_not_written_over(name, tmp_path):
+    tmp_path.joinpath(name).mkdir()
+    with pytest.raises(
+        UserError, match=f"is no run folder, since it has no run.json, but holds {name}, which a run would"
+    ):
+        config.open_run("smoke", run_dir=tmp_path)
+    with pytest.raises(UserError, match="but holds notebooks"):
+        config.open_run("smoke", run_dir=config.REPOSITORY)
+    with pytest.raises(UserError, match="run folder /dev/null is a file; name a folder"):
+        config.open_run("smoke", run_dir="/dev/null")
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "x\udcff", "a\0b"])
+def test_what_is_no_path_gets_one_line(path):
+    with pytest.raises(UserError, match="can't be used as a path"):
+        config.place(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["2020-99-99", "0x_", "9" * 5000, "!!int abc", "!!bool abc", "[" * 3000, "!!timestamp x"]
+)
+def test_text_that_yaml_fails_on_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        config.read_yaml(text)
+
+
+def test_a_huge_value_is_shown_in_short():
+    with pytest.raises(UserError) as error:
+        config.load_experiment("smoke", overrides={"epochs": ["x" * 10**6] * 100})
+    assert len(str(error.value)) < 300
+
+
+def test_a_damaged_table_gets_one_line(tmp_path):
+    (tmp_path / "split.csv").write_text("")
+    with pytest.raises(UserError, match=r"split.csv is damaged \(No columns to parse from file\); remove it"):
+        config.read_csv(tmp_path / "split.csv")
 
 
 def test_default_folders_differ_where_anything_differs():
@@ -117,6 +158,8 @@ def test_a_damaged_record_gets_one_line(tmp_path, content):
 def test_a_record_that_is_missing_or_from_elsewhere_gets_one_line(tmp_path):
     with pytest.raises(UserError, match=r"is no run folder: run.json is missing\."):
         config.recorded_experiment(tmp_path)
-    (tmp_path / "run.json").write_text('{"experiment": {"profile": "demo", "seed": 0, "size": "large"}}')
+    (tmp_path / "run.json").write_text(
+        '{"experiment": {"profile": "demo", "seed": 0, "size": "large"}, "command": "lggseg run"}'
+    )
     with pytest.raises(UserError, match=r"run.json: setting size: input should be a valid integer"):
         config.recorded_experiment(tmp_path)

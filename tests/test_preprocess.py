@@ -214,7 +214,7 @@ def test_a_cache_that_would_execute_code_is_not_unpickled(phantom_folder, open_s
     preprocess.load_cohort(run)
     np.save(run.path("cohort", "masks.npy"), np.array([Planted()], dtype=object), allow_pickle=True)
     record = json.loads(run.path("cohort", "cohort.json").read_text())
-    record["digests"] = preprocess._digests(run.path("cohort"))
+    record["digests"] = preprocess._digests(run, run.path("cohort"))
     run.path("cohort", "cohort.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="allow_pickle=False|Array can't be memory-mapped"):
         preprocess.load_cohort(run)
