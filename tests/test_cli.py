@@ -170,7 +170,15 @@ def interrupted_run(tmp_path_factory, phantom_folder):
 
 
 @pytest.fixture(scope="module")
-def smoke_run(interrupted_run):
+def hostile_folder(tmp_path_factory):
+    """A folder whose Python file would be imported in place of OpenCV by whatever is started there."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "cv2.py").write_text(f"import pathlib\npathlib.Path({str(folder / 'imported')!r}).touch()\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def smoke_run(interrupted_run, hostile_folder):
     """The same command again, killed with all it started at three drawn moments, then left to end; its folder and process."""
     command, folder, *_ = interrupted_run
     draw = random.Random(0)
@@ -184,7 +192,8 @@ def smoke_run(interrupted_run):
         time.sleep(draw.uniform(2, 15))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    finished = call(*command, env={**os.environ, "KAGGLE_API_TOKEN": TOKEN, "KAGGLE_KEY": TOKEN})
+    tokens = {"KAGGLE_API_TOKEN": TOKEN, "KAGGLE_KEY": TOKEN}
+    finished = call(*command, env={**os.environ, **tokens}, cwd=hostile_folder)
     assert finished.returncode == 0, finished.stderr
     return folder, finished
 
@@ -200,6 +209,39 @@ def test_a_second_run_on_the_same_folder_is_refused(interrupted_run):
     second = interrupted_run[4]
     assert second.returncode == 1 and "Traceback" not in second.stderr
     assert "smoke run is in use by another run; wait for it to end, or choose another run folder." in second.stderr
+
+
+def test_nothing_is_imported_from_where_a_run_is_started(smoke_run, hostile_folder):
+    assert smoke_run[1].returncode == 0 and not (hostile_folder / "imported").exists()
+
+
+def test_a_run_leaves_nothing_unfinished(smoke_run):
+    assert not list(smoke_run[0].rglob(".part-*"))
+
+
+def test_who_is_refused_a_folder_has_not_touched_it(tmp_path):
+    with config.lock(tmp_path / "run"):
+        refused = call("ablate", "--profile", "smoke", "--out", tmp_path / "run", "--seed", 1)
+    assert refused.returncode == 1 and "is in use by another run" in refused.stderr
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_cohort_without_tumour_teaches_nothing(tmp_path, write_slice):
+    for patient in "ABC":
+        write_slice(tmp_path / "cohort", patient, 1)
+    refused = call("run", "--profile", "smoke", "--data", tmp_path / "cohort", "--out", tmp_path / "run")
+    assert refused.returncode == 1 and "shows tumour, so there is nothing to learn." in refused.stderr
+
+
+def test_a_polite_request_to_end_is_followed_as_ctrl_c_is(tmp_path, phantom_folder):
+    command = [LGGSEG, "ablate", "--profile", "smoke", "--data", phantom_folder, "--out", tmp_path / "run"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "slices.csv").exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == "lggseg: stopped; the same command goes on from here."
 
 
 def test_a_token_reaches_nothing_that_a_run_leaves(smoke_run):

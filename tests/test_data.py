@@ -1,5 +1,6 @@
 """Finding, reading and checking files; zips; the download."""
 
+import os
 import resource
 import zipfile
 
@@ -64,13 +65,36 @@ def test_masks_of_0_and_1_are_masks_too():
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(UserError, match="does not exist. Name the folder that holds the patients, or their zip"):
         data.find_slices(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="notes.txt is neither a folder nor a zip"):
+        data.find_slices(tmp_path / "notes.txt")
     with pytest.raises(UserError, match=r"no slice in .*: expected PATIENT/PATIENT_NUMBER.tif"):
         data.find_slices(tmp_path)
 
 
+def replaced(make):
+    """What makes something else at a file's place, for NO_FILES."""
+
+    def replace(path):
+        path.unlink()
+        make(path)
+
+    return replace
+
+
+NO_FILES = {
+    "two pages": lambda path: cv2.imwritemulti(str(path), [np.full((16, 16, 3), 90, np.uint8)] * 2),
+    "waits for a writer": replaced(os.mkfifo),
+    "link to nowhere": replaced(lambda path: path.symlink_to("nowhere.tif")),
+    "four tebibytes": lambda path: os.truncate(path, 2**42),
+}
+
+
 def damage(kind, image, mask):
     """Damage one slice's files; returns what the user is told."""
-    if kind == "no mask":
+    if kind in NO_FILES:
+        NO_FILES[kind](image)
+    elif kind == "no mask":
         mask.unlink()
     elif kind == "no image":
         image.unlink()
@@ -105,6 +129,10 @@ def damage(kind, image, mask):
         ("other values", "mask holds 7; expected 0 and 255, or 0 and 1"),
         ("16 bits", "stored as uint16, expected 8 bits a channel"),
         ("one channel", "image has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)"),
+        ("two pages", "holds several pages, expected one image"),
+        ("waits for a writer", "no file that can be read"),
+        ("link to nowhere", "no file that can be read"),
+        ("four tebibytes", "larger than 256 MiB"),
         ("odd name", "name is not PATIENT_NUMBER.tif"),
     ],
 )
@@ -130,6 +158,64 @@ def test_skip_bad_goes_on_and_records_it(tmp_path, write_slice, open_smoke):
     assert cohort.skipped == 1 and run.record()["data"]["skipped"] == 1
     assert cohort.slices["slice"].tolist() == [1, 3, 4]
     assert cohort.images[:, 0, 0, 0].tolist() == [10, 30, 40]
+
+
+def test_what_failed_for_bad_slices_goes_on_without_them_in_the_same_folder(tmp_path, write_slice, open_smoke):
+    for number in range(1, 4):
+        write_slice(tmp_path / "cohort", "A", number)
+    (tmp_path / "cohort" / "A" / "A_2.tif").write_bytes(b"")
+    with pytest.raises(UserError, match="--skip-bad"):
+        preprocess.load_cohort(open_smoke(tmp_path / "cohort"))
+    assert preprocess.load_cohort(open_smoke(tmp_path / "cohort", skip_bad=True)).skipped == 1
+
+
+def test_problems_that_are_mended_are_no_longer_listed(tmp_path, write_slice, open_smoke):
+    image, _ = write_slice(tmp_path / "cohort", "A", 1)
+    whole = image.read_bytes()
+    image.write_bytes(b"")
+    with pytest.raises(UserError):
+        preprocess.load_cohort(open_smoke(tmp_path / "cohort"))
+    image.write_bytes(whole)
+    preprocess.load_cohort(open_smoke(tmp_path / "cohort"))
+    assert not (tmp_path / "run" / "problems.csv").exists()
+
+
+def test_linked_folders_are_read_once_and_circles_end(tmp_path, write_slice):
+    write_slice(tmp_path / "elsewhere", "A", 1)
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "A").symlink_to(tmp_path / "elsewhere" / "A")
+    (tmp_path / "elsewhere" / "A" / "again").symlink_to(tmp_path / "cohort")
+    assert data.find_slices(tmp_path / "cohort")["image"].tolist() == ["A/A_1.tif"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_skipped(tmp_path, write_slice, monkeypatch):
+    write_slice(tmp_path, "A", 1)
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"can't be read \(Permission denied\); change its permissions"):
+        data.find_slices(tmp_path)
+
+
+@pytest.mark.parametrize("patient", ["A\rB", "A\nB", "A\x07", "A\udcff"])
+def test_names_that_no_table_can_hold_are_refused(tmp_path, patient):
+    try:
+        tmp_path.joinpath(f"{patient}_1.tif").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system refuses the name itself")
+    with pytest.raises(UserError, match="holds a character that can't be written into a table; rename it"):
+        data.find_slices(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_zip_that_holds_a_slice_twice_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+        archive.writestr("a_1.tif", b"one")
+        archive.writestr("a_1.tif", b"other")
+    with pytest.raises(UserError, match="twice.zip holds a_1.tif more than once"):
+        data.unpack(tmp_path / "twice.zip", tmp_path / "inner" / "target")
 
 
 def make_zip(path, entries):

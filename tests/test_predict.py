@@ -54,6 +54,7 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path,
         ([tmp_path / "cohort" / "A", cut], r"cut.tif can't be used: not a readable TIFF .*Nothing was written"),
         ([mask], r"image has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
         ([good, tmp_path / "cohort"], "two images are named A_1"),
+        ([b"no\xff.tif".decode(errors="surrogateescape")], "can't be used as a path"),
     ):
         with pytest.raises(UserError, match=message):
             predict.predict(images, finished.folder, tmp_path / "out")
@@ -101,6 +102,15 @@ def test_damaged_weights_and_those_of_another_network_are_refused(finished, tmp_
         (tmp_path / "weights.npz").write_bytes(damaged)
         with pytest.raises(UserError, match=r"weights.npz does not hold this network's weights"):
             predict.load_network(tmp_path)
+
+
+def test_a_network_that_is_not_the_one_recorded_is_refused(finished, tmp_path):
+    record = {**finished.record(), "experiment": {**finished.record()["experiment"], "context": 0}}
+    config.write_json(tmp_path / "run.json", record)
+    trained, _ = train.train(finished)
+    trained.save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"model.keras takes \(32, 32, 9\), but .*run.json says \(32, 32, 3\)"):
+        predict.load_network(tmp_path)
 
 
 def test_the_reference_model_belongs_to_its_record():

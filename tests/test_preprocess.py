@@ -141,6 +141,50 @@ def test_a_split_of_other_slices_is_refused(phantom_folder, open_smoke):
         preprocess.load_split(run, slices.iloc[::-1].reset_index(drop=True))
 
 
+def test_a_split_without_a_test_set_is_refused(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder)
+    slices = preprocess.load_cohort(run).slices
+    split = preprocess.load_split(run, slices)
+    config.write_csv(run.path("split.csv"), split.assign(split="train"))
+    with pytest.raises(UserError, match="must put slices into each of train, val, test, and nowhere else"):
+        preprocess.load_split(run, slices)
+
+
+def test_a_changed_table_of_slices_is_noticed(phantom_folder, open_smoke):
+    run = open_smoke(phantom_folder)
+    slices = preprocess.load_cohort(run).slices
+    config.write_csv(run.path("slices.csv"), slices.iloc[::-1])
+    with pytest.raises(
+        UserError, match=r"slices.csv was changed since it was written; remove it, and it is made again"
+    ):
+        preprocess.load_cohort(run)
+    run.path("slices.csv").unlink()
+    assert preprocess.load_cohort(run).slices.equals(slices)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"listing": 3}'])
+def test_a_damaged_record_of_the_cache_makes_it_anew(phantom_folder, open_smoke, content):
+    run = open_smoke(phantom_folder)
+    preprocess.load_cohort(run)
+    run.path("cohort", "cohort.json").write_text(content)
+    assert len(preprocess.load_cohort(run).images) == 30
+
+
+def test_data_that_lie_where_the_cache_would_are_left_alone(tmp_path, write_slice, open_smoke):
+    image, _ = write_slice(tmp_path / "run" / "cohort", "A", 1)
+    config.write_json(tmp_path / "run" / "run.json", open_smoke_record(tmp_path))
+    with pytest.raises(
+        UserError, match="cohort is no cached cohort, and would be written over; choose another run folder"
+    ):
+        preprocess.load_cohort(open_smoke(tmp_path / "run" / "cohort"))
+    assert image.exists()
+
+
+def open_smoke_record(tmp_path):
+    """The content of a run.json."""
+    return config.open_run("smoke", run_dir=tmp_path / "other").record()
+
+
 def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 100, (6, 8, 8, 3)).astype(np.uint8)

@@ -121,3 +121,15 @@ def test_recorded_precisions_are_of_the_same_seeds_and_patients():
     sides = [part.drop(columns=["precision", "dice"]) for _, part in trained.groupby("precision")]
     assert sides[0].reset_index(drop=True).equals(sides[1].reset_index(drop=True))
     assert trained["git_commit"].str.fullmatch(r"[0-9a-f]{12}").all() and trained["seed"].nunique() >= 4
+
+
+def test_a_record_is_not_written_over(open_smoke, monkeypatch, tmp_path):
+    run = open_smoke()
+    run.note(data={"kind": "own data"})
+    run.path("metrics.json").write_text("{}")
+    for name in ("per_slice", "per_patient"):
+        run.path(f"{name}.csv").write_text("patient\n")
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "results")
+    assert records.record(run.folder, "mine") == tmp_path / "results" / "mine"
+    with pytest.raises(UserError, match="mine is there already; remove it first, or choose another name"):
+        records.record(run.folder, "mine")

@@ -1,5 +1,6 @@
 """What holds the repository together: notebooks, dependencies, addresses, the book's parts."""
 
+import html
 import importlib
 import json
 import re
@@ -9,12 +10,14 @@ import tomllib
 from importlib import metadata
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lggseg_utils import book, config
+from lggseg_utils import book, config, plots
 
 ROOT = config.REPOSITORY
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -293,3 +296,11 @@ class TestColab:
         monkeypatch.setattr("requests.get", lambda *_, **__: SimpleNamespace(json=lambda: [{"path": "Untitled.ipynb"}]))
         with pytest.raises(SystemExit, match="Set repository above"):
             exec("".join(source), {"data_dir": ""})
+
+
+def test_names_are_text_in_tables_and_in_prose():
+    name = "<img src=x onerror=alert(1)>`$x$` *b*"
+    shown = plots.table(pd.DataFrame({name: [name]}), name, name).to_html()
+    assert "<img" not in shown and shown.count("&lt;img") == 4
+    prose = MarkdownIt().render(f"Dice of {plots.plain(name)} is 0.5")
+    assert prose == f"<p>Dice of {html.escape(name)} is 0.5</p>\n"
