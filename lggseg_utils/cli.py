@@ -67,7 +67,7 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     config.remove_unfinished(opened.folder)
     cohort = preprocess.load_cohort(opened)
     if not cohort.slices["tumour_area"].any():
-        raise UserError(f"no mask in {data_dir} shows tumour, so there is nothing to learn.")
+        raise UserError(f"no mask in {data_dir or 'the phantom cohort'} shows tumour, so there is nothing to learn.")
     return opened, {
         "profile": profile,
         "data_dir": data_dir,

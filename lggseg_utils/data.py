@@ -30,7 +30,7 @@ MAX_UNPACKED_BYTES = 8 * 2**30
 MAX_SIDE = 4096
 MAX_FILE_BYTES = 2**28  # four times what an image of MAX_SIDE takes without compression
 CHUNK = 64  # slices a thread reads before it hands them over
-WIDTH_TAG, HEIGHT_TAG = 256, 257  # TIFF 6.0, section 8
+WIDTH_TAG, HEIGHT_TAG, SHORT = 256, 257, 3  # TIFF 6.0, sections 2 and 8
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 NOT_READABLE = "not a readable TIFF (damaged, cut short, or another format)"
 # Not the archive's fault, and not to be reported as such.
@@ -98,6 +98,7 @@ def tiff_files(folder):
     can't be written into a table.
     """
     seen = set()
+    _is_new(Path(folder), seen)
     for root, folders, names in os.walk(folder, onerror=_refuse_unreadable, followlinks=True):
         folders[:] = [name for name in sorted(folders) if _is_new(Path(root, name), seen)]
         within = "" if Path(root) == folder else Path(root).relative_to(folder).as_posix() + "/"
@@ -145,11 +146,13 @@ def _page(content):
         entries = [struct.unpack_from(f"{order}HHI4s", content, start + 2 + 12 * number) for number in range(count)]
     except struct.error:
         raise BadSlice(NOT_READABLE) from None
-    sides = {
-        tag: struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", value)[0] for tag, kind, _, value in entries
-    }
+    # Of a tag that stands twice, the larger value: a file that lies must not pass.
+    sides = {WIDTH_TAG: 0, HEIGHT_TAG: 0}
+    for tag, kind, _, value in entries:
+        if tag in sides:
+            sides[tag] = max(sides[tag], *struct.unpack_from(f"{order}{'H' if kind == SHORT else 'I'}", value))
     following = content[start + 2 + 12 * count :][:4]
-    return sides.get(WIDTH_TAG, 0), sides.get(HEIGHT_TAG, 0), any(following)
+    return sides[WIDTH_TAG], sides[HEIGHT_TAG], any(following)
 
 
 def decode(content):

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import struct
 import zipfile
 
 import cv2
@@ -182,10 +183,10 @@ def test_problems_that_are_mended_are_no_longer_listed(tmp_path, write_slice, op
 
 def test_linked_folders_are_read_once_and_circles_end(tmp_path, write_slice):
     write_slice(tmp_path / "elsewhere", "A", 1)
-    (tmp_path / "cohort").mkdir()
+    write_slice(tmp_path, "cohort", 2)
     (tmp_path / "cohort" / "A").symlink_to(tmp_path / "elsewhere" / "A")
     (tmp_path / "elsewhere" / "A" / "again").symlink_to(tmp_path / "cohort")
-    assert data.find_slices(tmp_path / "cohort")["image"].tolist() == ["A/A_1.tif"]
+    assert data.find_slices(tmp_path / "cohort")["image"].tolist() == ["A/A_1.tif", "cohort_2.tif"]
 
 
 def test_a_folder_that_cannot_be_read_is_not_skipped(tmp_path, write_slice, monkeypatch):
@@ -259,6 +260,13 @@ def test_phantom_and_real_are_told_apart(tmp_path, phantom_folder, write_slice):
     names = [f"TCGA_CS_{patient}" for patient in range(110)]
     whole = data.pd.DataFrame({"patient": (names * 36)[:3929]})
     assert data.kind(whole) == "LGG cohort"
+
+
+def test_a_tag_that_stands_twice_hides_nothing():
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 60_000), (256, 16), (257, 16))]
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    with pytest.raises(data.BadSlice, match="60000x16 pixels, at most 4096 a side are read"):
+        data.decode(content)
 
 
 def test_an_image_that_claims_to_be_huge_is_refused_without_the_memory(tmp_path, write_slice):
