@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from lggseg_utils.config import UserError
+from lggseg_utils.config import UserError, place, read_yaml
 
 
 @click.group()
@@ -17,8 +17,6 @@ def commands():
 
 def _settings(pairs, skip_bad):
     """Turn --set KEY=VALUE and --skip-bad into a dictionary; values are read as YAML."""
-    from lggseg_utils.config import read_yaml
-
     settings = {"skip_bad": True} if skip_bad else {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -58,8 +56,8 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
 
     overrides = _settings(pairs, skip_bad)
     # Notebooks are executed in another folder.
-    profile = str(config.place(profile)) if profile.endswith((".yml", ".yaml")) else profile
-    data_dir = str(config.place(data_dir)) if data_dir else ""
+    profile = str(place(profile)) if profile.endswith((".yml", ".yaml")) else profile
+    data_dir = str(place(data_dir)) if data_dir else ""
     chosen = (profile, data_dir, run_dir, seed, overrides, name)
     config.load_experiment(profile, seed, overrides)
     click.get_current_context().with_resource(config.lock(config.run_folder(*chosen)))
@@ -136,7 +134,6 @@ def predict(images, run_dir, out):
 def book(run_dir):
     """Build the book from an executed run; the last line is the path of its index.html."""
     from lggseg_utils.book import build
-    from lggseg_utils.config import place
 
     print(build(place(run_dir)))
 
@@ -150,7 +147,6 @@ def book(run_dir):
 )
 def phantom(folder, patients, slices, seed):
     """Write a phantom cohort in Kaggle's layout into FOLDER."""
-    from lggseg_utils.config import place
     from lggseg_utils.phantom import write_cohort
 
     write_cohort(place(folder), patients, slices, seed)
@@ -171,7 +167,6 @@ def fetch(folder):
 @click.argument("name")
 def record(run_dir, name):
     """Copy the numbers of a finished run to results/NAME, where the book shows them."""
-    from lggseg_utils.config import place
     from lggseg_utils.records import record as keep
 
     print(keep(place(run_dir), name))

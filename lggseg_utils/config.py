@@ -218,6 +218,8 @@ def parse_augmentation(text):
     for name in names:
         if name not in AUGMENTATIONS:
             raise UserError(f"unknown augmentation '{name}'.{nearest(name, (*COMPOSITIONS, *AUGMENTATIONS))}")
+    if len(set(names)) < len(names):
+        raise UserError(f"augmentation {text}: name each one once.")
     return names
 
 

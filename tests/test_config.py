@@ -41,6 +41,7 @@ def test_profiles_follow_their_sources():
         ),
         ("smoke", {"augmentation": "flipp"}, "unknown augmentation 'flipp'. Did you mean 'flip'?"),
         ("smoke", {"ablation_conditions": ["alll"]}, "unknown augmentation 'alll'. Did you mean 'all'?"),
+        ("smoke", {"augmentation": "flip+noise+flip"}, "augmentation flip+noise+flip: name each one once."),
         ("smoke", {"epochs": 0}, "setting epochs: input should be greater than or equal to 1, got 0."),
         ("smoke", {"dropout": "much"}, "setting dropout: input should be a valid number"),
         ("smoke", {"size": 50, "depth": 5}, "setting size: 50 can't be halved 4 times; use a multiple of 16."),
