@@ -128,13 +128,16 @@ def _refuse_unwritable(name):
 
 def read_file(path):
     """The bytes of an image file; raises `BadSlice` for what is no file, and for one too large to be a slice."""
-    path = Path(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise BadSlice("no file that can be read") from None
     # What waits for a writer, like a FIFO, would be read for ever.
-    if not path.is_file():
+    if not stat.S_ISREG(status.st_mode):
         raise BadSlice("no file that can be read")
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if status.st_size > MAX_FILE_BYTES:
         raise BadSlice(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-    return path.read_bytes()
+    return Path(path).read_bytes()
 
 
 def _page(content):
@@ -143,7 +146,7 @@ def _page(content):
     try:
         (start,) = struct.unpack_from(f"{order}I", content, 4)
         (count,) = struct.unpack_from(f"{order}H", content, start)
-        entries = [struct.unpack_from(f"{order}HHI4s", content, start + 2 + 12 * number) for number in range(count)]
+        entries = list(struct.iter_unpack(f"{order}HHI4s", content[start + 2 : start + 2 + 12 * count]))
     except struct.error:
         raise BadSlice(NOT_READABLE) from None
     # Of a tag that stands twice, the larger value: a file that lies must not pass.
