@@ -279,6 +279,7 @@ def read_record(folder):
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         with_defaults(record["experiment"])
+        # What is read of it later, where nobody looks for damage any more.
         record["command"].split()[1]
         record.get("data", {}).get("fingerprint")
     except FileNotFoundError:
@@ -366,7 +367,7 @@ def remove_unfinished(folder):
 
 def reopen(folder, data_dir):
     """The `Run` of a run folder that exists, with the settings it was made with, on data that may have moved."""
-    return Run(recorded_experiment(folder), Path(folder).resolve(), str(Path(data_dir).resolve()))
+    return Run(recorded_experiment(folder), place(folder), str(place(data_dir)))
 
 
 def lock(folder):

@@ -28,7 +28,7 @@ FLAIR = CHANNELS.index("FLAIR")
 LGG_COHORT = (110, 3929)  # patients, slices
 MAX_UNPACKED_BYTES = 8 * 2**30
 MAX_SIDE = 4096
-MAX_FILE_BYTES = 2**28  # four times what an image of MAX_SIDE takes without compression
+MAX_FILE_BYTES = 2**28  # five times what an image of MAX_SIDE takes without compression
 CHUNK = 64  # slices a thread reads before it hands them over
 WIDTH_TAG, HEIGHT_TAG, SHORT = 256, 257, 3  # TIFF 6.0, sections 2 and 8
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
@@ -115,7 +115,7 @@ def _refuse_unreadable(error):
 
 def _is_new(folder, seen):
     """Whether a folder was not seen yet, under this name or another; then it is now."""
-    status = folder.stat() if folder.exists() else folder.lstat()
+    status = folder.stat()
     key = (status.st_dev, status.st_ino)
     return key not in seen and not seen.add(key)
 

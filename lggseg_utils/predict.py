@@ -116,9 +116,10 @@ def _read_weights(path, experiment):
 def _listed(images):
     """Paths of the images named, and of those in the folders named; masks that lie beside them are left out."""
     paths = []
-    for named in map(Path, images):
-        if not place(named).exists():
-            raise UserError(f"{named} does not exist.")
+    for image in images:
+        if not place(image).exists():
+            raise UserError(f"{image} does not exist.")
+        named = Path(image).expanduser()
         within = (
             [path for path in map(named.joinpath, sorted(data.tiff_files(named))) if not path.stem.endswith("_mask")]
             if named.is_dir()
