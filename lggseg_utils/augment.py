@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from lggseg_utils.config import parse_augmentation
+from lggseg_utils.settings import parse_augmentation
 
 PROBABILITY = 0.5
 MAX_ROTATION = 15.0

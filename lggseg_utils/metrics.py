@@ -1,62 +1,63 @@
-"""Scores from counts, and their intervals (report, section 1-4): one definition for the whole book."""
+"""Dice, IoU and the losses, each defined once (report, section 1-4).
 
-import warnings
+Counts are pixels: true and false positives (tp, fp), false and true negatives (fn, tn); numbers or arrays.
+"""
 
+from dataclasses import dataclass
+from itertools import product
+
+import keras
 import numpy as np
-from scipy import stats
+import pandas as pd
+from keras import ops
 
-RESAMPLES = 2000
-
-# Added above and below in the usual Keras snippets; the report's own constant is not known.
-SMOOTH = 1.0
-
-# Slices a batch wherever a score is averaged over batches, as in the report's runs.
-SCORED_BATCH = 16
+SMOOTH = 1.0  # added above and below in the usual Keras code; the report's own constant is not known
+SCORED_BATCH = 16  # slices per batch wherever a score is averaged over batches, as in the report's runs
 
 
 def _ratio(part, whole, empty):
-    """part/whole, and `empty` where whole is 0; arrays or numbers."""
+    """Return part/whole, and `empty` where whole is 0."""
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, float(empty)), where=whole != 0)[()]
 
 
 def dice(tp, fp, fn):
-    """Dice = 2 TP/(2 TP + FP + FN); 1 where truth and prediction are both empty."""
+    """Return Dice = 2 TP/(2 TP + FP + FN); 1 where truth and prediction are both empty."""
     return _ratio(2 * np.asarray(tp), 2 * np.asarray(tp) + fp + fn, empty=1)
 
 
 def iou(tp, fp, fn):
-    """Intersection over union = TP/(TP + FP + FN); 1 where truth and prediction are both empty."""
+    """Return the intersection over union, TP/(TP + FP + FN); 1 where truth and prediction are both empty."""
     return _ratio(tp, np.asarray(tp) + fp + fn, empty=1)
 
 
 def dice_from_iou(iou):
-    """Dice of the set of pixels whose intersection over union is `iou`: 2 IoU/(1 + IoU)."""
+    """Return the Dice of the set of pixels whose intersection over union is `iou`: 2 IoU/(1 + IoU)."""
     return 2 * iou / (1 + iou)
 
 
 def precision(tp, fp):
-    """TP/(TP + FP): share of the predicted tumour that is tumour; NaN where none is predicted."""
+    """Return TP/(TP + FP), the share of the predicted tumour that is tumour; NaN where none is predicted."""
     return _ratio(tp, np.asarray(tp) + fp, empty=np.nan)
 
 
 def sensitivity(tp, fn):
-    """TP/(TP + FN): share of the tumour that is found; NaN where there is none."""
+    """Return TP/(TP + FN), the share of the tumour that is found; NaN where there is none."""
     return _ratio(tp, np.asarray(tp) + fn, empty=np.nan)
 
 
 def specificity(tn, fp):
-    """TN/(TN + FP): share of the background that is left alone; NaN where there is none."""
+    """Return TN/(TN + FP), the share of the background that is left alone; NaN where there is none."""
     return _ratio(tn, np.asarray(tn) + fp, empty=np.nan)
 
 
 def mean_iou(tp, fp, fn, tn):
-    """Mean of the IoU of tumour and the IoU of background, as `keras.metrics.MeanIoU` for two classes."""
+    """Return the mean of the IoU of tumour and of background, as `keras.metrics.MeanIoU` for two classes."""
     return (iou(tp, fp, fn) + iou(tn, fn, fp)) / 2
 
 
 def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
-    """`dice_coef` and `jacard_coef` averaged over consecutive batches of slices, from each slice's soft sums."""
+    """Return `dice_coef` and `jacard_coef` averaged over consecutive batches of slices, from each slice's soft sums."""
     starts = np.arange(0, len(soft_sum), batch_size)
     shared, total = np.add.reduceat(soft_intersection, starts), np.add.reduceat(soft_sum, starts)
     dice_values = (2 * shared + SMOOTH) / (total + SMOOTH)
@@ -64,22 +65,126 @@ def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
     return float(dice_values.mean()), float(jacard_values.mean())
 
 
-def interval_over_patients(statistic, patients, resamples=RESAMPLES):
-    """95 % interval of scores by the percentile bootstrap over patients (scipy): (low, high), NaN with fewer than two patients.
+@dataclass(frozen=True)
+class Definition:
+    """One way to compute Dice and IoU of a set of slices.
 
-    statistic(drawn, axis): scores of resampled patients, their numbers from 0 in `drawn` (..., patients), along its last axis.
+    soft: from probabilities, otherwise from masks; unit: what is counted together before the mean is taken, one of UNITS;
+    smooth: number added above and below; background: mean of tumour's and background's score, otherwise tumour's alone.
     """
-    if patients < 2 or not resamples:
-        return np.nan, np.nan
-    with warnings.catch_warnings():
-        # A score that is undefined in every draw has no interval, which the tables say.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            (np.arange(patients),),
-            statistic,
-            n_resamples=resamples,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
-    return result.confidence_interval
+
+    soft: bool
+    unit: str
+    smooth: float = 0.0
+    background: bool = False
+
+    def __str__(self):
+        kind = "probabilities" if self.soft else "masks"
+        mean = "pooled" if self.unit == "pooled" else f"mean over {self.unit}{'es' if self.unit == 'batch' else 's'}"
+        smooth = f", plus {self.smooth:g}" if self.smooth else ""
+        return f"{kind}, {mean}{smooth}{', with background' if self.background else ''}"
+
+
+UNITS = ("pooled", "batch", "slice", "tumour slice", "patient")
+DEFINITIONS = tuple(Definition(*values) for values in product((False, True), UNITS, (0.0, SMOOTH), (False, True)))
+
+
+def dice_and_iou(scored, definition):
+    """Return (Dice, IoU) of a per-slice table under a definition; both are 1 where truth and prediction are empty.
+
+    scored: columns of per_slice.csv, in the order of evaluation (batches are 16 consecutive rows).
+    """
+    shared = scored["soft_intersection"] if definition.soft else scored["tp"].astype(float)
+    total = scored["soft_sum"] if definition.soft else 2.0 * scored["tp"] + scored["fp"] + scored["fn"]
+    classes = [(shared, total)]
+    if definition.background:
+        pixels = scored[["tp", "fp", "fn", "tn"]].sum(axis=1)
+        classes.append((pixels - total + shared, 2 * pixels - total))
+    return tuple(np.mean([_class_scores(*sums, scored, definition) for sums in classes], axis=0))
+
+
+def _class_scores(shared, total, scored, definition):
+    """Return mean Dice and mean IoU of one class; shared: intersection of truth and prediction per slice, total: their sum."""
+    sums = pd.DataFrame({"shared": shared, "total": total}).groupby(_units(scored, definition.unit)).sum()
+    union = sums["total"] - sums["shared"] + definition.smooth
+    dice_values = (2 * sums["shared"] + definition.smooth) / (sums["total"] + definition.smooth)
+    iou_values = (sums["shared"] + definition.smooth) / union
+    return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
+
+
+def _units(scored, unit):
+    """Return a label per slice of what it is counted with; NaN for slices that are left out."""
+    position = pd.Series(np.arange(len(scored), dtype=float), scored.index)
+    if unit == "pooled":
+        return position * 0
+    if unit == "batch":
+        return position // SCORED_BATCH
+    if unit == "patient":
+        return scored["patient"]
+    return position.where(scored["tp"] + scored["fn"] > 0) if unit == "tumour slice" else position
+
+
+# What Keras minimises and reports while training: truth (n, height, width, 1) of 0 and 1; probabilities of the same
+# shape from a sigmoid, or (n, height, width, 2) from a softmax, tumour last.
+
+
+def _tumour(probabilities):
+    """Return the probability of tumour as float32: the last channel."""
+    return ops.cast(probabilities[..., -1:], "float32")
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+def dice_coef(truth, probabilities):
+    """Return the soft Dice of a batch, smoothed: (2 sum(t p) + 1)/(sum(t) + sum(p) + 1).
+
+    This is the usual Keras code. That the report's `dice_coef` is the same is our hypothesis: we have not read its notebook.
+    """
+    truth, p = ops.cast(truth, "float32"), _tumour(probabilities)
+    return (2 * ops.sum(truth * p) + SMOOTH) / (ops.sum(truth) + ops.sum(p) + SMOOTH)
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+def jacard_coef(truth, probabilities):
+    """Return the soft IoU of a batch, smoothed: (sum(t p) + 1)/(sum(t) + sum(p) - sum(t p) + 1).
+
+    The name is spelt as in the report; the same hypothesis as for `dice_coef`.
+    """
+    truth, p = ops.cast(truth, "float32"), _tumour(probabilities)
+    shared = ops.sum(truth * p)
+    return (shared + SMOOTH) / (ops.sum(truth) + ops.sum(p) - shared + SMOOTH)
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+def accuracy(truth, probabilities):
+    """Return the share of pixels on the right side of probability 0.5."""
+    predicted = ops.cast(_tumour(probabilities) > 0.5, "float32")
+    return ops.mean(ops.cast(ops.equal(ops.cast(truth, "float32"), predicted), "float32"))
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+def binary_crossentropy(truth, probabilities):
+    """Return the mean over pixels of -log(probability of what is there), for a sigmoid's output.
+
+    Keras is handed the output itself: it then finds the logits behind the sigmoid, without which a network that predicts
+    background everywhere would get no gradient.
+    """
+    return ops.mean(keras.losses.binary_crossentropy(ops.cast(truth, "float32"), probabilities))
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+def categorical_crossentropy(truth, probabilities):
+    """Return the mean over pixels of the cross-entropy of background and tumour, for a softmax: the base paper's loss."""
+    truth = ops.cast(truth, "float32")
+    one_hot = ops.concatenate([1 - truth, truth], axis=-1)
+    return ops.mean(keras.losses.categorical_crossentropy(one_hot, probabilities))
+
+
+@keras.saving.register_keras_serializable("lggseg_utils")
+def dice_crossentropy(truth, probabilities):
+    """Return binary cross-entropy plus one minus the batch's soft Dice."""
+    return binary_crossentropy(truth, probabilities) + 1 - dice_coef(truth, probabilities)
+
+
+LOSSES = {
+    function.__name__: function for function in (binary_crossentropy, categorical_crossentropy, dice_crossentropy)
+}

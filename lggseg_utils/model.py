@@ -13,8 +13,8 @@ from keras import initializers, layers
 class BatchNormalization(layers.BatchNormalization):
     """Keras' batch normalisation over (n, height, width, channels), trained by TensorFlow's fused kernel.
 
-    Keras puts it together from a dozen operations, which on a CPU take a third of a small network's training. The kernel divides
-    the running variance by n - 1 in place of n; nothing else differs.
+    Keras composes it of a dozen operations, which on a CPU take a third of a small network's training. The kernel divides the
+    running variance by n - 1 instead of n; nothing else differs.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -35,114 +35,91 @@ class BatchNormalization(layers.BatchNormalization):
         return normalized
 
 
+@keras.saving.register_keras_serializable("lggseg_utils")
+class Dropout(layers.Dropout):
+    """Keras' dropout, drawn from sixteen random bits per value: on a CPU, Keras' float draws take a third of the training.
+
+    The rate is rounded to 1/65536, and what is kept is divided by the share that is kept, as in Keras.
+    """
+
+    def call(self, inputs, training=False):
+        """Set a share `rate` of the values to 0 when training; return them as they are otherwise."""
+        if not training or not self.rate:
+            return inputs
+        dropped = round(self.rate * 2**16)
+        shape, count = tf.shape(inputs), tf.size(inputs)
+        seed = tf.bitcast(self.seed_generator.next(), tf.int32)
+        drawn = tf.random.stateless_uniform([(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32)
+        bits = tf.reshape(tf.bitcast(drawn, tf.uint16), [-1])[:count]
+        kept = tf.cast(tf.reshape(bits, shape) >= dropped, inputs.dtype)
+        return inputs * kept * tf.cast(2**16 / (2**16 - dropped), inputs.dtype)
+
+
 def build_unet(experiment):
     """Build the U-Net an `Experiment` describes.
 
-    Input: float (n, size, size, 3 (2 context + 1)), 0 to 1. Output: float32 probability of tumour (n, size, size, 1) for
-    'sigmoid', of background and tumour (n, size, size, 2) for 'softmax'. A level is twice a 3x3 convolution,
-    ReLU and dropout; levels are joined by 2x2 max-pooling on the way down, by a 2x2 transposed convolution
-    and concatenation on the way up. The first weights are a function of the experiment's seed alone.
+    Input: float (n, size, size, 3), 0 to 1. Output: float32 probability of tumour (n, size, size, 1) for 'sigmoid', of
+    background and tumour (n, size, size, 2) for 'softmax'. The first weights depend on the experiment's seed alone.
     """
-    # Keras would take its seeds from Python's global generator, which other threads (those of Dask, say) use too.
+    # Keras would draw its seeds from Python's global generator, which other threads use too.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
-    channels = 3 * (2 * experiment.context + 1)
-    inputs = x = keras.Input((experiment.size, experiment.size, channels), name="image")
+    bottom = experiment.depth - 1
+    inputs = x = keras.Input((experiment.size, experiment.size, 3), name="image")
     skips = []
-    for level in range(experiment.depth - 1):
-        skips.append(_level(x, experiment, level, "down", draw))
-        x = layers.MaxPooling2D(2, name=f"pool_{level + 1}")(skips[-1])
-    x = _level(x, experiment, experiment.depth - 1, "bottom", draw)
-    for level in reversed(range(experiment.depth - 1)):
-        start = initializers.GlorotUniform(draw())
-        x = layers.Conv2DTranspose(
-            experiment.filters * 2**level, 2, strides=2, kernel_initializer=start, name=f"up_{level + 1}"
-        )(x)
+    for level in range(bottom):
+        x = _level(x, experiment, level, "down", draw)
+        skips.append(x)
+        x = layers.MaxPooling2D(2, name=f"pool_{level + 1}")(x)
+    x = _level(x, experiment, bottom, "bottom", draw)
+    for level in reversed(range(bottom)):
+        filters, start = experiment.filters * 2**level, initializers.GlorotUniform(draw())
+        x = layers.Conv2DTranspose(filters, 2, strides=2, kernel_initializer=start, name=f"up_{level + 1}")(x)
         x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
         x = _level(x, experiment, level, "up", draw)
-    classes = 1 if experiment.output == "sigmoid" else 2
-    start = initializers.GlorotUniform(draw())
-    outputs = layers.Conv2D(
+    classes, start = 1 if experiment.output == "sigmoid" else 2, initializers.GlorotUniform(draw())
+    last = layers.Conv2D(
         classes, 1, activation=experiment.output, kernel_initializer=start, dtype="float32", name="probability"
-    )(x)
-    return keras.Model(inputs, outputs, name="enhanced_unet")
+    )
+    return keras.Model(inputs, last(x), name="enhanced_unet")
 
 
 def _level(x, experiment, level, side, draw):
-    """Two 3x3 convolutions, each with optional normalisation, ReLU and dropout.
+    """Apply a level to x: two 3x3 convolutions, each with optional batch normalisation, ReLU and dropout.
 
-    Weights start as He et al. proposed for ReLU; a normalisation follows its running averages within some thirty steps,
-    so that short trainings can be validated. Both are our choices. draw() gives a seed.
+    Our choices: weights start as He et al. proposed for ReLU, and a batch-norm momentum of 0.97, so that a short training
+    can be validated. draw() gives a seed.
     """
     for number in (1, 2):
-        name = f"{side}_{level + 1}_{number}"
+        name, filters = f"{side}_{level + 1}_{number}", experiment.filters * 2**level
         start = initializers.HeNormal(draw())
-        x = layers.Conv2D(
-            experiment.filters * 2**level, 3, padding="same", kernel_initializer=start, name=f"{name}_conv"
-        )(x)
+        x = layers.Conv2D(filters, 3, padding="same", kernel_initializer=start, name=f"{name}_conv")(x)
         if experiment.normalization == "batch":
             x = BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
-            x = layers.Dropout(experiment.dropout, seed=draw(), name=f"{name}_dropout")(x)
+            x = Dropout(experiment.dropout, seed=draw(), name=f"{name}_dropout")(x)
     return x
 
 
 def layer_table(model):
-    """Table of the layers with parameters: layer, output (height x width x channels), parameters, multiply_adds.
+    """Return a table of the layers with parameters: layer, output (height x width x channels), parameters, multiply_adds.
 
-    Multiply-adds are counted for one slice: for each output value of a convolution, kernel area times input
-    channels; for a transposed 2x2 convolution with stride 2, input channels once.
+    Multiply-adds are those for one slice: for each output value of a convolution, kernel area times input channels; for a
+    transposed 2x2 convolution with stride 2, input channels once.
     """
-    rows = []
-    for layer in model.layers:
-        if layer.count_params():
-            rows.append(
-                {
-                    "layer": layer.name,
-                    "output": "x".join(map(str, layer.output.shape[1:])),
-                    "parameters": layer.count_params(),
-                    "multiply_adds": _multiply_adds(layer),
-                }
-            )
-    return pd.DataFrame(rows)
+    rows = [
+        (layer.name, "x".join(map(str, layer.output.shape[1:])), layer.count_params(), _multiply_adds(layer))
+        for layer in model.layers
+        if layer.count_params()
+    ]
+    return pd.DataFrame(rows, columns=["layer", "output", "parameters", "multiply_adds"])
 
 
 def _multiply_adds(layer):
-    """Multiply-adds of one layer for one slice; 0 for a normalisation, which can be folded away."""
+    """Return the multiply-adds of one layer for one slice; 0 for a normalisation, which can be folded away."""
     height, width, channels = layer.output.shape[1:]
     if isinstance(layer, layers.Conv2DTranspose):
         return height * width * channels * layer.input.shape[-1]
     if isinstance(layer, layers.Conv2D):
         return height * width * channels * layer.input.shape[-1] * layer.kernel_size[0] * layer.kernel_size[1]
     return 0
-
-
-def activations(model, image):
-    """What each level of a U-Net answers to one slice, on average over its filters.
-
-    image: float (1, size, size, 3), scaled. Returns a dictionary: 'down 1', ..., 'bottom', ..., 'up 1' and 'probability'
-    (of tumour) -> float32 (height, width).
-    """
-    names = [layer.name for layer in model.layers if layer.name.endswith("_2_relu")]
-    probe = keras.Model(model.input, [*(model.get_layer(name).output for name in names), model.output])
-    *levels, probability = [keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))[0] for x in probe(image)]
-    titles = [" ".join(name.split("_")[:2]) if "bottom" not in name else "bottom" for name in names]
-    return {
-        **{title: answer.mean(-1) for title, answer in zip(titles, levels, strict=True)},
-        "probability": probability[..., -1],
-    }
-
-
-def receptive_fields(depth):
-    """Receptive field on the way down: a list of (level, side in input pixels) after each level's convolutions.
-
-    Each 3x3 convolution adds two steps of the level's stride, each 2x2 pooling one (Araujo, Norris and Sim,
-    "Computing receptive fields of convolutional neural networks", Distill 2019).
-    """
-    field, fields = 1, []
-    for level in range(depth):
-        stride = 2**level
-        field += 4 * stride
-        fields.append((level + 1, field))
-        field += stride
-    return fields

@@ -1,4 +1,4 @@
-"""Training that can be killed and goes on where it stopped (report, section 1-5)."""
+"""Training that resumes after a kill and ends in the same numbers (report, section 1-5)."""
 
 import time
 import zipfile
@@ -10,11 +10,11 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from lggseg_utils import losses, preprocess
+from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.config import UserError, read_csv, write_csv, write_whole
-from lggseg_utils.metrics import SCORED_BATCH
-from lggseg_utils.model import build_unet
+from lggseg_utils.model import Dropout, build_unet
+from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
+from lggseg_utils.settings import UserError
 
 # Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/.
 STEPS_PER_EXECUTION = 8
@@ -36,18 +36,6 @@ def machine_precision():
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def advice():
-    """Say which GPU this machine has, if any, and which profiles suit it."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return (
-            "No GPU found. The profiles demo and patient64 suit a CPU. In Colab, a GPU is chosen under Runtime, Change "
-            "runtime type."
-        )
-    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "unnamed")
-    return f"GPU: {name}, trained on in {machine_precision()}. The profiles patient64, report64 and report128 suit it."
-
-
 def set_up(experiment):
     """Seed every generator and set the precision; return the name of the dtype policy."""
     keras.utils.set_random_seed(experiment.seed)
@@ -58,42 +46,40 @@ def set_up(experiment):
 
 def compile_unet(experiment, steps):
     """Build and compile the U-Net of an experiment; `steps` are the training steps of the whole training."""
-    model = build_unet(experiment)
     rate = experiment.learning_rate
     if experiment.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    # XLA halves the speed of these convolutions on a CPU.
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    model.compile(
+    network = build_unet(experiment)
+    network.compile(
         optimizer=keras.optimizers.Adam(rate),
-        loss=losses.LOSSES[experiment.loss],
-        metrics=[losses.accuracy, losses.dice_coef, losses.jacard_coef],
-        jit_compile="auto" if on_gpu else False,
+        loss=metrics.LOSSES[experiment.loss],
+        metrics=[metrics.accuracy, metrics.dice_coef, metrics.jacard_coef],
+        # XLA halves the speed of these convolutions on a CPU.
+        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
         steps_per_execution=STEPS_PER_EXECUTION,
     )
-    return model
+    return network
 
 
-def training_steps(count, batch_size):
-    """Steps of one epoch over `count` slices, rounded up; the last batch may be smaller."""
+def _steps(count, batch_size):
+    """Return the steps of one epoch over `count` slices; the last batch may be smaller."""
     return -(-count // batch_size)
 
 
 def training_batches(images, masks, experiment, epoch):
-    """tf.data pipeline of (images, masks) batches over one epoch.
+    """Return a tf.data pipeline of scaled and augmented (images, masks) batches over one epoch, float32.
 
-    images uint8 (n, side, side, channels), masks uint8 (n, side, side) of 0 and 1; epoch int64, or a `tf.Variable` that is
-    read each time the pipeline is started. Order and augmentation are functions of seed, epoch and step alone, so a
-    training that was interrupted goes on with the batches it would have seen.
+    images: uint8 (n, side, side, 3); masks: uint8 (n, side, side) of 0 and 1; epoch: int, or a `tf.Variable` that is read
+    each time the pipeline starts. Order and augmentation depend on seed, epoch and step alone, so a resumed training
+    sees the batches that it would have seen.
     """
     images, masks = tf.constant(images), tf.constant(masks[..., None])
     count, size, seed = len(images), experiment.batch_size, experiment.seed
-    steps = training_steps(count, size)
+    steps = _steps(count, size)
 
     def batches_of(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=tf.stack([seed, tf.cast(epoch, tf.int32)])
-        )
+        shuffle_seed = tf.stack([seed, tf.cast(epoch, tf.int32)])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=shuffle_seed)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(size).enumerate()
         return batches.map(lambda step, rows: (epoch * steps + step, rows))
 
@@ -108,30 +94,29 @@ def training_batches(images, masks, experiment, epoch):
     return loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
 
 
-def evaluation_batches(images, masks, experiment):
-    """tf.data pipeline of (images, masks) in the order given, scaled, without augmentation."""
-    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(SCORED_BATCH)
+def validation_batches(images, masks, experiment):
+    """Return a tf.data pipeline of scaled (images, masks) batches in the order given, without augmentation."""
+    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(metrics.SCORED_BATCH)
     return batches.map(
         lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32))
     ).prefetch(2)
 
 
 class Keeper(keras.callbacks.Callback):
-    """Writes history, best model and checkpoint after each epoch, whole or not at all; stops early when asked.
+    """Writes history, best network and checkpoint after each epoch, whole or not at all; stops early when asked.
 
-    All it needs to know stands in the history, so it holds after an interruption too. The checkpoint comes last:
-    what it does not cover is trained again.
+    Keras' own callbacks write in place and forget at a kill when they last improved; this one reads it from the history. The
+    checkpoint comes last: an epoch that it does not hold is trained again.
     """
 
-    def __init__(self, folder, history, experiment, keep):
+    def __init__(self, folder, history, experiment):
         super().__init__()
-        self.folder, self.history, self.experiment, self.keep = Path(folder), list(history), experiment, keep
+        self.folder, self.history, self.experiment = Path(folder), list(history), experiment
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def on_train_begin(self, logs=None):
-        self.bar = tqdm(
-            total=self.params["epochs"], initial=len(self.history), desc="training", unit="epoch", leave=False
-        )
+        epochs = self.params["epochs"]
+        self.bar = tqdm(total=epochs, initial=len(self.history), desc="training", unit="epoch", leave=False)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch.assign(epoch)
@@ -145,33 +130,85 @@ class Keeper(keras.callbacks.Callback):
                 f"the validation loss is not a number after epoch {epoch + 1}; train with a smaller learning_rate, or "
                 "with precision float32."
             )
-        row = {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started}
-        self.history.append(row)
-        losses = [past["val_loss"] for past in self.history]
-        best = int(np.argmin(losses))
-        if self.keep and best == len(losses) - 1:
-            save_model(self.model, self.folder / "model_best.keras")
+        self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
+        if _best_epoch(self.history) == len(self.history):
+            save_network(self.model, self.folder / "best.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
-        if self.keep:
-            save_model(self.model, self.folder / "checkpoint.keras")
+        save_network(self.model, self.folder / "checkpoint.keras")
         self.bar.update()
         self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
-        if _finished(self.history, self.experiment):
-            self.model.stop_training = True
+        self.model.stop_training = _finished(self.history, self.experiment)
 
     def on_train_end(self, logs=None):
         self.bar.close()
 
 
-def reseed_dropout(model, seed, epoch):
-    """Let dropout's noise depend on seed and epoch alone: a saved model does not hold the state of its generators."""
-    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-    for number, layer in enumerate(dropouts):
+def _best_epoch(history):
+    """Return the number, from 1, of the epoch with the lowest validation loss."""
+    return 1 + int(np.argmin([row["val_loss"] for row in history]))
+
+
+def _finished(history, experiment):
+    """Return whether the training is over: all epochs done, or stopped early."""
+    stale = len(history) - _best_epoch(history) if history else 0
+    return len(history) >= experiment.epochs or 0 < experiment.early_stopping <= stale
+
+
+def reseed_dropout(network, seed, epoch):
+    """Make dropout's draws depend on seed and epoch alone: a saved network does not hold the state of its generators."""
+    for number, layer in enumerate(layer for layer in network.layers if isinstance(layer, Dropout)):
         layer.seed_generator.state.assign(np.random.SeedSequence((seed, epoch, number)).generate_state(2) >> 1)
 
 
-def load_model(path):
-    """Load a Keras model; nothing in the file is executed (Keras' safe mode). Raises `UserError` for one that can't be used."""
+def fit(experiment, dataset, split, folder):
+    """Train the U-Net of an experiment on the training slices of a split; return (network, history table).
+
+    The network has the weights that the setting `weights` names. `folder` receives history.csv, best.keras and
+    checkpoint.keras, from which an interrupted training resumes.
+    """
+    set_up(experiment)
+    folder = Path(folder)
+    rows = preprocess.rows_by_set(split)
+    network, history = _resume(experiment, folder, _steps(len(rows["train"]), experiment.batch_size))
+    keeper = Keeper(folder, history, experiment)
+    images, masks = dataset.images, dataset.masks
+    if not _finished(history, experiment):
+        network.fit(
+            training_batches(images[rows["train"]], masks[rows["train"]], experiment, keeper.epoch),
+            validation_data=validation_batches(images[rows["val"]], masks[rows["val"]], experiment),
+            epochs=experiment.epochs,
+            initial_epoch=len(history),
+            shuffle=False,
+            verbose=0,
+            callbacks=[keeper],
+        )
+    if experiment.weights == "best":
+        network = load_network(folder / "best.keras")
+    return network, pd.DataFrame(keeper.history)
+
+
+def _resume(experiment, folder, steps):
+    """Return the network and history to go on from: those of the checkpoint, or an untrained network and none."""
+    checkpoint = folder / "checkpoint.keras"
+    if not checkpoint.exists():
+        return compile_unet(experiment, steps * experiment.epochs), []
+    network = load_network(checkpoint)
+    # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
+    epochs = _steps(int(network.optimizer.iterations), steps)
+    history = read_csv(folder / "history.csv").head(epochs).to_dict("records")
+    if len(history) < epochs:
+        raise UserError(f"{folder / 'history.csv'} ends before checkpoint.keras; remove both to train anew.")
+    return network, history
+
+
+def save_network(network, path):
+    """Save a Keras network, whole or not at all."""
+    with write_whole(path) as temporary:
+        network.save(temporary)
+
+
+def load_network(path):
+    """Load a Keras network; nothing in the file is executed (Keras' safe mode). Raises `UserError` for a damaged one."""
     try:
         return keras.models.load_model(path)
     except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as problem:
@@ -181,122 +218,32 @@ def load_model(path):
         ) from None
 
 
-def save_model(model, path):
-    """Save a Keras model, whole or not at all."""
+def save_weights(network, path):
+    """Write a network's weights to a compressed npz; convolution kernels, nearly all of it, as float16."""
+    arrays = [array.astype(np.float16) if array.ndim == 4 else array for array in network.get_weights()]
     with write_whole(path) as temporary:
-        model.save(temporary)
+        np.savez_compressed(temporary, *arrays)
 
 
-def fit(experiment, cohort, train_rows, val_rows, folder, network=None, keep=True):
-    """Train the U-Net of an experiment on rows of a cohort; return (model of the last epoch, history table).
+def load_trained(folder):
+    """Return (network, experiment) of a finished run folder, or of one with run.json and the weights.npz of `save_weights`.
 
-    `folder` receives history.csv, model_best.keras (lowest validation loss) and checkpoint.keras; where a
-    checkpoint lies there, the training goes on from it. `network`: a compiled one of the same shape that is started
-    afresh and trained, which spares the time TensorFlow takes to trace a new one. Without `keep`, only history.csv is
-    written, for trainings so short that saving them would cost more than doing them again.
+    Raises `UserError` for a folder without a network that fits its run.json.
     """
-    set_up(experiment)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    steps = training_steps(len(train_rows), experiment.batch_size)
-    model, history = _resume(experiment, folder, steps, network)
-    keeper = Keeper(folder, history, experiment, keep)
-    train_images, val_images = (
-        preprocess.network_inputs(cohort, rows, experiment.context) for rows in (train_rows, val_rows)
-    )
-    batches = training_batches(train_images, cohort.masks[train_rows], experiment, keeper.epoch)
-    validation = evaluation_batches(val_images, cohort.masks[val_rows], experiment)
-    if not _finished(history, experiment):
-        model.fit(
-            batches,
-            epochs=experiment.epochs,
-            initial_epoch=len(history),
-            validation_data=validation,
-            shuffle=False,
-            verbose=0,
-            callbacks=[keeper],
-        )
-    return model, pd.DataFrame(keeper.history)
-
-
-def restart(model, experiment):
-    """Give a compiled network the weights and the optimizer state of a new one; returns it."""
-    model.set_weights(build_unet(experiment).get_weights())
-    for variable in model.optimizer.variables:
-        if variable.path.endswith("dynamic_scale"):
-            variable.assign(model.optimizer.initial_scale)
-        elif not variable.path.endswith("learning_rate"):
-            variable.assign(tf.zeros_like(variable))
-    return model
-
-
-def _resume(experiment, folder, steps, network):
-    """The model and history to go on from: the checkpoint's, or a model that has not learnt anything and none."""
-    checkpoint = folder / "checkpoint.keras"
-    if not checkpoint.exists():
-        if network is not None:
-            return restart(network, experiment), []
-        return compile_unet(experiment, steps * experiment.epochs), []
-    model = load_model(checkpoint)
-    # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
-    epochs = training_steps(int(model.optimizer.iterations), steps)
-    history = read_csv(folder / "history.csv").head(epochs).to_dict("records")
-    if len(history) < epochs:
+    if (folder / "run.json").exists() and (folder / "model.keras").exists():
+        return load_network(folder / "model.keras"), recorded_experiment(folder)
+    if not (folder / "run.json").exists() or not (folder / "weights.npz").exists():
         raise UserError(
-            f"{folder / 'history.csv'} ends before the checkpoint.keras beside it; remove both, and the training starts anew."
+            f"{folder} holds no trained network: run.json and model.keras are looked for. Name a finished run."
         )
-    return model, history
-
-
-def _finished(history, experiment):
-    """Whether the training is over: all epochs done, or stopped early."""
-    losses = [row["val_loss"] for row in history]
-    stale = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
-    return len(losses) >= experiment.epochs or 0 < experiment.early_stopping <= stale
-
-
-def train(run):
-    """Train a run's model, or load it; return (model that is scored, history table).
-
-    Writes history.csv, model.keras (the weights the setting `weights` names) and model_best.keras.
-    """
-    if not run.path("model.keras").exists():
-        cohort = preprocess.load_cohort(run)
-        split = preprocess.load_split(run, cohort.slices)
-        rows = preprocess.rows_by_set(split)
-        model, history = fit(run.experiment, cohort, rows["train"], rows["val"], run.folder)
-        run.note(
-            training={
-                "precision": keras.config.dtype_policy().name,
-                "parameters": model.count_params(),
-                "epochs": len(history),
-                "best_epoch": int(history["val_loss"].idxmin()) + 1,
-                "seconds": round(float(history["seconds"].sum()), 1),
-            }
-        )
-        scored = load_model(run.path("model_best.keras")) if run.experiment.weights == "best" else model
-        save_model(scored, run.path("model.keras"))
-        run.path("checkpoint.keras").unlink()
-    return load_model(run.path("model.keras")), read_csv(run.path("history.csv"))
-
-
-def overfit(experiment, images, masks, steps=100):
-    """Learn a few slices by heart, without dropout or augmentation; return the soft Dice after each step.
-
-    images uint8 (n, size, size, channels), masks uint8 (n, size, size) of 0 and 1. A network that fails here is broken.
-    """
-    easy = {
-        "dropout": 0.0,
-        "loss": "dice_crossentropy",
-        "output": "sigmoid",
-        "normalization": "batch",
-        "learning_rate": 0.01,
-    }
-    plain = experiment.model_copy(update=easy)
-    set_up(plain)
-    model = compile_unet(plain, steps)
-    scaled = preprocess.minmax(images, experiment.scaling)
-    truth = tf.cast(masks[..., None], tf.float32)
-    scores = [model.train_on_batch(scaled, truth, return_dict=True)["dice_coef"] for _ in range(steps)]
-    set_up(experiment)
-    return [float(score) for score in scores]
+    experiment = recorded_experiment(folder)
+    keras.config.set_dtype_policy("float32")
+    network = build_unet(experiment)
+    try:
+        with np.load(folder / "weights.npz", allow_pickle=False) as stored:
+            network.set_weights([stored[name] for name in stored.files])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise UserError(f"{folder / 'weights.npz'} does not hold this network's weights ({reason}).") from None
+    return network, experiment

@@ -1,0 +1,131 @@
+"""Everything that trains: one job function for a run, the folds of a cross-validation and the trainings of an ablation."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from lggseg_utils import evaluate, preprocess
+from lggseg_utils.runs import read_csv, write_csv, write_json
+from lggseg_utils.settings import Experiment, UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and what is scored of it: the sets named in `sets` of the split, a table `patient, slice, split`."""
+
+    name: str
+    experiment: Experiment
+    split: pd.DataFrame
+    sets: tuple
+
+
+def run_job(job, dataset, folder):
+    """Train and score one job, or read what an earlier call left in `folder`: (per-slice table, history table).
+
+    An interrupted job resumes from its last epoch.
+    """
+    if not (folder / "per_slice.csv").exists():
+        from lggseg_utils import train
+
+        network, _ = train.fit(job.experiment, dataset, job.split, folder)
+        train.save_network(network, folder / "model.keras")
+        scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
+        write_csv(folder / "per_slice.csv", scored)
+        (folder / "checkpoint.keras").unlink()
+    return read_csv(folder / "per_slice.csv"), read_csv(folder / "history.csv")
+
+
+def run_jobs(jobs, dataset, folder, unit):
+    """Run independent jobs, each in a folder of its name below `folder`; return one (per-slice table, history) per job.
+
+    joblib runs them: `joblib.parallel_config` chooses this process (the default), several, or a Dask cluster.
+    """
+    results = Parallel(return_as="generator")(delayed(run_job)(job, dataset, folder / job.name) for job in jobs)
+    return list(tqdm(results, total=len(jobs), desc=unit, unit=unit, leave=False))
+
+
+def train_and_score(run, cohort):
+    """Train and score a run's network on its own split, or read the results: (per-slice table, history table).
+
+    Writes history.csv, model.keras, per_slice.csv, per_patient.csv and, last, metrics.json into the run folder.
+    """
+    split = preprocess.load_split(run, cohort.slices)
+    if not run.path("metrics.json").exists():
+        job = Job("run", run.experiment, split, preprocess.SETS)
+        per_slice, history = run_job(job, preprocess.prepare(cohort, run.experiment), run.folder)
+        _write_scores(run, per_slice, history, "patient" if run.experiment.split == "patient" else "slice")
+    return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
+
+
+def cross_validate(run, cohort):
+    """Cross-validate a run's experiment in five folds, or read the results: the per-slice table of all slices, with `fold`.
+
+    Folds are of slices or patients, as the setting `split` says. Writes split.csv, history.csv, per_slice.csv,
+    per_patient.csv and, last, metrics.json.
+    """
+    if not run.path("metrics.json").exists():
+        folds = _load_folds(run, cohort.slices)
+        jobs = [
+            Job(str(fold), run.experiment, preprocess.split_of_fold(folds, fold), ("test",))
+            for fold in range(preprocess.FOLDS)
+        ]
+        results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
+        per_slice, history = (
+            pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)], ignore_index=True)
+            for tables in zip(*results, strict=True)
+        )
+        write_csv(run.path("per_slice.csv"), per_slice)
+        write_csv(run.path("history.csv"), history)
+        _write_scores(run, per_slice, history, run.experiment.split)
+    return read_csv(run.path("per_slice.csv"))
+
+
+def _load_folds(run, slices):
+    """Return the table of `preprocess.draw_folds`, drawn and written to split.csv when it is missing."""
+    path = run.path("split.csv")
+    if not path.exists():
+        write_csv(path, preprocess.draw_folds(slices, run.experiment.split, run.experiment.seed))
+    folds = read_csv(path)
+    if "part" not in folds or not folds[["patient", "slice"]].equals(slices[["patient", "slice"]]):
+        raise UserError(f"{path} does not divide these slices into folds; remove it, and it is drawn again.")
+    return folds
+
+
+def _write_scores(run, per_slice, history, protocol):
+    """Write per_patient.csv, the cost in run.json and, last, metrics.json."""
+    per_patient = evaluate.per_patient_table(per_slice)
+    if "fold" in per_slice and protocol == "patient":
+        per_patient = per_patient.merge(per_slice[["patient", "fold"]].drop_duplicates(), on="patient")
+    write_csv(run.path("per_patient.csv"), per_patient)
+    run.note(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
+    run.note_end()
+    write_json(run.path("metrics.json"), evaluate.all_scores(per_slice, protocol))
+
+
+def ablate(run, cohort):
+    """Train under each augmentation and seed, or read the results: a table condition, seed, patient, dice.
+
+    All trainings have the same split by patient, and are scored on its validation patients. Writes
+    ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, epochs, dice_patient_mean.
+    """
+    if not run.path("ablation.csv").exists():
+        split = preprocess.draw_split(cohort.slices, "patient", run.experiment.seed)
+        settings = run.experiment
+        pairs = [(name, seed) for name in settings.ablation_conditions for seed in range(settings.ablation_seeds)]
+        jobs = [
+            Job(f"{name}-{seed}", settings.model_copy(update={"augmentation": name, "seed": seed}), split, ("val",))
+            for name, seed in pairs
+        ]
+        results = run_jobs(jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training")
+        tables = [
+            evaluate.per_patient_table(per_slice).assign(condition=name, seed=seed)
+            for (name, seed), (per_slice, _) in zip(pairs, results, strict=True)
+        ]
+        scores = pd.concat(tables)[["condition", "seed", "patient", "dice"]]
+        write_csv(run.path("ablation_patients.csv"), scores)
+        means = scores.groupby(["condition", "seed"], sort=False)["dice"].mean().rename("dice_patient_mean")
+        run.note_end()
+        write_csv(run.path("ablation.csv"), means.reset_index().assign(epochs=settings.epochs))
+    return read_csv(run.path("ablation_patients.csv"))

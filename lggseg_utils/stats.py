@@ -1,0 +1,102 @@
+"""How sure a number is: bootstrap over patients, paired differences, draws of test sets, power."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+RESAMPLES = 2000
+DRAWS = 5000
+LEVEL = 0.05
+
+
+def interval_over_patients(statistic, patients, resamples=RESAMPLES):
+    """Return the 95 % interval (low, high) of scores by the percentile bootstrap over patients; NaN for fewer than two.
+
+    statistic(drawn, axis): the scores of resampled patients, whose numbers from 0 are in `drawn` (..., patients), taken
+    along the last axis.
+    """
+    if patients < 2 or not resamples:
+        return np.nan, np.nan
+    with warnings.catch_warnings():
+        # A score that is undefined in every draw has no interval; the tables say so.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (np.arange(patients),),
+            statistic,
+            n_resamples=resamples,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    return result.confidence_interval
+
+
+def paired_difference(differences):
+    """Summarise differences paired by patient, float (n,): difference (mean), low, high (95 % interval) and p.
+
+    p is Wilcoxon's signed-rank test, not corrected for the number of comparisons.
+    """
+    values = np.asarray(differences, dtype=float)
+    low, high = interval_over_patients(lambda drawn, axis: values[drawn].mean(axis), len(values))
+    p = stats.wilcoxon(values).pvalue if values.any() else 1.0
+    return {"difference": values.mean(), "low": low, "high": high, "p": p}
+
+
+def compare_conditions(scores, baseline="none", primary="all"):
+    """Compare each condition with the baseline, paired by patient: condition and `paired_difference`, p_holm, patients, seeds.
+
+    scores: a table condition, seed, patient, dice; seeds are averaged first. p_holm is corrected by `holm` over all conditions
+    but `primary`, the comparison that was named beforehand, which keeps its p. The intervals say nothing of other seeds.
+    """
+    dice = scores.pivot_table(index="patient", columns="condition", values="dice", sort=False)
+    others = [name for name in dice if name != baseline]
+    rows = [{"condition": name, **paired_difference(dice[name] - dice[baseline])} for name in others]
+    table = pd.DataFrame(rows, columns=["condition", "difference", "low", "high", "p"])
+    secondary = table["condition"] != primary
+    table["p_holm"] = table["p"]
+    table.loc[secondary, "p_holm"] = holm(table.loc[secondary, "p"])
+    return table.assign(patients=len(dice), seeds=scores["seed"].nunique())
+
+
+def holm(p):
+    """Correct p-values for their number: the k-th smallest of m times m + 1 - k, never below a smaller one's, at most 1.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return corrected
+
+
+def draw(values, size, draws=DRAWS, replace=False):
+    """Draw `size` of the values (n, ...) at random, `draws` times: (draws, size, ...)."""
+    rng = np.random.default_rng(0)
+    return np.stack([values[rng.choice(len(values), size, replace=replace)] for _ in range(draws)])
+
+
+def two_sets_within(score, labels, draws=RESAMPLES):
+    """Return what 95 % of the differences between two sets drawn like this one stay below.
+
+    score(rows): the scores, float (k,), of the rows drawn, in random order; labels: one per row, rows of one label are
+    drawn together, with replacement.
+    """
+    rng, labels = np.random.default_rng(0), np.asarray(labels)
+    groups = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels)]
+    drawn = ([groups[group] for group in rng.integers(len(groups), size=len(groups))] for _ in range(draws))
+    scores = np.array([score(rng.permutation(np.concatenate(rows))) for rows in drawn])
+    half = draws // 2
+    return np.quantile(np.abs(scores[:half] - scores[half : 2 * half]), 0.95, axis=0)
+
+
+def detectable(differences, power=0.8):
+    """Return the smallest true difference that as many pairs would show at the 5 % level with the given power.
+
+    differences: float (n,), paired. By the t distribution: (t of 1 - 0.05/2 + t of power) standard errors.
+    """
+    n = len(differences)
+    error = np.std(differences, ddof=1) / np.sqrt(n)
+    return float((stats.t.ppf(1 - LEVEL / 2, n - 1) + stats.t.ppf(power, n - 1)) * error)

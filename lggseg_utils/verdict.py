@@ -1,0 +1,210 @@
+"""The verdict: what the sources report, and how `claims.yml` lets the records decide each question about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from lggseg_utils import metrics, runs, stats
+from lggseg_utils.metrics import Definition
+
+REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
+CLAIMS = yaml.safe_load((Path(__file__).parent / "claims.yml").read_text(encoding="utf-8"))
+QUESTIONS = {question["id"]: question for question in CLAIMS["questions"]}
+# The report's own tables: set -> score -> number. The README repeats the validation table.
+TABLES = {name: table for name, table in REPORTED["tables"].items() if name != "readme"}
+SCORINGS = {
+    "soft by batch": Definition(soft=True, unit="batch", smooth=metrics.SMOOTH),
+    "masks by batch": Definition(soft=False, unit="batch", smooth=metrics.SMOOTH),
+    "pooled": Definition(soft=False, unit="pooled"),
+}
+HOLDS, FAILS, INCONCLUSIVE, DEPENDS, CONTRADICTS, UNTESTED = CLAIMS["answers"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question: one of `CLAIMS['answers']`, the evidence in a sentence, and the table behind it, or None."""
+
+    answer: str
+    evidence: str
+    table: pd.DataFrame | None = None
+
+
+def judge(question):
+    """Judge one entry of `QUESTIONS` by the records: an `Answer`."""
+    needed = question.get("records", []) + question.get("more", []) + question.get("less", [])
+    missing = [name for name in needed if name not in runs.record_names()]
+    if missing or question["rule"] not in RULES:
+        return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(missing)})")
+    return RULES[question["rule"]](question)
+
+
+def _number(question):
+    """Compare reported numbers with a record's under every scoring and subset of slices."""
+    record = runs.load_record(question["records"][0])
+    per_slice = record.own_grid if question.get("grid") == "own" else record.per_slice
+    rows = [
+        {"claim": claim["text"], "slices": subset, "scoring": scoring, **_compare(claim, scored, definition)}
+        for claim in question["claims"]
+        for subset, scored in _subsets(per_slice[per_slice["split"] == claim["set"]], question).items()
+        for scoring, definition in SCORINGS.items()
+    ]
+    table = pd.DataFrame(rows)
+    answers = table["answer"].unique()
+    answer = answers[0] if len(answers) == 1 else DEPENDS
+    return Answer(
+        answer, f"{record.name} gives {table['ours'].min():.3f} to {table['ours'].max():.3f} by scoring", table
+    )
+
+
+def _subsets(scored, question):
+    """Return the subsets of slices that a question asks for: name -> per-slice table."""
+    subsets = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
+    return {name: subsets[name] for name in question.get("subsets", ["all slices"])}
+
+
+def _compare(claim, scored, definition):
+    """Apply the rule for numbers: reported, ours, luck (95 % of two random sets differ by less) and the answer."""
+    score = ("dice", "iou").index(claim["metric"])
+    ours = metrics.dice_and_iou(scored, definition)[score]
+    luck = stats.two_sets_within(
+        lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score], scored["patient"], draws=400
+    )
+    distance, margin = abs(claim["value"] - ours), CLAIMS["margin"]
+    answer = HOLDS if distance <= margin else FAILS if distance > luck else INCONCLUSIVE
+    return {"reported": claim["value"], "ours": ours, "luck": luck, "answer": answer}
+
+
+def _effect(question):
+    """Compare two arms of records, paired by patient and averaged over seeds."""
+    effect = arm_difference(question["more"], question["less"], question["score"])
+    margin, (low, high) = question.get("margin", CLAIMS["margin"]), (effect["low"], effect["high"])
+    if question.get("claimed") == "less than the margin":
+        answer = HOLDS if high < margin else FAILS if low > margin else INCONCLUSIVE
+    else:
+        answer = FAILS if high < margin else HOLDS if low > 0 else INCONCLUSIVE
+    return Answer(
+        answer,
+        f"{effect['more']:.3f} against {effect['less']:.3f}, a difference of {effect['difference']:+.3f} "
+        f"({low:+.3f} to {high:+.3f}) over {effect['patients']} patients; {effect['detectable']:.3f} would have been seen",
+        pd.DataFrame([effect]),
+    )
+
+
+def arm_difference(more, less, score="dice_pooled"):
+    """Compare two lists of records, one per seed, on the patients of both.
+
+    score: 'dice_pooled' or 'dice_patient_mean'. Returns a dictionary: more, less (scores), difference, low, high (95 % interval by
+    bootstrap over patients), patients, and detectable (`stats.detectable` of the mean Dice per patient).
+    """
+    arms = [[_patient_counts(name) for name in names] for names in (more, less)]
+    patients = sorted(set.intersection(*(set(table.index) for arm in arms for table in arm)))
+    counts = [np.stack([table.loc[patients].to_numpy() for table in arm]) for arm in arms]  # seeds, patients, 3
+
+    def scores(drawn):
+        """Return both arms' score of resampled patients, drawn (..., patients)."""
+        if score == "dice_pooled":
+            return [metrics.dice(*np.moveaxis(arm[:, drawn].sum(-2), -1, 0)).mean(0) for arm in counts]
+        return [metrics.dice(*np.moveaxis(arm[:, drawn], -1, 0)).mean((0, -1)) for arm in counts]
+
+    low, high = stats.interval_over_patients(lambda drawn, axis: np.subtract(*scores(drawn)), len(patients))
+    first, second = (float(value) for value in scores(np.arange(len(patients))))
+    by_patient = np.subtract(*(metrics.dice(*np.moveaxis(arm, -1, 0)).mean(0) for arm in counts))
+    values = {"more": first, "less": second, "difference": first - second, "low": float(low), "high": float(high)}
+    return {**values, "patients": len(patients), "detectable": stats.detectable(by_patient)}
+
+
+def _patient_counts(name):
+    """Return the counts tp, fp, fn of each test patient of a record, summed over slices."""
+    scored = runs.load_record(name).per_slice
+    return scored[scored["split"] == "test"].groupby("patient")[["tp", "fp", "fn"]].sum()
+
+
+def implied_dice():
+    """Return, for each reported pair, the Dice that its IoU implies: a table set, iou, dice, implied, gap (dice - implied)."""
+    rows = [(name, table["jacard_coef"], table["dice_coef"]) for name, table in TABLES.items()]
+    table = pd.DataFrame(rows, columns=["set", "iou", "dice"])
+    table["implied"] = metrics.dice_from_iou(table["iou"])
+    return table.assign(gap=table["dice"] - table["implied"])
+
+
+def tumour_iou_from_mean(mean_iou, accuracy):
+    """Return the tumour IoU that a mean IoU over background and tumour implies, where tumour is rare.
+
+    The background's IoU, TN/(TN + FP + FN), is then the accuracy to within the errors times the tumour's share.
+    """
+    return 2 * mean_iou - accuracy
+
+
+def _one_quantity(question):
+    """Check by arithmetic whether the reported scores can describe the same predictions."""
+    pairs, test = implied_dice(), TABLES["test"]
+    above = pairs.loc[pairs["gap"].idxmax()]
+    tumour = tumour_iou_from_mean(test["mean_iou"], test["accuracy"])
+    apart = abs(tumour - test["jacard_coef"]) > CLAIMS["margin"]
+    return Answer(
+        CONTRADICTS if above["gap"] > 0 or apart else HOLDS,
+        f"the {above['set']} Dice of {above['dice']} is above {above['implied']:.4f}, the most its IoU allows; the mean IoU of "
+        f"{test['mean_iou']} implies a tumour IoU of {tumour:.3f}, not {test['jacard_coef']}",
+        pairs,
+    )
+
+
+def error_ratios(scored, by, draws=stats.DRAWS):
+    """Draw pairs of random tenths of a per-slice table and return the ratio of their error rates, float (draws,).
+
+    by: 'slice' or 'patient', what is drawn; the two tenths of a pair have none in common. The larger rate is divided by the smaller.
+    """
+    units = scored.index if by == "slice" else scored["patient"]
+    sums = (
+        scored.assign(error=scored["fp"] + scored["fn"], slices=1).groupby(units)[["error", "slices"]].sum().to_numpy()
+    )
+    tenth = round(len(sums) / 10)
+    drawn = stats.draw(sums, 2 * tenth, draws)
+    rates = [part[..., 0].sum(1) / part[..., 1].sum(1) for part in (drawn[:, :tenth], drawn[:, tenth:])]
+    return np.maximum(*rates) / np.minimum(*rates)
+
+
+def _sets_alike(question):
+    """Compare the ratio of the reported error rates with that of random tenths under networks of ours."""
+    ratio = (1 - TABLES["val"]["accuracy"]) / (1 - TABLES["test"]["accuracy"])
+    drawn = {"slice": "known-patients", "patient": "new-patients"}
+    shares = {by: (error_ratios(runs.load_record(name).per_slice, by) >= ratio).mean() for by, name in drawn.items()}
+    most = max(shares.values())
+    return Answer(
+        FAILS if most < 0.001 else HOLDS if most > 0.05 else INCONCLUSIVE,
+        f"validation has {ratio:.2f} times the error rate of test; of random pairs of tenths, {shares['slice']:.2%} by slice and "
+        f"{shares['patient']:.2%} by patient differ that much",
+    )
+
+
+def _arithmetic(question):
+    """Judge a question that the sources' own numbers decide."""
+    return {"one-quantity": _one_quantity, "sets-alike": _sets_alike}[question["id"]](question)
+
+
+def _documents(question):
+    """List where two places of the sources disagree."""
+    found = [claim for claim in question["claims"] if claim.get("found")]
+    table = pd.DataFrame([{"claim": claim["text"], "found": claim["found"]} for claim in found])
+    return Answer(CONTRADICTS if found else HOLDS, "; ".join(claim["found"] for claim in found), table)
+
+
+def _curves(question):
+    """Check the curves of one long training for overfitting, and whether fewer epochs overfit less."""
+    history = runs.load_record(question["records"][0]).history
+    loss, val_loss = (history[name].rolling(10).mean() for name in ("loss", "val_loss"))
+    best, short = val_loss.idxmin(), min(64, len(history)) - 1
+    overfits = val_loss.iloc[-1] > 1.1 * val_loss[best] and loss.iloc[-1] < loss[best]
+    gap = val_loss - loss
+    fewer = gap[short] < gap.iloc[-1]
+    return Answer(
+        HOLDS if overfits and fewer else INCONCLUSIVE if overfits or fewer else FAILS,
+        f"the validation loss is {val_loss[best]:.4f} at epoch {best + 1} and {val_loss.iloc[-1]:.4f} at the end; above the training "
+        f"loss by {gap[short]:.4f} at epoch {short + 1} and by {gap.iloc[-1]:.4f} at epoch {len(history)}",
+    )
+
+
+RULES = {"number": _number, "effect": _effect, "arithmetic": _arithmetic, "documents": _documents, "curves": _curves}

@@ -1,0 +1,53 @@
+"""Make the sample, the same bytes each time: python scripts/make_sample.py COHORT_FOLDER
+
+COHORT_FOLDER is the LGG cohort at 128x128. From each of the four large institutions come four patients: of those whose
+stack is no longer than the institution's median, the ones at 1/8, 3/8, 5/8 and 7/8 of the order by tumour volume. All
+their slices are taken as they are. Also writes records/cohort.csv: every slice of the cohort with size and tumour area.
+"""
+
+import zipfile
+from pathlib import Path
+
+import click
+
+from lggseg_utils import cli, data
+from lggseg_utils.runs import RECORDS, write_csv, write_whole
+
+INSTITUTIONS = ("CS", "DU", "FG", "HT")
+PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)
+
+
+def choose(slices):
+    """Return the names of the sample's patients, sorted, from the table of all slices."""
+    patients = data.patient_table(slices)
+    chosen = []
+    for institution in INSTITUTIONS:
+        own = patients[patients["institution"] == institution]
+        short = own[own["slices"] <= own["slices"].median()].sort_values(["tumour_area", "patient"])
+        chosen += [short["patient"].iloc[int(place * len(short))] for place in PLACES]
+    return sorted(chosen)
+
+
+def write_sample(folder, slices, target):
+    """Write the files of a table of slices into a zip in Kaggle's layout, uncompressed: they are compressed already."""
+    with write_whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for row in slices.itertuples():
+            for name in (row.image, row.mask):
+                entry = zipfile.ZipInfo(f"kaggle_3m/{row.patient}/{Path(name).name}")
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, Path(folder, name).read_bytes())
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folder):
+    """Choose the patients, write the zip and the table of all slices."""
+    slices = data.read_cohort(folder).slices
+    write_csv(RECORDS / "cohort.csv", slices.drop(columns=["image", "mask"]))
+    chosen = choose(slices)
+    write_sample(folder, slices[slices["patient"].isin(chosen)], data.SAMPLE)
+    print(f"{data.SAMPLE}: {data.SAMPLE.stat().st_size / 1e6:.1f} MB, {', '.join(chosen)}")
+
+
+if __name__ == "__main__":
+    cli.main(main)
