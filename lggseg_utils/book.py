@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from lggseg_utils.runs import REPOSITORY
+from lggseg_utils.runs import REPOSITORY, stderr_into
 from lggseg_utils.settings import PROFILES, Experiment, UserError, profile_names
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -53,14 +53,15 @@ def _execute_one(run, notebook, parameters):
     for folder in (unfinished.parent, run.path("notebooks")):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(unfinished),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(NOTEBOOKS),
-            progress_bar={"desc": notebook.stem},
-        )
+        with stderr_into(unfinished.with_suffix(".log")) as terminal:
+            papermill.execute_notebook(
+                str(notebook),
+                str(unfinished),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(NOTEBOOKS),
+                progress_bar={"desc": notebook.stem, "file": terminal},
+            )
     except PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue} (see {unfinished})"
         raise UserError(f"{notebook.stem} failed: {' '.join(str(reason).split())}") from None

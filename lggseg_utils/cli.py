@@ -49,17 +49,26 @@ def _overrides(pairs, skip_bad):
     return settings
 
 
+def _import_tensorflow():
+    """Import TensorFlow without the messages that it prints while it starts."""
+    from lggseg_utils import runs
+
+    with runs.stderr_into(os.devnull):
+        import lggseg_utils.train  # noqa: F401
+
+
 def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     """Open and lock the run folder of a subcommand, and check its data: (run, cohort, parameters of the notebooks)."""
-    from lggseg_utils import data, runs
+    from lggseg_utils import data, runs, settings
 
     # Notebooks are executed in another folder.
     profile = os.path.abspath(profile) if profile.endswith((".yml", ".yaml")) else profile
     data_dir = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else ""
     parameters = {"profile": profile, "data_dir": data_dir, "run_dir": run_dir, "seed": seed}
     parameters["overrides"] = _overrides(pairs, skip_bad)
+    settings.load_experiment(profile, seed, parameters["overrides"])
     folder = runs.run_folder(**parameters, command=name)
-    runs.load_experiment(profile, seed, parameters["overrides"])
+    _import_tensorflow()
     click.get_current_context().with_resource(runs.lock(folder))
     run = runs.open_run(**parameters, command=name)
     return run, data.load_cohort(run), {**parameters, "run_dir": str(run.folder)}
@@ -107,6 +116,7 @@ def predict(images, run_dir, out):
 
     Not for clinical use.
     """
+    _import_tensorflow()
     from lggseg_utils.predict import REFERENCE
     from lggseg_utils.predict import predict as predict_masks
 
@@ -118,6 +128,7 @@ def predict(images, run_dir, out):
 @click.option("--run", "run_dir", required=True, help="Folder of an executed run.")
 def book(run_dir):
     """Build the book from an executed run; the last line is the path of its index.html."""
+    _import_tensorflow()
     from lggseg_utils.book import build
 
     print(build(run_dir))

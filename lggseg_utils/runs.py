@@ -53,6 +53,22 @@ def write_whole(path):
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def stderr_into(path):
+    """Send what this process and its children write to standard error into a file; yield a stream to the real one.
+
+    TensorFlow writes its start-up messages there past Python, whatever it is told.
+    """
+    saved = os.dup(2)
+    with Path(path).open("a", encoding="utf-8") as log, os.fdopen(os.dup(saved), "w") as terminal:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield terminal
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
 def write_json(path, content):
     """Write `content` as indented JSON, whole or not at all."""
     with write_whole(path) as temporary:

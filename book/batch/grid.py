@@ -1,4 +1,4 @@
-"""A grid of runs: the same lines in this process, over local processes, or on a Dask cluster.
+"""A grid of trainings: the same lines in this process, over local processes, or on a Dask cluster.
 
 python grid.py DATA OUT                          one after the other
 python grid.py DATA OUT --jobs 2                 two processes of this machine
@@ -12,17 +12,10 @@ import joblib
 import pandas as pd
 from sklearn.model_selection import ParameterGrid
 
-from lggseg_utils import config, evaluate
+from lggseg_utils import data, evaluate, experiments, preprocess
+from lggseg_utils.settings import load_experiment
 
 GRID = ParameterGrid({"seed": [0], "dropout": [0.0, 0.2]})
-
-
-def one(data, out, seed, **settings):
-    """Train and score one point of the grid on its validation patients; done already, it is only read."""
-    folder = Path(out) / "-".join(f"{name}{value}" for name, value in {"seed": seed, **settings}.items())
-    run = config.open_run("smoke", data, folder, seed, {"epochs": 1, **settings})
-    scores = evaluate.evaluate(run).metrics["val"]
-    return {"seed": seed, **settings, "loss": scores["loss"]["value"], "dice": scores["dice_pooled"]["value"]}
 
 
 def main():
@@ -37,9 +30,17 @@ def main():
         from distributed import Client
 
         Client(options.scheduler, set_as_default=True)
+    cohort, jobs = data.read_cohort(options.data), []
+    for point in GRID:
+        settings = load_experiment("smoke", point["seed"], {"epochs": 1, "dropout": point["dropout"]})
+        split = preprocess.draw_split(cohort.slices, settings.split, settings.seed)
+        name = "-".join(f"{key}{value}" for key, value in point.items())
+        jobs.append(experiments.Job(name, settings, split, ("val",)))
+    dataset = preprocess.prepare(cohort, jobs[0].experiment)
     with joblib.parallel_config("dask" if options.scheduler else "loky", n_jobs=options.jobs):
-        rows = joblib.Parallel()(joblib.delayed(one)(options.data, options.out, **point) for point in GRID)
-    table = pd.DataFrame(rows)
+        results = experiments.run_jobs(jobs, dataset, Path(options.out), "training")
+    scores = [evaluate.set_scores(per_slice, True, resamples=0)["dice_pooled"]["value"] for per_slice, _ in results]
+    table = pd.DataFrame(list(GRID)).assign(dice_pooled=scores)
     table.to_csv(Path(options.out) / "grid.csv", index=False)
     print(table.to_string(index=False))
 

@@ -9,22 +9,15 @@ from sklearn.model_selection import ParameterGrid
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "05_training.ipynb"
 GRID = ParameterGrid({"seed": [0, 1], "augmentation": ["report"]})
 
-
-def execute(data, out):
-    """Execute the notebook once a point of the grid; OUT receives the executed copies and a run folder for each."""
-    for point in GRID:
-        name = f"seed{point['seed']}-{point['augmentation']}"
-        parameters = {
-            "profile": "smoke",
-            "data_dir": str(data),
-            "run_dir": str(out / name),
-            "seed": point["seed"],
-            "overrides": {"epochs": 1, "augmentation": point["augmentation"]},
-        }
-        papermill.execute_notebook(NOTEBOOK, out / f"{name}.ipynb", parameters, progress_bar=False)
-
-
-if __name__ == "__main__":
-    out = Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
-    execute(Path(sys.argv[1]), out)
+data, out = sys.argv[1], Path(sys.argv[2])
+out.mkdir(parents=True, exist_ok=True)
+for point in GRID:
+    name = f"seed{point['seed']}-{point['augmentation']}"
+    parameters = {
+        "profile": "smoke",
+        "data_dir": data,
+        "run_dir": str(out / name),
+        "seed": point["seed"],
+        "overrides": {"epochs": 1, "augmentation": point["augmentation"]},
+    }
+    papermill.execute_notebook(NOTEBOOK, out / f"{name}.ipynb", parameters, progress_bar=False)
