@@ -48,7 +48,7 @@ class Dropout(layers.Dropout):
             return inputs
         dropped = round(self.rate * 2**16)
         shape, count = tf.shape(inputs), tf.size(inputs)
-        seed = tf.bitcast(self.seed_generator.next(), tf.int32)
+        seed = self.seed_generator.next()
         drawn = tf.random.stateless_uniform([(count + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32)
         bits = tf.reshape(tf.bitcast(drawn, tf.uint16), [-1])[:count]
         kept = tf.cast(tf.reshape(bits, shape) >= dropped, inputs.dtype)

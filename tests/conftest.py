@@ -1,4 +1,4 @@
-"""Fixtures: a small cohort on disk, and one smoke run that several tests read."""
+"""Fixtures: small cohorts of ellipses on disk, written as users bring them."""
 
 import os
 
@@ -7,52 +7,58 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import cv2
 import numpy as np
 import pytest
-import yaml
-from hypothesis import HealthCheck, settings
+from hypothesis import settings as hypothesis_settings
+from PIL import Image
 
-from lggseg_utils import config, phantom
+from lggseg_utils import runs
 
-settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True)
-settings.register_profile("torture", max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
-settings.load_profile("quick")
+hypothesis_settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True)
+hypothesis_settings.load_profile("quick")
 
 
-@pytest.fixture(scope="session")
-def phantom_folder(tmp_path_factory):
-    """A phantom cohort of 6 patients with 5 slices."""
-    folder = tmp_path_factory.mktemp("phantom")
-    phantom.write_cohort(folder, patients=6, slices=5)
+def write_slice(folder, patient, number, image=None, mask=None, suffix=".tif"):
+    """Write one slice's image and mask in Kaggle's layout; return their paths."""
+    (folder / patient).mkdir(parents=True, exist_ok=True)
+    image = np.full((16, 16, 3), 90, np.uint8) if image is None else image
+    mask = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
+    paths = [folder / patient / f"{patient}_{number}{ending}" for ending in (suffix, f"_mask{suffix}")]
+    for path, pixels in zip(paths, (image, mask), strict=True):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def write_ellipses(folder, patients, slices, side=48):
+    """Write a cohort: a grey head in each slice, and in all but the first a lesion that is bright on FLAIR."""
+    rng = np.random.default_rng(0)
+    for patient in range(patients):
+        centre = rng.integers(18, side - 18, 2).tolist()
+        for number in range(1, slices + 1):
+            head, lesion = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+            cv2.ellipse(head, (side // 2, side // 2), (side // 2 - 4, side // 2 - 7), 0, 0, 360, 1, -1)
+            if number > 1:
+                cv2.ellipse(lesion, centre, (3 + number % 4, 4 + number % 3), 0, 0, 360, 1, -1)
+            image = 70 * head[..., None] + np.array([0, 110, 30]) * lesion[..., None] + rng.integers(0, 12, (side, side, 3))
+            write_slice(folder, f"TCGA_CS_{patient:02d}", number, image.astype(np.uint8), 255 * lesion)
     return folder
 
 
 @pytest.fixture(scope="session")
-def repository():
-    """The repository's address."""
-    return yaml.safe_load((config.REPOSITORY / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+def cohort_folder(tmp_path_factory):
+    """Six patients with five slices."""
+    return write_ellipses(tmp_path_factory.mktemp("cohort"), 6, 5)
+
+
+@pytest.fixture(scope="session")
+def large_cohort_folder(tmp_path_factory):
+    """Twelve patients with three slices: enough for folds."""
+    return write_ellipses(tmp_path_factory.mktemp("large"), 12, 3)
 
 
 @pytest.fixture
 def open_smoke(tmp_path):
     """Open a run with the smoke profile in a fresh folder: open_smoke(data_dir, **overrides)."""
 
-    def open_it(data_dir="", seed=0, **overrides):
-        return config.open_run("smoke", data_dir, tmp_path / "run", seed, overrides)
+    def open_it(data_dir="", seed=0, folder="run", **overrides):
+        return runs.open_run("smoke", data_dir, tmp_path / folder, seed, overrides)
 
     return open_it
-
-
-@pytest.fixture
-def write_slice():
-    """Write one slice's image and mask: write_slice(folder, patient, number, image=None, mask=None)."""
-
-    def write(folder, patient, number, image=None, mask=None):
-        place = folder / patient
-        place.mkdir(parents=True, exist_ok=True)
-        image = np.full((16, 16, 3), 90, np.uint8) if image is None else image
-        mask = np.zeros((16, 16), np.uint8) if mask is None else mask
-        names = [place / f"{patient}_{number}.tif", place / f"{patient}_{number}_mask.tif"]
-        for name, pixels in zip(names, (image, mask), strict=True):
-            assert cv2.imwrite(str(name), pixels)
-        return names
-
-    return write

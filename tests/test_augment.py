@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lggseg_utils import augment, config
+from lggseg_utils import augment, settings
 
 GEOMETRY = ("rotation", "flip", "shift", "crop_zoom", "crop_pad", "shear", "rotate_90")
 INTENSITY = ("noise", "gaussian_filter", "contrast", "brightness")
@@ -34,8 +34,8 @@ def apply(name, images, masks, seed):
 
 def test_all_eleven_are_there_and_described():
     assert (set(GEOMETRY), set(INTENSITY)) == (set(augment.GEOMETRY), set(augment.INTENSITY))
-    assert {*GEOMETRY, *INTENSITY} == set(config.AUGMENTATIONS) == set(augment.DESCRIPTIONS)
-    assert config.COMPOSITIONS == {"none": (), "report": ("flip", "rotate_90"), "all": config.AUGMENTATIONS}
+    assert {*GEOMETRY, *INTENSITY} == set(settings.AUGMENTATIONS) == set(augment.DESCRIPTIONS)
+    assert settings.COMPOSITIONS == {"none": (), "report": ("flip", "rotate_90"), "all": settings.AUGMENTATIONS}
 
 
 @pytest.mark.parametrize("name", GEOMETRY)

@@ -1,285 +1,253 @@
-"""Finding, reading and checking files; zips; the download."""
+"""The cohort's files: found, checked, read; bad ones named with their place."""
 
-import os
-import resource
-import struct
+import io
+import shutil
+import sys
+import types
 import zipfile
 
-import cv2
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import write_ellipses, write_slice
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
-from lggseg_utils import data, preprocess
-from lggseg_utils.config import UserError
-
-
-def test_channels_come_in_the_cohorts_order_whatever_the_reader_delivers(tmp_path, write_slice):
-    blue_green_red = np.dstack([np.full((16, 16), value, np.uint8) for value in (30, 20, 10)])
-    image_path, mask_path = write_slice(tmp_path, "P", 1, blue_green_red)
-    image, _ = data.decode_pair(image_path.read_bytes(), mask_path.read_bytes())
-    assert dict(zip(data.CHANNELS, image[0, 0], strict=True)) == {"pre-contrast": 10, "FLAIR": 20, "post-contrast": 30}
+from lggseg_utils import data, runs
+from lggseg_utils.settings import UserError
 
 
-def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path, write_slice):
-    for number in (10, 2, 1):
+def test_channels_come_in_the_order_of_the_file(tmp_path):
+    write_slice(tmp_path, "TCGA_CS_1", 1, image=np.full((16, 16, 3), (10, 20, 30), np.uint8))
+    assert data.read_cohort(tmp_path).images[0][0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".png"])
+def test_tiff_and_png_are_read_alike(tmp_path, suffix):
+    image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    mask = np.eye(16, dtype=np.uint8) * 255
+    write_slice(tmp_path, "P", 1, image, mask, suffix)
+    cohort = data.read_cohort(tmp_path)
+    assert np.array_equal(cohort.images[0], image) and np.array_equal(cohort.masks[0], np.eye(16))
+
+
+def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path):
+    for number in (10, 2):
         write_slice(tmp_path / "kaggle_3m", "TCGA_CS_1", number)
-        write_slice(tmp_path / "lgg" / "kaggle_3m", "TCGA_CS_1", number)
-    (tmp_path / "data.csv").write_text("not a slice")
-    found = data.find_slices(tmp_path)
-    assert found["slice"].tolist() == [1, 2, 10]
-    assert found["image"][0] == "kaggle_3m/TCGA_CS_1/TCGA_CS_1_1.tif"
+    shutil.copytree(tmp_path / "kaggle_3m", tmp_path / "lgg-mri-segmentation" / "kaggle_3m")
+    (tmp_path / "kaggle_3m" / "data.csv").touch()
+    slices = data.read_cohort(tmp_path).slices
+    assert slices["slice"].tolist() == [2, 10] and slices["image"].str.startswith("kaggle_3m/").all()
 
 
-@pytest.mark.parametrize("mask_is_there", [True, False])
-def test_a_slice_that_stands_twice_at_one_depth_is_not_paired_at_will(tmp_path, write_slice, mask_is_there):
-    _, mask = write_slice(tmp_path / "first", "1", 1)
-    write_slice(tmp_path / "second", "1", 1)
-    if not mask_is_there:
-        mask.unlink()
-    with pytest.raises(
-        UserError, match=r"holds one slice twice: first/1/1_1\S+tif and second/1/1_1\S+tif; remove or rename"
-    ):
-        data.find_slices(tmp_path)
+def test_a_slice_that_stands_twice_at_one_depth_is_refused(tmp_path):
+    write_slice(tmp_path / "one", "A", 1)
+    write_slice(tmp_path / "two", "A", 1)
+    with pytest.raises(UserError, match=r"holds one slice twice: one/A/A_1\.tif and two/A/A_1\.tif; remove or rename"):
+        data.read_cohort(tmp_path)
 
 
-def test_numbers_that_differ_by_zeros_alone_are_one_slice_twice(tmp_path, write_slice):
-    for number in ("1", "01"):
-        write_slice(tmp_path, "P", number)
-    with pytest.raises(UserError, match=r"holds one slice twice: P/P_01\S* and P/P_1\S*;"):
-        data.find_slices(tmp_path)
-
-
-def test_the_table_counts_tumour_on_the_files_own_grid(tmp_path, write_slice):
-    mask = np.zeros((16, 16), np.uint8)
+def test_the_table_counts_tumour_on_the_files_own_grid(tmp_path):
+    mask = np.zeros((16, 24), np.uint8)
     mask[2:5, 3:7] = 255
-    write_slice(tmp_path, "TCGA_CS_1", 4, mask=mask)
-    slices, problems, _ = data.scan(tmp_path, data.find_slices(tmp_path))
-    assert list(slices.columns) == data.SLICES_COLUMNS and problems.empty
-    assert slices.loc[0, ["height", "width", "tumour_area"]].tolist() == [16, 16, 12]
+    write_slice(tmp_path, "TCGA_HT_1", 1, np.zeros((16, 24, 3), np.uint8), mask)
+    row = data.read_cohort(tmp_path).slices.iloc[0]
+    assert (row["height"], row["width"], row["tumour_area"]) == (16, 24, 12)
 
 
-def test_masks_of_0_and_1_are_masks_too():
-    assert data.binary_mask(np.array([[0, 1]], np.uint8)).tolist() == [[0, 1]]
-    assert data.binary_mask(np.array([[0, 255]], np.uint8)).tolist() == [[0, 1]]
+@pytest.mark.parametrize("white", [1, 255])
+def test_masks_of_0_and_1_are_masks_too(tmp_path, white):
+    write_slice(tmp_path, "A", 1, mask=np.eye(16, dtype=np.uint8) * np.uint8(white))
+    assert data.read_cohort(tmp_path).masks[0].sum() == 16
 
 
-def test_missing_and_empty_folders(tmp_path):
+def test_missing_and_empty_sources(tmp_path):
     with pytest.raises(UserError, match="does not exist. Name the folder that holds the patients, or their zip"):
-        data.find_slices(tmp_path / "nowhere")
+        data.read_cohort(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="notes.txt is neither a folder nor a zip"):
-        data.find_slices(tmp_path / "notes.txt")
+        data.read_cohort(tmp_path / "notes.txt")
     with pytest.raises(UserError, match=r"no slice in .*: expected PATIENT/PATIENT_NUMBER.tif"):
-        data.find_slices(tmp_path)
+        data.read_cohort(tmp_path)
 
 
-def replaced(make):
-    """What makes something else at a file's place, for NO_FILES."""
-
-    def replace(path):
-        path.unlink()
-        make(path)
-
-    return replace
+def two_pages(path):
+    """Write a TIFF of two pages."""
+    page = Image.fromarray(np.full((16, 16, 3), 90, np.uint8))
+    page.save(path, save_all=True, append_images=[page])
 
 
-NO_FILES = {
-    "two pages": lambda path: cv2.imwritemulti(str(path), [np.full((16, 16, 3), 90, np.uint8)] * 2),
-    "waits for a writer": replaced(os.mkfifo),
-    "link to nowhere": replaced(lambda path: path.symlink_to("nowhere.tif")),
-    "four tebibytes": lambda path: os.truncate(path, 2**42),
+def save(pixels):
+    """Return a function that replaces a file by an image."""
+    return lambda path: Image.fromarray(pixels).save(path)
+
+
+IMAGE_DAMAGE = {
+    "mask without an image": lambda path: path.unlink(),
+    "empty file (0 bytes)": lambda path: path.write_bytes(b""),
+    "damaged or cut short": lambda path: path.write_bytes(path.read_bytes()[:-300]),
+    "not a readable TIFF or PNG": lambda path: path.write_text("I am no TIFF"),
+    "stored as uint16, expected 8 bits a channel": save(np.zeros((16, 16), np.uint16)),
+    "image has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
+    "image has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
+    "holds several pages, expected one image": two_pages,
+    "5000x2 pixels, at most 4096 a side are read": save(np.zeros((2, 5000, 3), np.uint8)),
+    "image is 8x16 but its mask is 16x16": save(np.zeros((16, 8, 3), np.uint8)),
+    "larger than 256 MiB": lambda path: __import__("os").truncate(path, 2**40),
+    "can't be read (No such file or directory)": lambda path: (path.unlink(), path.symlink_to("nowhere.tif")),
+}
+MASK_DAMAGE = {
+    "image without a mask": lambda path: path.unlink(),
+    "mask: not a readable TIFF or PNG": lambda path: path.write_text("no TIFF"),
+    "mask holds 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
+    "mask has 3 channels, expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 
 
-def damage(kind, image, mask):
-    """Damage one slice's files; returns what the user is told."""
-    if kind in NO_FILES:
-        NO_FILES[kind](image)
-    elif kind == "no mask":
-        mask.unlink()
-    elif kind == "no image":
-        image.unlink()
-    elif kind == "zero bytes":
-        image.write_bytes(b"")
-    elif kind == "cut short":
-        image.write_bytes(image.read_bytes()[:-200])
-    elif kind == "text":
-        mask.write_text("I am no TIFF")
-    elif kind == "other size":
-        cv2.imwrite(str(mask), np.zeros((8, 16), np.uint8))
-    elif kind == "other values":
-        cv2.imwrite(str(mask), np.full((16, 16), 7, np.uint8))
-    elif kind == "16 bits":
-        cv2.imwrite(str(image), np.zeros((16, 16, 3), np.uint16))
-    elif kind == "one channel":
-        cv2.imwrite(str(image), np.zeros((16, 16), np.uint8))
-    elif kind == "odd name":
-        image.rename(image.with_name("overview.tif"))
-        mask.unlink()
-
-
 @pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("no mask", "image without a mask"),
-        ("no image", "mask without an image"),
-        ("zero bytes", "empty file (0 bytes)"),
-        ("cut short", "not a readable TIFF (damaged, cut short, or another format)"),
-        ("text", "mask: not a readable TIFF (damaged, cut short, or another format)"),
-        ("other size", "image is 16x16 but its mask is 16x8"),
-        ("other values", "mask holds 7; expected 0 and 255, or 0 and 1"),
-        ("16 bits", "stored as uint16, expected 8 bits a channel"),
-        ("one channel", "image has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)"),
-        ("two pages", "holds several pages, expected one image"),
-        ("waits for a writer", "no file that can be read"),
-        ("link to nowhere", "no file that can be read"),
-        ("four tebibytes", "larger than 256 MiB"),
-        ("odd name", "name is not PATIENT_NUMBER.tif"),
-    ],
+    ("which", "message", "damage"),
+    [(0, *case) for case in IMAGE_DAMAGE.items()] + [(1, *case) for case in MASK_DAMAGE.items()],
 )
-def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(tmp_path, write_slice, open_smoke, kind, message):
-    folder = tmp_path / "cohort"
-    for number in range(1, 5):
-        write_slice(folder, "TCGA_CS_1", number)
-    damage(kind, *write_slice(folder, "TCGA_CS_1", 5))
+def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(tmp_path, open_smoke, which, message, damage):
+    folder = write_ellipses(tmp_path / "cohort", 1, 4, side=40)
+    damage(write_slice(folder, "TCGA_CS_00", 5)[which])
     with pytest.raises(UserError) as error:
-        preprocess.load_cohort(open_smoke(folder))
-    assert str(error.value).startswith(f"1 of 5 slices in {folder} can't be used, the first: ")
-    assert f": {message}. All are listed in " in str(error.value) and "--skip-bad" in str(error.value)
-    assert (tmp_path / "run" / "problems.csv").exists() and not (tmp_path / "run" / "cohort").exists()
+        data.load_cohort(open_smoke(folder))
+    assert str(error.value).startswith(f"1 of 5 slices in {folder} can't be used, the first: TCGA_CS_00/TCGA_CS_00_5")
+    assert f": {message}" in str(error.value) and "--skip-bad" in str(error.value) and "\n" not in str(error.value)
+    assert len(runs.read_csv(tmp_path / "run" / "problems.csv")) == 1
+    run = open_smoke(folder, folder="second", skip_bad=True)
+    assert data.load_cohort(run).slices["slice"].tolist() == [1, 2, 3, 4]
+    assert run.record()["data"]["skipped"] == 1
 
 
-def test_skip_bad_goes_on_and_records_it(tmp_path, write_slice, open_smoke):
-    folder = tmp_path / "cohort"
-    for number in range(1, 5):
-        write_slice(folder, "TCGA_CS_1", number, image=np.full((16, 16, 3), 10 * number, np.uint8))
-    (folder / "TCGA_CS_1" / "TCGA_CS_1_2.tif").write_bytes(b"")
-    run = open_smoke(folder, skip_bad=True)
-    cohort = preprocess.load_cohort(run)
-    assert cohort.skipped == 1 and run.record()["data"]["skipped"] == 1
-    assert cohort.slices["slice"].tolist() == [1, 3, 4]
-    assert cohort.images[:, 0, 0, 0].tolist() == [10, 30, 40]
-
-
-def test_what_failed_for_bad_slices_goes_on_without_them_in_the_same_folder(tmp_path, write_slice, open_smoke):
-    for number in range(1, 4):
-        write_slice(tmp_path / "cohort", "A", number)
-    (tmp_path / "cohort" / "A" / "A_2.tif").write_bytes(b"")
-    with pytest.raises(UserError, match="--skip-bad"):
-        preprocess.load_cohort(open_smoke(tmp_path / "cohort"))
-    assert preprocess.load_cohort(open_smoke(tmp_path / "cohort", skip_bad=True)).skipped == 1
-
-
-def test_problems_that_are_mended_are_no_longer_listed(tmp_path, write_slice, open_smoke):
-    image, _ = write_slice(tmp_path / "cohort", "A", 1)
-    whole = image.read_bytes()
-    image.write_bytes(b"")
-    with pytest.raises(UserError):
-        preprocess.load_cohort(open_smoke(tmp_path / "cohort"))
-    image.write_bytes(whole)
-    preprocess.load_cohort(open_smoke(tmp_path / "cohort"))
-    assert not (tmp_path / "run" / "problems.csv").exists()
-
-
-def test_linked_folders_are_read_once_and_circles_end(tmp_path, write_slice):
-    write_slice(tmp_path / "elsewhere", "A", 1)
-    write_slice(tmp_path, "cohort", 2)
-    (tmp_path / "cohort" / "A").symlink_to(tmp_path / "elsewhere" / "A")
-    (tmp_path / "elsewhere" / "A" / "again").symlink_to(tmp_path / "cohort")
-    assert data.find_slices(tmp_path / "cohort")["image"].tolist() == ["A/A_1.tif", "cohort_2.tif"]
-
-
-def test_a_folder_that_cannot_be_read_is_not_skipped(tmp_path, write_slice, monkeypatch):
+def test_a_file_of_another_name_is_named(tmp_path):
     write_slice(tmp_path, "A", 1)
-
-    def refuse(folder):
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"can't be read \(Permission denied\); change its permissions"):
-        data.find_slices(tmp_path)
+    save(np.zeros((16, 16, 3), np.uint8))(tmp_path / "overview.tif")
+    with pytest.raises(UserError, match=r"overview\.tif: name is not PATIENT_NUMBER\.tif"):
+        data.read_cohort(tmp_path)
 
 
-@pytest.mark.parametrize("patient", ["A\rB", "A\nB", "A\x07", "A\udcff"])
-def test_names_that_no_table_can_hold_are_refused(tmp_path, patient):
+def test_a_run_folder_of_other_data_is_refused(tmp_path, open_smoke):
+    folder = write_ellipses(tmp_path / "cohort", 1, 4, side=40)
+    run = open_smoke(folder)
+    data.load_cohort(run)
+    data.load_cohort(run)
+    write_slice(folder, "TCGA_CS_00", 1, image=np.full((40, 40, 3), 91, np.uint8))
+    with pytest.raises(UserError, match=r"was made from other data; choose another one, or remove it\."):
+        data.load_cohort(run)
+
+
+def test_a_cohort_without_tumour_teaches_nothing(tmp_path, open_smoke):
+    write_slice(tmp_path / "cohort", "A", 1)
+    with pytest.raises(UserError, match="shows tumour, so there is nothing to learn"):
+        data.load_cohort(open_smoke(tmp_path / "cohort"))
+
+
+def zipped(folder, target, prefix=""):
+    """Zip a cohort folder."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*.tif")):
+            archive.write(path, prefix + path.relative_to(folder).as_posix())
+    return target
+
+
+def test_a_zip_serves_as_well_as_a_folder(tmp_path, cohort_folder):
+    from_zip, from_folder = data.read_cohort(zipped(cohort_folder, tmp_path / "c.zip")), data.read_cohort(cohort_folder)
+    assert from_zip.fingerprint == from_folder.fingerprint and len(from_zip.images) == 30
+
+
+def test_an_unsafe_zip_writes_nothing_anywhere(tmp_path, cohort_folder):
+    (tmp_path / "inner").mkdir()
+    data.read_cohort(zipped(cohort_folder, tmp_path / "inner" / "c.zip", prefix="../../evil/"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["c.zip", "inner"]
+
+
+def test_a_damaged_zip_is_named(tmp_path, cohort_folder):
+    content = zipped(cohort_folder, tmp_path / "c.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(content[:-100])
+    with pytest.raises(UserError, match=r"zip .*cut.zip is damaged or can't be read \(.*\); download it again\."):
+        data.read_cohort(tmp_path / "cut.zip")
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 255
+    (tmp_path / "changed.zip").write_bytes(changed)
+    with pytest.raises(UserError, match=r"1 of 30 slices in .*damaged in the zip"):
+        data.read_cohort(tmp_path / "changed.zip")
+
+
+@given(st.binary(max_size=60), st.integers(0, 1200), st.sampled_from(["tiff", "png"]))
+def test_damaged_files_are_read_or_named(junk, place, kind):
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(stored := io.BytesIO(), kind)
+    content = stored.getvalue()
+    damaged = content[:place] + junk + content[place + len(junk) :]
     try:
-        tmp_path.joinpath(f"{patient}_1.tif").touch()
-    except (OSError, UnicodeError):
-        pytest.skip("this file system refuses the name itself")
-    with pytest.raises(UserError, match="holds a character that can't be written into a table; rename it"):
-        data.find_slices(tmp_path)
+        pixels = data.decode(damaged)
+    except data.BadSlice as problem:
+        assert "\n" not in str(problem)
+    else:
+        assert pixels.dtype == np.uint8 and max(pixels.shape[:2]) <= data.MAX_SIDE
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-def test_a_zip_that_holds_a_slice_twice_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
-        archive.writestr("a_1.tif", b"one")
-        archive.writestr("a_1.tif", b"other")
-    with pytest.raises(UserError, match="twice.zip holds a_1.tif more than once"):
-        data.unpack(tmp_path / "twice.zip", tmp_path / "inner" / "target")
+def test_the_sample_is_what_its_readme_says():
+    cohort = data.read_cohort()
+    patients = data.patient_table(cohort.slices)
+    assert len(patients) == 16 and patients["institution"].value_counts().to_dict() == dict.fromkeys(("CS", "DU", "FG", "HT"), 4)
+    assert {image.shape for image in cohort.images} == {(128, 128, 3)} and data.SAMPLE.stat().st_size < 12e6
+    assert data.kind(cohort.slices) == "sample of 16 patients"
+    listed = runs.read_csv(runs.RECORDS / "cohort.csv")
+    assert (listed["patient"].nunique(), len(listed)) == data.LGG_COHORT and data.kind(listed) == "LGG cohort"
+    same = cohort.slices.merge(listed, on=["patient", "slice", "height", "width", "tumour_area"])
+    assert len(same) == len(cohort.slices)
 
 
-def make_zip(path, entries):
-    """Write a zip of name -> bytes."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return path
+def test_the_sample_is_made_the_same_each_time(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    import make_sample
+
+    with zipfile.ZipFile(data.SAMPLE) as archive:
+        archive.extractall(tmp_path)
+    slices = data.read_cohort(tmp_path).slices
+    make_sample.write_sample(tmp_path, slices, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == data.SAMPLE.read_bytes()
+    listed = runs.read_csv(runs.RECORDS / "cohort.csv")
+    assert make_sample.choose(listed) == sorted(slices["patient"].unique())
 
 
-def test_a_zip_serves_as_well_as_a_folder(tmp_path, write_slice, open_smoke):
-    for number in range(1, 4):
-        write_slice(tmp_path / "cohort", "TCGA_CS_1", number)
-    files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in (tmp_path / "cohort").rglob("*.tif")}
-    archive = make_zip(tmp_path / "cohort.zip", {**files, "cohort/readme.txt": b"left alone"})
-    assert len(preprocess.load_cohort(open_smoke(archive)).slices) == 3
+def test_patients_are_summarised_by_hand():
+    slices = pd.DataFrame({"patient": ["TCGA_CS_1", "TCGA_CS_1", "x"], "slice": [1, 2, 1], "tumour_area": [0, 5, 7]})
+    table = data.patient_table(slices)
+    assert table.iloc[0].tolist() == ["TCGA_CS_1", 2, 1, 5, "CS"] and table.iloc[1].tolist() == ["x", 1, 1, 7, ""]
 
 
-@pytest.mark.parametrize("entry", ["../evil.tif", "/etc/evil.tif", "a/../../evil.tif", "C:\\evil.tif", "..\\evil.tif"])
-def test_a_zip_that_points_outside_is_refused_whole(tmp_path, entry):
-    archive = make_zip(tmp_path / "evil.zip", {"fine_1.tif": b"x", entry: b"x"})
-    with pytest.raises(UserError, match="is unsafe: entry .* points outside the target folder"):
-        data.unpack(archive, tmp_path / "inner" / "target")
-    assert not list(tmp_path.rglob("*.tif"))
+class TestFetch:
+    """kagglehub is replaced: there is no Kaggle here."""
 
+    @pytest.fixture
+    def kaggle(self, monkeypatch):
+        """Let kagglehub do what a function says."""
+        monkeypatch.setenv("KAGGLEHUB_CACHE", "")
+        return lambda act: monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=act))
 
-def test_a_damaged_or_huge_zip_leaves_nothing_behind(tmp_path):
-    archive = make_zip(tmp_path / "cohort.zip", {"a_1.tif": bytes(10_000)})
-    with pytest.raises(UserError, match="would unpack to more than"):
-        data.unpack(archive, tmp_path / "inner" / "target", limit=9_999)
-    archive.write_bytes(archive.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"is damaged or can't be read .*; download it again"):
-        data.unpack(archive, tmp_path / "inner" / "target")
-    assert not list((tmp_path / "inner").iterdir())
+    def test_the_cohort_appears_when_it_is_whole_and_is_not_fetched_again(self, tmp_path, kaggle, monkeypatch):
+        monkeypatch.setattr(data, "LGG_COHORT", (2, 4))
+        kaggle(lambda handle: write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40))
+        assert data.fetch(tmp_path / "lgg") == tmp_path / "lgg"
+        kaggle(lambda handle: pytest.fail("fetched again"))
+        data.fetch(tmp_path / "lgg")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lgg"]
 
+    def test_a_part_is_refused(self, tmp_path, kaggle):
+        kaggle(lambda handle: write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40))
+        with pytest.raises(UserError, match="holds 2 patients and 4 slices, expected 110 and 3929: remove it"):
+            data.fetch(tmp_path / "lgg")
+        assert not (tmp_path / "lgg").exists()
 
-def test_phantom_and_real_are_told_apart(tmp_path, phantom_folder, write_slice):
-    assert data.kind(data.find_slices(phantom_folder)) == "phantom cohort"
-    write_slice(tmp_path, "TCGA_CS_1", 1)
-    assert data.kind(data.find_slices(tmp_path)) == "own data"
-    names = [f"TCGA_CS_{patient}" for patient in range(110)]
-    whole = data.pd.DataFrame({"patient": (names * 36)[:3929]})
-    assert data.kind(whole) == "LGG cohort"
+    def test_a_failure_gets_one_line_without_the_token(self, tmp_path, kaggle):
+        def fail(handle):
+            raise ConnectionError("GET https://kaggle.example?token=KGAT_secret")
 
-
-def test_a_tag_that_stands_twice_hides_nothing():
-    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 60_000), (256, 16), (257, 16))]
-    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
-    with pytest.raises(data.BadSlice, match="60000x16 pixels, at most 4096 a side are read"):
-        data.decode(content)
-
-
-def test_an_image_that_claims_to_be_huge_is_refused_without_the_memory(tmp_path, write_slice):
-    """A TIFF of a few hundred bytes whose header promises 60,000 x 60,000 pixels."""
-    image, _ = write_slice(tmp_path, "A", 1)
-    content = bytearray(image.read_bytes())
-    start = int.from_bytes(content[4:8], "little")
-    for entry in range(int.from_bytes(content[start : start + 2], "little")):
-        at = start + 2 + 12 * entry
-        if int.from_bytes(content[at : at + 2], "little") in (256, 257):
-            content[at + 2 : at + 4] = (4).to_bytes(2, "little")
-            content[at + 8 : at + 12] = (60_000).to_bytes(4, "little")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(data.BadSlice, match="60000x60000 pixels, at most 4096 a side are read"):
-        data.decode(bytes(content))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+        kaggle(fail)
+        with pytest.raises(UserError, match=r"could not be downloaded \(ConnectionError\)\. Check the network") as error:
+            data.fetch(tmp_path / "lgg")
+        assert "KGAT" not in str(error.value) and not (tmp_path / "lgg").exists()

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from lggseg_utils import losses, metrics
+import pandas as pd
+from sklearn.metrics import f1_score, jaccard_score
+
+from lggseg_utils import metrics
+from lggseg_utils.metrics import Definition
 
 TRUTH = np.array([1, 1, 1, 0, 0, 0, 0, 0])
 PREDICTED = np.array([1, 1, 0, 1, 0, 0, 0, 0])
@@ -73,37 +77,37 @@ def tensors():
 def test_soft_scores_by_hand():
     truth, p = tensors()
     shared, total = 0.75 + 0.75 + 0.25, 3 + 3 * 0.75 + 5 * 0.25
-    assert float(losses.dice_coef(truth, p)) == pytest.approx((2 * shared + 1) / (total + 1))
-    assert float(losses.jacard_coef(truth, p)) == pytest.approx((shared + 1) / (total - shared + 1))
-    assert float(losses.accuracy(truth, p)) == pytest.approx(6 / 8)
+    assert float(metrics.dice_coef(truth, p)) == pytest.approx((2 * shared + 1) / (total + 1))
+    assert float(metrics.jacard_coef(truth, p)) == pytest.approx((shared + 1) / (total - shared + 1))
+    assert float(metrics.accuracy(truth, p)) == pytest.approx(6 / 8)
 
 
 def test_soft_scores_of_hard_masks_approach_the_counted_ones():
     rng = np.random.default_rng(2)
     truth, p = ((rng.random((4, 64, 64, 1)) < share).astype("float32") for share in (0.3, 0.3))
     tp, fp, fn = (truth * p).sum(), ((1 - truth) * p).sum(), (truth * (1 - p)).sum()
-    assert float(losses.dice_coef(truth, p)) == pytest.approx(metrics.dice(tp, fp, fn), abs=1e-3)
-    assert float(losses.jacard_coef(truth, p)) == pytest.approx(metrics.iou(tp, fp, fn), abs=1e-3)
+    assert float(metrics.dice_coef(truth, p)) == pytest.approx(metrics.dice(tp, fp, fn), abs=1e-3)
+    assert float(metrics.jacard_coef(truth, p)) == pytest.approx(metrics.iou(tp, fp, fn), abs=1e-3)
 
 
 def test_losses_by_hand_and_against_keras():
     truth, p = tensors()
     by_hand = -np.where(truth == 1, np.log(p), np.log(1 - p)).mean()
-    assert float(losses.binary_crossentropy(truth, p)) == pytest.approx(by_hand, rel=1e-5)
-    assert float(losses.binary_crossentropy(truth, p)) == pytest.approx(
-        float(keras.losses.BinaryCrossentropy()(truth, p)), rel=1e-5
+    assert float(metrics.binary_crossentropy(truth, p)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(metrics.binary_crossentropy(truth, p)) == pytest.approx(
+        float(keras.metrics.BinaryCrossentropy()(truth, p)), rel=1e-5
     )
     two_channels = np.concatenate([1 - p, p], axis=-1)
-    assert float(losses.categorical_crossentropy(truth, two_channels)) == pytest.approx(by_hand, rel=1e-5)
-    assert float(losses.dice_crossentropy(truth, p)) == pytest.approx(
-        by_hand + 1 - float(losses.dice_coef(truth, p)), rel=1e-5
+    assert float(metrics.categorical_crossentropy(truth, two_channels)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(metrics.dice_crossentropy(truth, p)) == pytest.approx(
+        by_hand + 1 - float(metrics.dice_coef(truth, p)), rel=1e-5
     )
 
 
 def test_two_channels_are_scored_by_the_tumour_channel():
     truth, p = tensors()
     two_channels = np.concatenate([1 - p, p], axis=-1)
-    for score in (losses.dice_coef, losses.jacard_coef, losses.accuracy):
+    for score in (metrics.dice_coef, metrics.jacard_coef, metrics.accuracy):
         assert float(score(truth, two_channels)) == pytest.approx(float(score(truth, p)), rel=1e-5)
 
 
@@ -113,7 +117,64 @@ def test_batch_scores_are_keras_scores_averaged_over_batches():
     p = rng.random((10, 8, 8, 1)).astype("float32")
     batches = [slice(0, 4), slice(4, 8), slice(8, 10)]
     expected = [
-        np.mean([float(score(truth[b], p[b])) for b in batches]) for score in (losses.dice_coef, losses.jacard_coef)
+        np.mean([float(score(truth[b], p[b])) for b in batches]) for score in (metrics.dice_coef, metrics.jacard_coef)
     ]
     sums = (truth * p).sum((1, 2, 3)), (truth + p).sum((1, 2, 3))
     assert metrics.batch_scores(*sums, batch_size=4) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def masks():
+    """Truth and probability of 40 slices of 4 patients, a third of the slices without tumour: (truth, probability)."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((40, 64)) < 0.2) & (np.arange(40) % 3 > 0)[:, None]
+    return truth, np.clip(0.7 * truth + rng.normal(0.2, 0.15, truth.shape), 0, 1)
+
+
+@pytest.fixture(scope="module")
+def scored(masks):
+    """Per-slice table of these slices."""
+    truth, probability = masks
+    predicted = probability > 0.5
+    pairs = {"tp": truth & predicted, "fp": ~truth & predicted, "fn": truth & ~predicted, "tn": ~truth & ~predicted}
+    soft = {"soft_intersection": (truth * probability).sum(1), "soft_sum": (truth + probability).sum(1)}
+    return pd.DataFrame({"patient": np.repeat(list("ABCD"), 10), **{k: v.sum(1) for k, v in pairs.items()}, **soft})
+
+
+def test_pooled_masks_are_scikit_learns_scores(masks, scored):
+    truth, predicted = masks[0].ravel(), masks[1].ravel() > 0.5
+    ours = metrics.dice_and_iou(scored, Definition(soft=False, unit="pooled"))
+    assert ours == pytest.approx((f1_score(truth, predicted), jaccard_score(truth, predicted)))
+    both = metrics.dice_and_iou(scored, Definition(soft=False, unit="pooled", background=True))
+    macro = f1_score(truth, predicted, average="macro"), jaccard_score(truth, predicted, average="macro")
+    assert both == pytest.approx(macro)
+
+
+@pytest.mark.parametrize("unit", ["slice", "tumour slice", "patient"])
+def test_means_over_units_are_scikit_learns_scores(masks, scored, unit):
+    truth, predicted = masks[0], masks[1] > 0.5
+    groups = {"slice": np.arange(40), "tumour slice": np.flatnonzero(truth.any(1)), "patient": "ABCD"}[unit]
+    rows = [scored["patient"] == group if unit == "patient" else [group] for group in groups]
+    by_hand = np.mean([f1_score(truth[row].ravel(), predicted[row].ravel(), zero_division=1) for row in rows])
+    assert metrics.dice_and_iou(scored, Definition(soft=False, unit=unit))[0] == pytest.approx(by_hand)
+
+
+def test_soft_batches_plus_one_are_the_hypothesis_of_the_reports_scores(scored):
+    ours = metrics.dice_and_iou(scored, Definition(soft=True, unit="batch", smooth=1.0))
+    batches = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
+    assert ours == pytest.approx(batches)
+
+
+def test_definitions_by_hand():
+    table = pd.DataFrame({"patient": ["A", "A"], "tp": [3, 0], "fp": [1, 0], "fn": [2, 0], "tn": [4, 10]})
+    table = table.assign(soft_intersection=2.5, soft_sum=[8.0, 0.0])
+    assert metrics.dice_and_iou(table, Definition(False, "slice")) == pytest.approx(((6 / 9 + 1) / 2, (3 / 6 + 1) / 2))
+    assert metrics.dice_and_iou(table, Definition(False, "tumour slice")) == pytest.approx((6 / 9, 3 / 6))
+    assert metrics.dice_and_iou(table, Definition(False, "pooled", 1.0)) == pytest.approx((7 / 10, 4 / 7))
+
+
+def test_no_definition_puts_dice_above_the_curve(scored):
+    for definition in metrics.DEFINITIONS:
+        dice, iou = metrics.dice_and_iou(scored, definition)
+        assert dice <= metrics.dice_from_iou(iou) + 1e-12, definition
+    assert len({str(each) for each in metrics.DEFINITIONS}) == len(metrics.DEFINITIONS) == 40

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lggseg_utils import config, model, train
+from lggseg_utils import data, model, preprocess, train
+from lggseg_utils.settings import load_experiment
 
 
 def test_the_base_papers_network_has_its_parameter_count():
-    paper = config.load_experiment("paper")
+    paper = load_experiment("paper")
     assert model.build_unet(paper).count_params() == 7_760_130 == by_hand(32, 5, channels_out=2)
-    assert model.build_unet(config.load_experiment("report128")).count_params() == 7_760_097 == by_hand(32, 5)
+    assert model.build_unet(load_experiment("report128")).count_params() == 7_760_097 == by_hand(32, 5)
 
 
 def by_hand(filters, depth, channels_in=3, channels_out=1):
@@ -28,13 +29,13 @@ def by_hand(filters, depth, channels_in=3, channels_out=1):
 
 @pytest.mark.parametrize(("filters", "depth"), [(32, 5), (16, 5), (4, 3)])
 def test_parameters_match_a_count_by_hand(filters, depth):
-    experiment = config.load_experiment("smoke", overrides={"filters": filters, "depth": depth})
+    experiment = load_experiment("smoke", overrides={"filters": filters, "depth": depth})
     assert model.build_unet(experiment).count_params() == by_hand(filters, depth)
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "softmax"])
 def test_output_is_a_probability_of_the_slices_size(output):
-    experiment = config.load_experiment("smoke").model_copy(update={"output": output})
+    experiment = load_experiment("smoke").model_copy(update={"output": output})
     predicted = model.build_unet(experiment).predict(np.random.default_rng(0).random((2, 32, 32, 3)), verbose=0)
     assert predicted.shape == (2, 32, 32, 1 if output == "sigmoid" else 2) and predicted.dtype == np.float32
     assert (predicted >= 0).all() and (predicted <= 1).all()
@@ -43,61 +44,36 @@ def test_output_is_a_probability_of_the_slices_size(output):
 
 
 def test_skip_connections_reach_the_output():
-    network = model.build_unet(config.load_experiment("paper"))
+    network = model.build_unet(load_experiment("paper"))
     for level in range(1, 5):
         skip, up = network.get_layer(f"concat_{level}").input
         assert skip.shape == up.shape == (None, 128 // 2 ** (level - 1), 128 // 2 ** (level - 1), 32 * 2 ** (level - 1))
 
 
 def test_settings_are_obeyed():
-    experiment = config.load_experiment("smoke", overrides={"dropout": 0.0, "normalization": "batch"})
+    experiment = load_experiment("smoke", overrides={"dropout": 0.0, "normalization": "batch"})
     kinds = [type(layer).__name__ for layer in model.build_unet(experiment).layers]
     assert "Dropout" not in kinds and kinds.count("BatchNormalization") == 10
 
 
 def test_layer_table_adds_up_to_the_network():
-    network = model.build_unet(config.load_experiment("paper"))
+    network = model.build_unet(load_experiment("paper"))
     table = model.layer_table(network).set_index("layer")
     assert table["parameters"].sum() == network.count_params()
     assert table.loc["down_1_1_conv", "multiply_adds"] == 128 * 128 * 32 * 27
     assert table.loc["up_1", "multiply_adds"] == 128 * 128 * 32 * 64
 
 
-def test_receptive_field_of_the_first_levels_by_hand():
-    # Two 3x3 convolutions: 5. Pooling: 6. Two more on half the grid: 6 + 4 * 2 = 14. Pooling: 16. Two more: 32.
-    assert model.receptive_fields(3) == [(1, 5), (2, 14), (3, 32)]
-
-
-def test_receptive_field_is_what_a_gradient_reaches():
-    import tensorflow as tf
-
-    experiment = config.load_experiment("smoke", overrides={"dropout": 0.0, "depth": 3, "size": 64})
-    network = model.build_unet(experiment)
-    level = tf.keras.Model(network.input, network.get_layer("down_2_2_conv").output)
-    image = tf.Variable(np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32))
-    with tf.GradientTape() as tape:
-        value = tf.reduce_sum(tf.abs(level(image)[0, 16, 16]))
-    rows = np.flatnonzero(np.abs(tape.gradient(value, image).numpy()[0]).sum((1, 2)))
-    assert np.ptp(rows) + 1 <= 14
-
-
-def test_it_learns_four_slices_by_heart(phantom_folder, open_smoke):
-    from lggseg_utils import preprocess
-
-    run = open_smoke(phantom_folder, filters=8, depth=4)
-    cohort = preprocess.load_cohort(run)
-    four = cohort.slices["tumour_area"].nlargest(4).index.to_numpy()
-    assert train.overfit(run.experiment, cohort.images[four], cohort.masks[four], steps=200)[-1] >= 0.95
-
-
-def test_activations_go_down_and_up_and_end_in_the_probability():
-    experiment = config.load_experiment("smoke", overrides={"size": 32})
-    network = model.build_unet(experiment)
-    image = np.random.default_rng(0).random((1, 32, 32, 3)).astype("float32")
-    answers = model.activations(network, image)
-    assert list(answers) == ["down 1", "down 2", "bottom", "up 2", "up 1", "probability"]
-    assert [len(answer) for answer in answers.values()] == [32, 16, 8, 16, 32, 32]
-    assert np.allclose(answers["probability"], network.predict_on_batch(image)[0, ..., 0], atol=1e-3)
+def test_it_learns_four_slices_by_heart(cohort_folder):
+    easy = {"filters": 8, "depth": 4, "dropout": 0.0, "normalization": "batch", "loss": "dice_crossentropy"}
+    experiment = load_experiment("smoke", overrides={**easy, "learning_rate": 0.01})
+    dataset = preprocess.prepare(data.read_cohort(cohort_folder), experiment)
+    four = dataset.slices["tumour_area"].nlargest(4).index
+    train.set_up(experiment)
+    network = train.compile_unet(experiment, 200)
+    images, masks = preprocess.minmax(dataset.images[four]), dataset.masks[four][..., None].astype("float32")
+    dice = [network.train_on_batch(images, masks, return_dict=True)["dice_coef"] for _ in range(200)]
+    assert dice[-1] >= 0.95
 
 
 def test_first_weights_follow_from_the_seed_whatever_else_draws_random_numbers():
@@ -106,7 +82,7 @@ def test_first_weights_follow_from_the_seed_whatever_else_draws_random_numbers()
     weights = []
     for seed, noise in ((0, 1), (0, 2), (1, 1)):
         random.seed(noise)
-        network = model.build_unet(config.load_experiment("smoke", seed))
+        network = model.build_unet(load_experiment("smoke", seed))
         weights.append(np.concatenate([part.ravel() for part in network.get_weights() if part.dtype == np.float32]))
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
 
@@ -125,3 +101,24 @@ def test_batch_normalisation_is_that_of_keras():
         found[kind] = [*gradients, *layer.weights, layer(x, training=True), layer(x, training=False)]
     for ours, theirs in zip(*found.values(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5])
+def test_dropout_has_its_rate_keeps_the_mean_and_draws_independently(rate):
+    layer = model.Dropout(rate, seed=1, dtype="float32")
+    values = tf.ones((64, 32, 32, 4))
+    first, second = (layer(values, training=True).numpy() for _ in range(2))
+    # 262,144 draws: five standard errors of the share are below 0.005.
+    assert (first == 0).mean() == pytest.approx(rate, abs=0.005) and first.mean() == pytest.approx(1, abs=0.01)
+    assert np.unique(first).tolist() == pytest.approx([0, 1 / (1 - rate)], rel=1e-4)
+    for one, other in ((first, second), (first[..., 0], first[..., 1]), (first[:, 1:], first[:, :-1])):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] == pytest.approx(0, abs=0.02)
+    assert np.array_equal(layer(values, training=False), values)
+
+
+def test_dropout_follows_from_the_state_of_its_generator():
+    layer = model.Dropout(0.3, seed=1, dtype="float32")
+    state = layer.seed_generator.state.numpy()
+    first = layer(tf.ones((2, 5, 5, 3)), training=True).numpy()
+    layer.seed_generator.state.assign(state)
+    assert np.array_equal(layer(tf.ones((2, 5, 5, 3)), training=True), first)

@@ -1,18 +1,15 @@
-"""Resizing, scaling, caching and splitting."""
-
-import json
-import pathlib
+"""Resizing, scaling and splitting."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import config, data, preprocess
-from lggseg_utils.config import UserError
+from lggseg_utils import data, preprocess, runs
+from lggseg_utils.settings import UserError
 
 
 def table_of(patients, slices):
-    """A table of slices with a growing tumour area a patient."""
+    """A table of slices with a growing tumour area per patient."""
     rows = [(f"P{patient:03d}", number, 10 * patient) for patient in range(patients) for number in range(1, slices + 1)]
     return pd.DataFrame(rows, columns=["patient", "slice", "tumour_area"])
 
@@ -51,33 +48,40 @@ def test_a_constant_slice_becomes_finite(over):
     assert scaled.dtype == np.float32 and np.isfinite(scaled).all()
 
 
-def test_the_cohort_is_decoded_once_and_cached(phantom_folder, open_smoke, monkeypatch):
-    run = open_smoke(phantom_folder)
-    first = preprocess.load_cohort(run)
-    monkeypatch.setattr(data, "scan", lambda *args: pytest.fail("decoded again"))
-    second = preprocess.load_cohort(run)
-    assert first.images.shape == (30, 32, 32, 3) and first.truths.shape == (30, 128, 128)
-    for name in preprocess.ARRAYS:
-        assert np.array_equal(getattr(first, name), getattr(second, name))
+def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
+    images = np.random.default_rng(0).integers(0, 100, (6, 8, 8, 3)).astype(np.uint8)
+    images[3:] //= 2
+    images[:3, ..., 2] = 40
+    scaled = preprocess.scale_volumes(images, list("AAABBB"), "volume")
+    for patient in (slice(0, 3), slice(3, 6)):
+        low, high = np.percentile(images[patient][..., 0], (10, 99))
+        wanted = np.clip(255 * (images[patient][..., 0].astype(float) - low) / (high - low), 0, 255)
+        assert np.abs(scaled[patient][..., 0] - wanted).max() <= 0.5 + 1e-4
+    assert not scaled[:3, ..., 2].any()
 
 
-def test_cached_slices_are_those_of_their_row(phantom_folder, open_smoke):
-    cohort = preprocess.load_cohort(open_smoke(phantom_folder))
-    row = next(cohort.slices.loc[[17]].itertuples())
-    image, mask, _ = data.read_pair(phantom_folder, row)
-    assert np.array_equal(cohort.images[17], preprocess.resize_image(image, 32))
-    assert np.array_equal(cohort.truths[17], mask) and row.tumour_area == mask.sum()
+def test_heads_are_brought_to_one_level_whatever_the_fat():
+    images = np.zeros((2, 10, 10, 3), np.uint8)
+    images[:, 2:8, 2:8] = (50, 60, 70)
+    images[:, 2:8, 2] = 100
+    images[1] = images[1] // 2 * np.array([1, 1, 0], np.uint8)
+    scaled = preprocess.scale_volumes(images, ["A", "B"], "head")
+    assert scaled[0, 5, 5].tolist() == [*scaled[1, 5, 5].tolist()[:2], 102] == [102] * 3
+    assert scaled[:, 5, 2, 0].tolist() == [204, 204] and scaled[1, ..., 2].max() == 0 and scaled[:, 0].max() == 0
 
 
-def test_changed_data_in_the_same_run_folder_are_refused(tmp_path, write_slice, open_smoke):
-    folder = tmp_path / "cohort"
-    for number in range(1, 5):
-        write_slice(folder, "TCGA_CS_1", number)
-    run = open_smoke(folder)
-    preprocess.load_cohort(run)
-    write_slice(folder, "TCGA_CS_1", 1, image=np.full((16, 16, 3), 91, np.uint8))
-    with pytest.raises(UserError, match="was made from other data"):
-        preprocess.load_cohort(run)
+def test_other_scalings_leave_volumes_alone():
+    images = np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)
+    assert np.array_equal(preprocess.scale_volumes(images, ["A", "A"], "slice"), images)
+
+
+def test_prepared_slices_are_those_of_their_row(cohort_folder, open_smoke):
+    cohort, settings = data.read_cohort(cohort_folder), open_smoke().experiment
+    dataset = preprocess.prepare(cohort, settings)
+    assert dataset.images.shape == (30, 32, 32, 3) and dataset.truths.shape == (30, 128, 128)
+    assert np.array_equal(dataset.images[17], preprocess.resize_image(cohort.images[17], 32))
+    assert np.array_equal(dataset.masks[17], preprocess.resize_mask(cohort.masks[17], 32))
+    assert dataset.slices["tumour_area"][17] == cohort.masks[17].sum()
 
 
 def test_a_slice_split_is_80_10_10_and_complete():
@@ -88,8 +92,7 @@ def test_a_slice_split_is_80_10_10_and_complete():
 @pytest.mark.parametrize("patients", [3, 4, 9, 10, 24, 110])
 def test_a_patient_split_puts_no_patient_on_two_sides(patients):
     split = preprocess.draw_split(table_of(patients, 4), "patient", seed=2)
-    assert (split.groupby("patient")["split"].nunique() == 1).all()
-    assert set(split["split"]) == {"train", "val", "test"}
+    assert (split.groupby("patient")["split"].nunique() == 1).all() and set(split["split"]) == set(preprocess.SETS)
     seen = preprocess.seen_in_training(split)
     assert seen["patients_seen"] == 0 and seen["slices_with_neighbour"] == 0
 
@@ -104,185 +107,46 @@ def test_a_patient_split_of_110_is_88_11_11_and_stratified_by_volume():
 
 
 def test_the_leak_of_a_slice_split_is_counted():
-    split = pd.DataFrame(
-        {"patient": ["A"] * 4 + ["B"], "slice": [1, 2, 3, 7, 1], "split": ["train", "test", "val", "test", "test"]}
-    )
-    assert preprocess.seen_in_training(split) == {
-        "patients": 2,
-        "slices": 3,
-        "patients_seen": 1,
-        "slices_with_neighbour": 1,
-    }
+    names = ["train", "test", "val", "test", "test"]
+    split = pd.DataFrame({"patient": ["A"] * 4 + ["B"], "slice": [1, 2, 3, 7, 1], "split": names})
+    counts = {"patients": 2, "slices": 3, "patients_seen": 1, "slices_with_neighbour": 1}
+    assert preprocess.seen_in_training(split) == counts
 
 
-def test_splits_depend_on_the_seed_alone():
-    slices = table_of(20, 5)
-    for protocol in ("slice", "patient"):
-        one, two, three = (preprocess.draw_split(slices, protocol, seed)["split"].tolist() for seed in (1, 1, 2))
-        assert one == two != three
+@pytest.mark.parametrize("draw", [preprocess.draw_split, preprocess.draw_folds])
+@pytest.mark.parametrize("protocol", ["slice", "patient"])
+def test_splits_depend_on_the_seed_alone(draw, protocol):
+    one, two, three = (draw(table_of(20, 5), protocol, seed) for seed in (1, 1, 2))
+    assert one.equals(two) and not one.equals(three)
 
 
-def test_too_few_patients_or_slices():
+def test_too_few_are_refused_in_one_line():
     with pytest.raises(UserError, match="a split by patient needs at least 3 patients, the data hold 2"):
         preprocess.draw_split(table_of(2, 5), "patient", 0)
-    with pytest.raises(UserError, match="a split needs at least 3 slices, the data hold 2"):
+    with pytest.raises(UserError, match="a split by slice needs at least 3 slices, the data hold 2"):
         preprocess.draw_split(table_of(1, 2), "slice", 0)
+    with pytest.raises(UserError, match="a cross-validation by patient needs at least 10 patients, the data hold 9"):
+        preprocess.draw_folds(table_of(9, 3), "patient", 0)
 
 
-def test_a_patient_with_one_slice_is_no_problem():
-    assert len(preprocess.draw_split(table_of(5, 1), "patient", 0)) == 5
+@pytest.mark.parametrize("protocol", ["slice", "patient"])
+def test_every_slice_is_tested_in_one_fold_and_never_trained_on_there(protocol):
+    slices = table_of(30, 6)
+    folds = preprocess.draw_folds(slices, protocol, seed=4)
+    splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
+    tested = np.array([split["split"] == "test" for split in splits])
+    assert (tested.sum(0) == 1).all() and np.array_equal(tested.argmax(0), folds["fold"])
+    for split in splits:
+        assert split["split"].value_counts(normalize=True).round(1).to_dict() == {"train": 0.7, "test": 0.2, "val": 0.1}
+        seen = preprocess.seen_in_training(split)
+        assert seen["patients_seen"] == (0 if protocol == "patient" else seen["patients"])
 
 
-def test_a_split_of_other_slices_is_refused(phantom_folder, open_smoke):
-    run = open_smoke(phantom_folder)
-    slices = preprocess.load_cohort(run).slices
-    preprocess.load_split(run, slices)
-    with pytest.raises(UserError, match="does not belong to these slices"):
-        preprocess.load_split(run, slices.iloc[::-1].reset_index(drop=True))
-
-
-def test_a_split_without_a_test_set_is_refused(phantom_folder, open_smoke):
-    run = open_smoke(phantom_folder)
-    slices = preprocess.load_cohort(run).slices
+@pytest.mark.parametrize("change", [lambda split: split.iloc[::-1], lambda split: split.assign(split="train")])
+def test_a_split_of_other_slices_or_without_a_test_set_is_refused(open_smoke, change):
+    run, slices = open_smoke(), table_of(5, 3)
     split = preprocess.load_split(run, slices)
-    config.write_csv(run.path("split.csv"), split.assign(split="train"))
-    with pytest.raises(UserError, match="must put slices into each of train, val, test, and nowhere else"):
+    assert preprocess.load_split(run, slices).equals(split)
+    runs.write_csv(run.path("split.csv"), change(split))
+    with pytest.raises(UserError, match=r"split.csv is not a split of these slices; remove it, and it is drawn again\."):
         preprocess.load_split(run, slices)
-
-
-def test_a_changed_table_of_slices_is_noticed(phantom_folder, open_smoke):
-    run = open_smoke(phantom_folder)
-    slices = preprocess.load_cohort(run).slices
-    config.write_csv(run.path("slices.csv"), slices.iloc[::-1])
-    with pytest.raises(
-        UserError, match=r"slices.csv was changed since it was written; remove it, and it is made again"
-    ):
-        preprocess.load_cohort(run)
-    run.path("slices.csv").unlink()
-    assert preprocess.load_cohort(run).slices.equals(slices)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"listing": 3}'])
-def test_a_damaged_record_of_the_cache_makes_it_anew(phantom_folder, open_smoke, content):
-    run = open_smoke(phantom_folder)
-    preprocess.load_cohort(run)
-    run.path("cohort", "cohort.json").write_text(content)
-    assert len(preprocess.load_cohort(run).images) == 30
-
-
-def test_data_that_lie_where_the_cache_would_are_left_alone(tmp_path, write_slice, open_smoke):
-    image, _ = write_slice(tmp_path / "run" / "cohort", "A", 1)
-    config.write_json(tmp_path / "run" / "run.json", open_smoke_record(tmp_path))
-    with pytest.raises(
-        UserError, match="cohort is no cached cohort, and would be written over; choose another run folder"
-    ):
-        preprocess.load_cohort(open_smoke(tmp_path / "run" / "cohort"))
-    assert image.exists()
-
-
-def open_smoke_record(tmp_path):
-    """The content of a run.json."""
-    return config.open_run("smoke", run_dir=tmp_path / "other").record()
-
-
-def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 100, (6, 8, 8, 3)).astype(np.uint8)
-    images[3:] //= 2
-    images[:3, ..., 2] = 40
-    before = images.copy()
-    preprocess.scale_volumes(images, list("AAABBB"), "volume")
-    for patient in (slice(0, 3), slice(3, 6)):
-        low, high = np.percentile(before[patient][..., 0], (10, 99))
-        wanted = np.clip(255 * (before[patient][..., 0].astype(float) - low) / (high - low), 0, 255)
-        assert np.abs(images[patient][..., 0] - wanted).max() <= 0.5 + 1e-4
-        assert images[patient][..., 0].max() == 255 and images[patient][..., 0].min() == 0
-    assert not images[:3, ..., 2].any()
-
-
-def test_heads_are_brought_to_one_level_whatever_the_fat():
-    images = np.zeros((2, 10, 10, 3), np.uint8)
-    images[:, 2:8, 2:8] = (50, 60, 70)
-    images[:, 2:8, 2] = 100
-    images[1] = images[1] // 2 * np.array([1, 1, 0], np.uint8)
-    preprocess.scale_volumes(images, ["A", "B"], "head")
-    assert images[0, 5, 5].tolist() == [*images[1, 5, 5].tolist()[:2], 102] == [102] * 3
-    assert images[:, 5, 2, 0].tolist() == [204, 204] and images[1, ..., 2].max() == 0 and images[:, 0].max() == 0
-
-
-@pytest.mark.parametrize("scaling", ["slice", "dataset"])
-def test_other_scalings_leave_volumes_alone(scaling):
-    images = np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)
-    before = images.copy()
-    preprocess.scale_volumes(images, ["A", "A"], scaling)
-    assert np.array_equal(images, before)
-
-
-@pytest.mark.parametrize("scaling", ["volume", "head"])
-def test_a_cohort_scaled_by_volume_is_cached_scaled(phantom_folder, open_smoke, tmp_path, scaling):
-    plain = preprocess.load_cohort(open_smoke(phantom_folder))
-    run = config.open_run("smoke", phantom_folder, tmp_path / "stretched", 0, {"scaling": scaling})
-    wanted = np.array(plain.images)
-    preprocess.scale_volumes(wanted, plain.slices["patient"], scaling)
-    assert np.array_equal(preprocess.load_cohort(run).images, wanted)
-    assert not np.array_equal(wanted, plain.images)
-
-
-def test_context_shows_the_slices_beside_and_never_another_patient():
-    slices = pd.DataFrame({"patient": ["A"] * 3 + ["B"] * 2, "slice": [1, 2, 3, 1, 2]})
-    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    cohort = preprocess.Cohort(slices, images, None, None, "", 0)
-    shown = preprocess.network_inputs(cohort, [0, 1, 2, 3, 4], 1)
-    assert shown.shape == (5, 2, 2, 9)
-    assert shown[:, 0, 0, ::3].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 4], [3, 4, 4]]
-    assert preprocess.network_inputs(cohort, [3], 2)[0, 0, 0, ::3].tolist() == [3, 3, 3, 4, 4]
-    assert np.array_equal(preprocess.network_inputs(cohort, [2], 0), images[[2]])
-
-
-def test_a_changed_cache_is_noticed(phantom_folder, open_smoke):
-    run = open_smoke(phantom_folder)
-    preprocess.load_cohort(run)
-    with run.path("cohort", "masks.npy").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x01")
-    with pytest.raises(UserError, match="cohort was changed since it was written; remove it, and it is made again"):
-        preprocess.load_cohort(run)
-
-
-def test_a_cache_that_would_execute_code_is_not_unpickled(phantom_folder, open_smoke, tmp_path):
-    class Planted:
-        def __reduce__(self):
-            return (pathlib.Path.touch, (tmp_path / "executed",))
-
-    run = open_smoke(phantom_folder)
-    preprocess.load_cohort(run)
-    np.save(run.path("cohort", "masks.npy"), np.array([Planted()], dtype=object), allow_pickle=True)
-    record = json.loads(run.path("cohort", "cohort.json").read_text())
-    record["digests"] = preprocess._digests(run, run.path("cohort"))
-    run.path("cohort", "cohort.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="allow_pickle=False|Array can't be memory-mapped"):
-        preprocess.load_cohort(run)
-    assert not (tmp_path / "executed").exists()
-
-
-def test_names_of_patients_stay_what_they_are(tmp_path, write_slice, open_smoke):
-    for patient in ("01", "1", "NA"):
-        write_slice(tmp_path / "data", patient, 1)
-    run = open_smoke(tmp_path / "data")
-    slices = preprocess.load_cohort(run).slices
-    assert slices["patient"].tolist() == ["01", "1", "NA"]
-    for _ in ("drawn", "read again"):
-        assert preprocess.load_split(run, slices)["patient"].tolist() == ["01", "1", "NA"]
-
-
-def test_a_cache_is_there_only_once_the_record_says_what_the_data_are(phantom_folder, open_smoke, monkeypatch):
-    def killed(*args, **facts):
-        raise KeyboardInterrupt
-
-    run = open_smoke(phantom_folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(config.Run, "note", killed)
-        with pytest.raises(KeyboardInterrupt):
-            preprocess.load_cohort(run)
-    assert not run.path("cohort").exists()
-    assert preprocess.load_cohort(run).kind == run.record()["data"]["kind"] == "phantom cohort"

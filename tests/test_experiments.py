@@ -1,0 +1,97 @@
+"""Runs, folds and ablations go through one job; what is done is not done again."""
+
+import joblib
+import numpy as np
+import pytest
+
+from lggseg_utils import data, evaluate, experiments, preprocess, runs
+from lggseg_utils.settings import UserError
+
+
+def refuse_to_train(monkeypatch):
+    """Fail where anything is trained from now on."""
+    monkeypatch.setattr("lggseg_utils.train.fit", lambda *_: pytest.fail("trained again"))
+
+
+def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort_folder, open_smoke, monkeypatch):
+    run = open_smoke(cohort_folder)
+    cohort = data.load_cohort(run)
+    per_slice, history = experiments.train_and_score(run, cohort)
+    names = ["run.json", "slices.csv", "split.csv", "history.csv", "model.keras", "metrics.json", "per_slice.csv", "per_patient.csv"]
+    assert not [name for name in names if not run.path(name).exists()]
+    assert not run.path("checkpoint.keras").exists() and not list(run.folder.rglob(".part-*"))
+    record = run.record()
+    assert record["training"]["epochs"] == len(history) == 2 and record["ended"]["time"] >= record["created"]
+    refuse_to_train(monkeypatch)
+    again, _ = experiments.train_and_score(run, cohort)
+    assert again.equals(per_slice)
+    assert runs.load_record(run.folder).metrics == evaluate.all_scores(per_slice, "patient")
+
+
+@pytest.fixture(scope="module")
+def crossval(tmp_path_factory, large_cohort_folder):
+    """A finished cross-validation by patient: (run, cohort, per-slice table)."""
+    folder = tmp_path_factory.mktemp("folds") / "run"
+    run = runs.open_run("smoke", large_cohort_folder, folder, 0, {"epochs": 1}, "crossval")
+    cohort = data.load_cohort(run)
+    return run, cohort, experiments.cross_validate(run, cohort)
+
+
+def test_every_slice_is_tested_once_by_the_fold_that_did_not_train_on_it(crossval):
+    run, cohort, per_slice = crossval
+    keys = ["patient", "slice", "fold"]
+    tested = per_slice[keys].sort_values(keys, ignore_index=True)
+    assert tested.equals(runs.read_csv(run.path("split.csv"))[keys].sort_values(keys, ignore_index=True))
+    record = runs.load_record(run.folder)
+    assert len(record.per_patient) == 12 and set(record.per_patient["fold"]) == set(range(5))
+    assert list(record.metrics) == ["test"] and "dice_patient_mean" in record.metrics["test"]
+
+
+def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
+    import shutil
+
+    run, cohort, per_slice = crossval
+    shutil.copytree(run.folder, tmp_path / "run")
+    resumed = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
+    for name in ("metrics.json", "folds/3/per_slice.csv", "folds/3/history.csv"):
+        resumed.path(name).unlink()
+    trained = []
+    fit = __import__("lggseg_utils.train").train.fit
+    monkeypatch.setattr("lggseg_utils.train.fit", lambda *given: trained.append(given[3].name) or fit(*given))
+    again = experiments.cross_validate(resumed, cohort)
+    assert trained == ["3"]
+    np.testing.assert_allclose(again["soft_sum"], per_slice["soft_sum"], rtol=1e-6)
+
+
+def test_folds_of_other_slices_are_refused(crossval, tmp_path):
+    run, cohort, _ = crossval
+    (tmp_path / "split.csv").write_text("patient,slice,split\nA,1,test\n")
+    with pytest.raises(UserError, match="split.csv does not divide these slices into folds; remove it"):
+        experiments.cross_validate(runs.Run(run.experiment, tmp_path, run.data_dir), cohort)
+
+
+def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder, tmp_path, monkeypatch):
+    overrides = {"ablation_conditions": ["none", "flip"], "ablation_seeds": 2, "epochs": 1}
+    run = runs.open_run("smoke", cohort_folder, tmp_path / "run", 0, overrides, "ablate")
+    cohort = data.load_cohort(run)
+    scores = experiments.ablate(run, cohort)
+    split = preprocess.draw_split(cohort.slices, "patient", 0)
+    assert set(scores["patient"]) == set(split.loc[split["split"] == "val", "patient"])
+    assert scores.groupby(["condition", "seed"], sort=False).ngroups == 4 and scores["condition"][0] == "none"
+    means = runs.read_csv(run.path("ablation.csv"))
+    assert means["dice_patient_mean"].tolist() == pytest.approx(scores.groupby(["condition", "seed"], sort=False)["dice"].mean())
+    refuse_to_train(monkeypatch)
+    assert experiments.ablate(run, cohort).equals(scores)
+    assert runs.load_record(run.folder).epochs == 1
+
+
+def test_jobs_have_the_same_numbers_in_other_processes(cohort_folder, open_smoke, tmp_path):
+    cohort, experiment = data.read_cohort(cohort_folder), open_smoke(epochs=1).experiment
+    split = preprocess.draw_split(cohort.slices, "patient", 0)
+    jobs = [experiments.Job(str(seed), experiment.model_copy(update={"seed": seed}), split, ("val",)) for seed in range(2)]
+    dataset = preprocess.prepare(cohort, experiment)
+    here = experiments.run_jobs(jobs, dataset, tmp_path / "here", "job")
+    with joblib.parallel_config("loky", n_jobs=2):
+        there = experiments.run_jobs(jobs, dataset, tmp_path / "there", "job")
+    for (one, _), (other, _) in zip(here, there, strict=True):
+        assert one.equals(other)

@@ -1,0 +1,67 @@
+"""Settings and profiles: what fits, and what is refused with a hint."""
+
+import pytest
+
+from lggseg_utils import settings
+from lggseg_utils.settings import UserError, load_experiment
+
+
+@pytest.mark.parametrize("profile", settings.profile_names())
+def test_every_profile_is_valid(profile):
+    assert load_experiment(profile).profile == profile
+
+
+def test_the_profiles_of_the_contract_are_there():
+    assert settings.profile_names() == sorted(
+        ["smoke", "demo", "patient64", "report64", "report128", "paper", "crossval64", "ablation64", "recipe"]
+    )
+
+
+def test_profiles_follow_their_sources():
+    report64, report128, paper = (load_experiment(name) for name in ("report64", "report128", "paper"))
+    assert (report64.size, report64.batch_size, report64.epochs, report64.dropout) == (64, 16, 100, 0.2)
+    assert (report128.size, report128.batch_size, report128.epochs, report128.dropout) == (128, 16, 128, 0.0)
+    assert (paper.dropout, paper.batch_size, paper.epochs, paper.loss) == (0.1, 1, 235, "categorical_crossentropy")
+    for profile in (report64, report128):
+        assert (profile.weights, profile.early_stopping, profile.split) == ("last", 0, "slice")
+        assert (profile.augmentation, profile.filters) == ("report", 32)
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "message"),
+    [
+        ("demmo", {}, "unknown profile 'demmo'. Did you mean 'demo'?"),
+        ("smoke", {"splitt": "patient"}, "unknown setting 'splitt'. Did you mean 'split'?"),
+        ("smoke", {"seed": 3}, "unknown setting 'seed'."),
+        ("smoke", {"split": "patients"}, "setting split: unknown value 'patients'. Did you mean 'patient'?"),
+        ("smoke", {"augmentation": "flipp"}, "unknown augmentation 'flipp'. Did you mean 'flip'?"),
+        ("smoke", {"ablation_conditions": ["alll"]}, "unknown augmentation 'alll'. Did you mean 'all'?"),
+        ("smoke", {"augmentation": "flip+noise+flip"}, "augmentation flip+noise+flip: name each one once."),
+        ("smoke", {"epochs": 0}, "setting epochs: input should be greater than or equal to 1, got 0."),
+        ("smoke", {"dropout": "much"}, "setting dropout: input should be a valid number"),
+        ("smoke", {"size": 50, "depth": 5}, "setting size: 50 can't be halved 4 times; use a multiple of 16."),
+        ("smoke", {"output": "softmax"}, "loss categorical_crossentropy and output softmax belong together"),
+        ("smoke", "epochs", "overrides: expected settings and their values, got 'epochs'."),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_hint(profile, overrides, message):
+    with pytest.raises(UserError) as error:
+        load_experiment(profile, overrides=overrides)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a list\n", "must be a list of 'setting: value' lines"), ("epochs: [", "is not valid YAML")],
+)
+def test_a_profile_of_ones_own(tmp_path, text, message):
+    own = tmp_path / "mine.yml"
+    own.write_text("epochs: 7\n")
+    assert load_experiment(str(own)).epochs == 7
+    own.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_experiment(str(own))
+
+
+def test_a_user_error_shows_one_line_in_jupyter():
+    assert UserError("what to do")._render_traceback_() == ["Error: what to do"]
