@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install book test torture lint run check-pages check-links weigh-pages clean
+.PHONY: install book test lint run check-pages check-links clean
 
 install: .venv/installed
 
@@ -19,12 +19,7 @@ book: run
 	$(BIN)/lggseg book --run runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages and not torture"
-
-# Thousands of damaged files and odd settings, and a run that is killed twenty times: about half an hour.
-torture: install
-	$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile torture
-	$(BIN)/python -m pytest -m torture
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages"
 
 lint: install
 	$(BIN)/ruff check .
@@ -37,9 +32,6 @@ check-pages: install
 check-links: book
 	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml --path-output _build/links \
 		--builder custom --custom-builder linkcheck --all --quiet
-
-weigh-pages: install
-	$(BIN)/python benchmarks/pages.py
 
 clean:
 	rm -rf _build runs

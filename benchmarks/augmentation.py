@@ -5,8 +5,8 @@ import statistics
 import common
 import tensorflow as tf
 
-from lggseg_utils import config, preprocess, train
-from lggseg_utils.config import AUGMENTATIONS
+from lggseg_utils import preprocess, train
+from lggseg_utils.settings import AUGMENTATIONS, load_experiment
 
 # A pipeline is started anew each epoch, which takes it as long as some hundred slices do: enough of them hide that, as the
 # 3,143 of a training do.
@@ -16,7 +16,7 @@ SIZE, FILTERS, SLICES, ROUNDS = 128, 32, 512, 5
 def experiment_of(augmentation):
     """The enhanced U-Net at 128x128, trained under an augmentation."""
     changed = {"size": SIZE, "filters": FILTERS, "augmentation": augmentation, "epochs": 1000}
-    return config.load_experiment("report128", overrides=changed)
+    return load_experiment("report128", overrides=changed)
 
 
 def pass_through(augmentation):
@@ -31,7 +31,7 @@ def epochs(augmentations):
     experiment = experiment_of("none")
     train.set_up(experiment)
     images, masks = common.example(SLICES, SIZE)
-    steps = train.training_steps(SLICES, experiment.batch_size)
+    steps = -(-SLICES // experiment.batch_size)
     network = train.compile_unet(experiment, steps * 1000)
     first = slice(experiment.batch_size)
     ready = (preprocess.minmax(images[first]), tf.cast(masks[first, ..., None], tf.float32))

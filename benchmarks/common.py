@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lggseg_utils import config, train
+from lggseg_utils import runs, train
 
 
 def in_turn(contenders, rounds):
@@ -53,9 +53,9 @@ def peak():
 def save(script, result):
     """Write a benchmark's result beside its script, with the machine and the versions, and print it."""
     with tempfile.TemporaryDirectory() as folder:
-        record = config.open_run("smoke", run_dir=folder).record()
+        record = runs.open_run("smoke", run_dir=f"{folder}/run").record()
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "all cores")
     about = {"machine": record["machine"], "versions": record["versions"], "precision": train.machine_precision()}
     about["machine"] |= {"threads": threads, "kernel": platform.release()}
-    config.write_json(Path(script).with_suffix(".json"), {**result, **about})
+    runs.write_json(Path(script).with_suffix(".json"), {**result, **about})
     print(json.dumps(result, indent=2))

@@ -5,33 +5,46 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import common
 import numpy as np
+from PIL import Image
 
-from lggseg_utils import config, evaluate, phantom, preprocess, train
+from lggseg_utils import data, experiments, preprocess, runs, train
 
 COUNTS = (500, 1000, 2000, 4000, 8000)
-SLICES_A_PATIENT = 20
 SMALL = {"size": 64, "filters": 4, "depth": 3, "epochs": 2, "split": "patient", "augmentation": "report"}
 
 
-def stages(cohort):
-    """Seconds and memory after each stage, on a phantom cohort."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = config.open_run("smoke", cohort, folder, 0, SMALL)
-        measured = {}
-        for name, stage in (
-            ("cohort", preprocess.load_cohort),
-            ("training", train.train),
-            ("evaluation", evaluate.evaluate),
-        ):
-            started = time.perf_counter()
-            made = stage(run)
-            # The second of two epochs: the first one pays for tracing.
-            seconds = made[1]["seconds"].iloc[-1] if name == "training" else time.perf_counter() - started
-            measured[name] = {"seconds": float(seconds), "peak_mib": common.peak() / 2**20}
+def stages(folder):
+    """Seconds and memory after each stage, on a folder of slices."""
+    with tempfile.TemporaryDirectory() as work:
+        run = runs.open_run("smoke", folder, f"{work}/run", 0, SMALL)
+        measured, started = {}, time.perf_counter()
+        cohort = data.load_cohort(run)
+        dataset, split = preprocess.prepare(cohort, run.experiment), preprocess.load_split(run, cohort.slices)
+        measured["cohort"] = {"seconds": time.perf_counter() - started, "peak_mib": common.peak() / 2**20}
+        _, history = train.fit(run.experiment, dataset, split, run.folder)
+        # The second of two epochs: the first one pays for tracing.
+        measured["training"] = {"seconds": float(history["seconds"].iloc[-1]), "peak_mib": common.peak() / 2**20}
+        started = time.perf_counter()
+        experiments.train_and_score(run, cohort)
+        measured["evaluation"] = {"seconds": time.perf_counter() - started, "peak_mib": common.peak() / 2**20}
     return measured
+
+
+def repeat_sample(folder, count):
+    """Write at least `count` slices: the sample's patients again and again, under other names."""
+    cohort = data.read_cohort()
+    for number in range(count):
+        row, again = number % len(cohort.slices), number // len(cohort.slices)
+        patient, slice_ = f"{cohort.slices['patient'][row]}x{again}", cohort.slices["slice"][row]
+        path = Path(folder, patient, f"{patient}_{slice_}.png")
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            Image.fromarray(cohort.images[row]).save(path)
+            Image.fromarray(255 * cohort.masks[row]).save(path.with_stem(f"{path.stem}_mask"))
 
 
 def line(counts, values):
@@ -46,8 +59,7 @@ def main():
     measured = {}
     with tempfile.TemporaryDirectory() as cohort:
         for count in COUNTS:
-            # Patients that are there already are kept, so the cohort grows from count to count.
-            phantom.write_cohort(cohort, count // SLICES_A_PATIENT, SLICES_A_PATIENT)
+            repeat_sample(cohort, count)
             command = [sys.executable, __file__, cohort]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             measured[count] = json.loads(printed.splitlines()[-1])

@@ -15,11 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lggseg_utils import config, model, preprocess, train
+from lggseg_utils import model, preprocess, train
+from lggseg_utils.settings import load_experiment
 
 # Profile, what is changed in it, slices an epoch (whole executions of several steps).
 CASES = {
-    "enhanced U-Net, 128x128, 32 filters, dropout": ("report128", {"dropout": 0.1}, 128),
+    "enhanced U-Net, 128x128, 32 filters": ("report128", {"augmentation": "none"}, 128),
+    "enhanced U-Net, 128x128, 32 filters, dropout": ("report128", {"dropout": 0.1, "augmentation": "none"}, 128),
     "small U-Net, 64x64, 16 filters, batch normalisation": ("crossval64", {"augmentation": "none"}, 512),
 }
 ROUNDS = 4
@@ -30,7 +32,7 @@ FORWARD_AND_BACKWARD = 3  # a training step computes about three times what a pr
 def prepare(case):
     """The experiment of a case, and random slices: images uint8 (n, size, size, 3), masks uint8 (n, size, size)."""
     profile, changed, slices = case
-    experiment = config.load_experiment(profile, overrides={**changed, "epochs": 1000})
+    experiment = load_experiment(profile, overrides={**changed, "epochs": 1000})
     return experiment, *common.example(slices, experiment.size)
 
 
@@ -38,7 +40,7 @@ def package(case, **compiled):
     """An epoch as this package trains it; compiled: what to compile otherwise than the package does."""
     experiment, images, masks = prepare(case)
     train.set_up(experiment)
-    steps = train.training_steps(len(images), experiment.batch_size)
+    steps = -(-len(images) // experiment.batch_size)
     network = train.compile_unet(experiment, steps * 1000)
     if compiled:
         kept = {"optimizer": network.optimizer, "loss": network.loss, "jit_compile": False}
@@ -51,7 +53,8 @@ def plain_keras(case):
     """An epoch of `fit` with Keras' defaults, in float32, on arrays in memory."""
     keras.config.set_dtype_policy("float32")
     experiment, images, masks = prepare(case)
-    with mock.patch.object(model, "BatchNormalization", keras.layers.BatchNormalization):
+    plain = {"BatchNormalization": keras.layers.BatchNormalization, "Dropout": keras.layers.Dropout}
+    with mock.patch.multiple(model, **plain):
         network = model.build_unet(experiment)
     network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
     x, y = preprocess.minmax(images).numpy(), masks[..., None].astype(np.float32)
@@ -77,8 +80,12 @@ def peak(precision):
 
 def flops_a_slice(case):
     """Floating point operations of a training step for one slice."""
-    layers = model.layer_table(model.build_unet(prepare(case)[0]))
-    return 2 * FORWARD_AND_BACKWARD * int(layers["multiply_adds"].sum())
+    experiment = prepare(case)[0]
+    network, one = model.build_unet(experiment), tf.zeros((1, experiment.size, experiment.size, 3))
+    graph = tf.function(network).get_concrete_function(one).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    with graph.as_default():
+        return FORWARD_AND_BACKWARD * tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
 
 
 def compare(case):

@@ -5,8 +5,6 @@ integers. Each slice is drawn for anew, and the same seed gives the same result.
 of `side` pixels, by which image and mask are moved (outside filled with 0); intensity leaves the mask alone.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import tensorflow as tf
 
@@ -22,36 +20,6 @@ KERNEL_SIDE = 5
 KERNEL_SIGMA = 0.3 * ((KERNEL_SIDE - 1) * 0.5 - 1) + 0.8
 CONTRAST = (0.8, 1.2)
 BRIGHTNESS = 0.1
-
-
-@dataclass(frozen=True)
-class Description:
-    """What an augmentation does, in which range, and who says so."""
-
-    range: str
-    source: str
-
-
-DESCRIPTIONS = {
-    "rotation": Description(f"-{MAX_ROTATION:g} to {MAX_ROTATION:g} degrees", "report"),
-    "flip": Description("left-right and up-down, each with probability 0.5", "report"),
-    "shift": Description(
-        f"up to {MAX_SHIFT:.2%} of the side along x and y", "default of albumentations, the report's library"
-    ),
-    "crop_zoom": Description(f"a square of {MIN_CROP:g} to 1 times the side, enlarged to full size", "our choice"),
-    "crop_pad": Description(f"a square of {MIN_CROP:g} to 1 times the side, centred, zeros around it", "our choice"),
-    "shear": Description(f"factor {SHEAR[0]} to {SHEAR[1]}, either sign, along x or y", "report"),
-    "noise": Description(
-        f"salt and pepper on {NOISE_AMOUNT:.0%} of the values", "kind: report; amount: scikit-image's default"
-    ),
-    "gaussian_filter": Description(
-        f"{KERNEL_SIDE}x{KERNEL_SIDE} kernel, sigma {KERNEL_SIGMA:.1f} pixels",
-        "kernel: report; sigma: OpenCV's rule for it",
-    ),
-    "contrast": Description(f"factor {CONTRAST[0]} to {CONTRAST[1]} about the slice's mean", "report"),
-    "brightness": Description(f"-{BRIGHTNESS} to {BRIGHTNESS} added", "report"),
-    "rotate_90": Description("by 0, 90, 180 or 270 degrees", "report"),
-}
 
 
 def _uniform(count, seed, low=0.0, high=1.0):
@@ -223,7 +191,8 @@ def augment(images, masks, text, seed, probability=PROBABILITY):
     acts = {name: act for name, (_, act) in drawn.items()}
     images, masks = _move(images, masks, [name for name in names if name in GEOMETRY], acts, chosen)
     for name in [name for name in names if name in INTENSITY]:
-        images = _where(chosen[name], INTENSITY[name](images, acts[name]), images)
+        # TensorFlow 1's `where` copies whole slices; the newer one broadcasts to every pixel, 17 times as slowly.
+        images = tf.compat.v1.where(chosen[name], INTENSITY[name](images, acts[name]), images)
     return images, masks
 
 
@@ -241,19 +210,3 @@ def _move(images, masks, names, seeds, chosen):
         maps = tf.where(chosen[name][:, None, None], moved, maps)
     images, masks = _warp(images, masks, maps)
     return images * window, masks * window
-
-
-def _where(chosen, changed, kept):
-    """Take `changed` for the chosen slices; chosen: bool (n,)."""
-    # TensorFlow 1's `where` copies whole slices; the newer one broadcasts the choice to every pixel, 17 times as slowly.
-    return tf.compat.v1.where(chosen, changed, kept)
-
-
-def examples(image, mask, seed):
-    """One slice under each augmentation: name -> (image (side, side, channels), mask (side, side)), as arrays.
-
-    image float32 (side, side, channels) from 0 to 1, mask (side, side) of 0 and 1, any type.
-    """
-    masks = tf.cast(mask[None, ..., None], tf.float32)
-    changed = {name: augment(image[None], masks, name, seed, probability=1.0) for name in DESCRIPTIONS}
-    return {name: (pixels.numpy()[0], outline.numpy()[0, ..., 0]) for name, (pixels, outline) in changed.items()}

@@ -7,10 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from lggseg_utils.runs import REPOSITORY, stderr_into
-from lggseg_utils.settings import PROFILES, Experiment, UserError, profile_names
+from lggseg_utils.settings import UserError
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 CONFIG = REPOSITORY / "_config.yml"
@@ -20,10 +18,7 @@ STAGE = BUILD / "stage"
 
 def chapters():
     """Return the paths of the notebooks in reading order."""
-    found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    if not found:
-        raise UserError(f"no notebooks in {NOTEBOOKS}: lggseg works from a checkout of the repository.")
-    return found
+    return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 
 
 def execute(run, parameters):
@@ -71,7 +66,7 @@ def _execute_one(run, notebook, parameters):
 
 
 def stage(run_folder):
-    """Lay prose pages, executed notebooks and generated pages side by side under _build/stage."""
+    """Lay prose pages and executed notebooks side by side under _build/stage."""
     executed = [Path(run_folder, "notebooks", notebook.name) for notebook in chapters()]
     missing = [path for path in executed if not path.exists()]
     if missing:
@@ -84,44 +79,12 @@ def stage(run_folder):
     shutil.copytree(REPOSITORY / "lggseg_utils", STAGE / "lggseg_utils", ignore=shutil.ignore_patterns("__pycache__"))
     (STAGE / "notebooks").mkdir()
     for path in executed:
-        (STAGE / "notebooks" / path.name).write_text(_tidy(path), encoding="utf-8")
-    (STAGE / "book" / "generated").mkdir()
-    for name, text in {"settings": _settings_table(), "profiles": _profiles_text(), "answers": answers_table()}.items():
-        (STAGE / "book" / "generated" / f"{name}.md").write_text(text, encoding="utf-8")
-
-
-def _tidy(path):
-    """Return an executed notebook as text, without the cell in which papermill set the parameters."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
-    return json.dumps({**notebook, "cells": cells})
-
-
-def answers_table():
-    """Return every question about the report with its answer as a Markdown table."""
-    from lggseg_utils import verdict
-
-    rows = [(question["question"], verdict.judge(question).answer) for question in verdict.QUESTIONS.values()]
-    return (
-        "\n".join(["| question | answer |", "|---|---|", *(f"| {text} | **{answer}** |" for text, answer in rows)])
-        + "\n"
-    )
-
-
-def _settings_table():
-    """Return every setting as a Markdown table: name, default, allowed values, meaning."""
-    lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
-    for name, entry in Experiment.model_json_schema()["properties"].items():
-        if name not in ("profile", "seed"):
-            allowed = ", ".join(f"`{value}`" for value in entry.get("enum", [])) or entry["type"]
-            lines.append(f"| `{name}` | `{json.dumps(entry['default'])}` | {allowed} | {entry['description']} |")
-    return "\n".join(lines) + "\n"
-
-
-def _profiles_text():
-    """Return every profile as it stands in its file."""
-    texts = {name: (PROFILES / f"{name}.yml").read_text(encoding="utf-8") for name in profile_names()}
-    return "\n".join(f"### `{name}`\n\n```yaml\n{text}```\n" for name, text in texts.items())
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        # papermill's own cell of parameters says nothing to a reader.
+        tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]
+        pairs = zip(notebook["cells"], tags, strict=True)
+        notebook["cells"] = [cell for cell, tagged in pairs if "injected-parameters" not in tagged]
+        (STAGE / "notebooks" / path.name).write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def pages():
@@ -147,19 +110,3 @@ def build(run_folder):
         reason = f": {missing[0]} has no page" if missing else ""
         raise UserError(f"the book was not built{reason}; the reason stands above.")
     return BUILD / "html" / "index.html"
-
-
-def address():
-    """Return the repository's address, as _config.yml gives it."""
-    return yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["repository"]["url"]
-
-
-def set_address(url):
-    """Set the repository's address in _config.yml and in the notebooks' Colab cells; return the names of the files changed."""
-    old, changed = address(), []
-    for path in (CONFIG, *chapters()):
-        text = path.read_text(encoding="utf-8")
-        if old in text:
-            path.write_text(text.replace(old, url.rstrip("/")), encoding="utf-8")
-            changed.append(path.name)
-    return changed

@@ -89,9 +89,9 @@ def run(**options):
 @_experiment
 def crossval(**options):
     """Cross-validate an experiment in five folds. After an interruption, the same command resumes."""
+    opened, cohort, _ = _open("crossval", **options)
     from lggseg_utils import experiments
 
-    opened, cohort, _ = _open("crossval", **options)
     experiments.cross_validate(opened, cohort)
     print(opened.path("metrics.json"))
 
@@ -100,9 +100,9 @@ def crossval(**options):
 @_experiment
 def ablate(**options):
     """Train under each augmentation and seed. After an interruption, the same command resumes."""
+    opened, cohort, _ = _open("ablate", **options)
     from lggseg_utils import experiments
 
-    opened, cohort, _ = _open("ablate", **options)
     experiments.ablate(opened, cohort)
     print(opened.path("ablation.csv"))
 
@@ -128,7 +128,6 @@ def predict(images, run_dir, out):
 @click.option("--run", "run_dir", required=True, help="Folder of an executed run.")
 def book(run_dir):
     """Build the book from an executed run; the last line is the path of its index.html."""
-    _import_tensorflow()
     from lggseg_utils.book import build
 
     print(build(run_dir))
@@ -153,15 +152,6 @@ def record(run_dir, name):
     print(runs.record(run_dir, name))
 
 
-@commands.command()
-@click.argument("url")
-def address(url):
-    """Set the repository's address after a fork: in _config.yml, and in every notebook's Colab cell."""
-    from lggseg_utils.book import set_address
-
-    print(f"{url} is now in {', '.join(set_address(url))}")
-
-
 def main(command=commands):
     """Run a click command: one line for a user's mistake, and an exit status that can be trusted."""
     # A batch system's time limit ends a process with SIGTERM; it stops as for Ctrl-C.
@@ -174,14 +164,9 @@ def main(command=commands):
         error.show()
         sys.exit(error.exit_code)
     except (UserError, OSError) as error:
-        sys.exit(" ".join(f"lggseg: {_explain(error)}".splitlines()))
-
-
-def _explain(error):
-    """Return one line for a user's mistake, or a fault of the disk: what is wrong, where, what to do."""
-    kind = getattr(error, "errno", None)
-    if kind == errno.ENOSPC:
-        return "the disk is full; free some space and run the same command again."
-    if kind in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{error.filename}: {error.strerror.lower()}; choose another folder, or change its permissions."
-    return error
+        kind, said = getattr(error, "errno", None), str(error)
+        if kind == errno.ENOSPC:
+            said = "the disk is full; free some space and run the same command again."
+        elif kind in (errno.EROFS, errno.EACCES, errno.EPERM):
+            said = f"{error.filename}: {error.strerror.lower()}; choose another folder, or change its permissions."
+        sys.exit(" ".join(f"lggseg: {said}".splitlines()))

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ MAX_FILE_BYTES = 2**28
 SLICE_NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE)
 SUFFIXES = (".tif", ".tiff", ".png")
 
+# What is wrong with a file is said in our own table.
+warnings.filterwarnings("ignore", module="PIL")
+
 
 class BadSlice(ValueError):
     """What is wrong with one slice's files."""
@@ -49,10 +53,11 @@ class Cohort:
     fingerprint: str
 
 
-def read_cohort(source="", skip_bad=False):
+def read_cohort(source="", skip_bad=False, report=None):
     """Read and check every slice of a folder or zip in Kaggle's layout; return a `Cohort`. Empty `source`: the sample.
 
     Raises `UserError` for a source without slices, and for slices that can't be used unless `skip_bad` leaves them out.
+    `report`: a path, to which a table of such slices is written.
     """
     source = Path(source or SAMPLE).expanduser()
     names, read = _open(source)
@@ -61,29 +66,28 @@ def read_cohort(source="", skip_bad=False):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         visited = list(tqdm(pool.map(lambda row: _read_slice(row, read), rows), "reading", len(rows), leave=False))
     good = [position for position, slice_ in enumerate(visited) if not isinstance(slice_, BadSlice)]
-    problems = _problem_table(rows, visited)
+    bad = [(row, problem) for row, problem in zip(rows, visited, strict=True) if isinstance(problem, BadSlice)]
+    listed = [(row.patient, row.slice, row.image or row.mask, str(problem)) for row, problem in bad]
+    problems = pd.DataFrame(listed, columns=["patient", "slice", "path", "problem"])
+    if len(problems) and report:
+        write_csv(report, problems)
     if len(problems) and not (skip_bad and good):
-        raise BadCohort(source, problems, len(rows))
+        raise UserError(_advice(source, problems, len(rows), report))
     images, masks, digests = (list(part) for part in zip(*(visited[position] for position in good), strict=True))
     slices = found.iloc[good].reset_index(drop=True)
-    slices = slices.assign(
-        height=[mask.shape[0] for mask in masks],
-        width=[mask.shape[1] for mask in masks],
-        tumour_area=[int(mask.sum()) for mask in masks],
+    heights, widths = zip(*(mask.shape for mask in masks), strict=True)
+    slices = slices.assign(height=heights, width=widths, tumour_area=[int(mask.sum()) for mask in masks])
+    lines = [f"{row.patient} {row.slice} {digest}" for row, digest in zip(slices.itertuples(), digests, strict=True)]
+    return Cohort(slices, images, masks, problems, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+
+
+def _advice(source, problems, count, report):
+    """Return what a user is told of slices that can't be used."""
+    first, listed = problems.iloc[0], f" All are listed in {report}." if report else ""
+    return (
+        f"{len(problems)} of {count} slices in {source} can't be used, the first: {first['path']}: {first['problem']}.{listed} "
+        "Mend or remove them, or go on without them (--skip-bad)."
     )
-    return Cohort(slices, images, masks, problems, _fingerprint(slices, digests))
-
-
-class BadCohort(UserError):
-    """Slices that can't be used; `problems` lists them."""
-
-    def __init__(self, source, problems, count):
-        self.problems = problems
-        first = problems.iloc[0]
-        super().__init__(
-            f"{len(problems)} of {count} slices in {source} can't be used, the first: {first['path']}: {first['problem']}. "
-            "Mend or remove them, or go on without them (--skip-bad)."
-        )
 
 
 def load_cohort(run):
@@ -91,55 +95,33 @@ def load_cohort(run):
 
     Raises `UserError` for slices that can't be used and for a run folder that was made from other data.
     """
-    try:
-        cohort = read_cohort(run.data_dir, run.experiment.skip_bad)
-    except BadCohort as error:
-        write_csv(run.path("problems.csv"), error.problems)
-        raise UserError(f"{error} All are listed in {run.path('problems.csv')}.") from None
+    cohort = read_cohort(run.data_dir, run.experiment.skip_bad, run.path("problems.csv"))
     then = run.record().get("data", {}).get("fingerprint", cohort.fingerprint)
     if then != cohort.fingerprint:
         raise UserError(f"run folder {run.folder} was made from other data; choose another one, or remove it.")
     if not cohort.slices["tumour_area"].any():
         raise UserError(f"no mask in {run.data_dir} shows tumour, so there is nothing to learn.")
-    if len(cohort.problems):
-        write_csv(run.path("problems.csv"), cohort.problems)
     write_csv(run.path("slices.csv"), cohort.slices)
-    if "data" not in run.record():
-        run.note(data=_describe(cohort))
+    counts = {"patients": int(cohort.slices["patient"].nunique()), "slices": len(cohort.slices)}
+    tumour = {"tumour_slices": int((cohort.slices["tumour_area"] > 0).sum()), "skipped": len(cohort.problems)}
+    run.note(data={"kind": kind(cohort.slices), "fingerprint": cohort.fingerprint, **counts, **tumour})
     return cohort
 
 
-def _describe(cohort):
-    """Return what run.json says of the data."""
-    return {
-        "kind": kind(cohort.slices),
-        "fingerprint": cohort.fingerprint,
-        "patients": int(cohort.slices["patient"].nunique()),
-        "slices": len(cohort.slices),
-        "tumour_slices": int((cohort.slices["tumour_area"] > 0).sum()),
-        "skipped": len(cohort.problems),
-    }
-
-
 def _open(source):
-    """Return the image files' names in a folder or zip, and a function that returns the bytes behind a name."""
+    """Return the names of all files in a folder or zip, and a function that returns the bytes behind a name."""
     if source.is_dir():
         paths = (Path(root, name) for root, _, files in os.walk(source, followlinks=True) for name in files)
         names = [path.relative_to(source).as_posix() for path in paths]
-        return _images(names), lambda name: _read_file(source / name)
+        return names, lambda name: _read_file(source / name)
     if source.suffix.lower() == ".zip" and source.is_file():
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"zip {source} is damaged or can't be read ({error}); download it again.") from None
-        return _images(archive.namelist()), lambda name: _read_entry(archive, name)
+        return archive.namelist(), lambda name: _read_entry(archive, name)
     what = "is neither a folder nor a zip" if source.exists() else "does not exist"
     raise UserError(f"data folder {source} {what}. Name the folder that holds the patients, or their zip.")
-
-
-def _images(names):
-    """Return the names that end like an image, the least deep first."""
-    return sorted((name for name in names if name.lower().endswith(SUFFIXES)), key=lambda name: (name.count("/"), name))
 
 
 def _read_file(path):
@@ -168,8 +150,8 @@ def find_slices(names, source):
     Kaggle's archive holds the tree twice: the shallower copy of a slice counts. Raises `UserError` for no slice at all and
     for a slice that stands twice at one depth.
     """
-    found = {}
-    for path in names:
+    found, images = {}, [name for name in names if name.lower().endswith(SUFFIXES)]
+    for path in sorted(images, key=lambda name: (name.count("/"), name)):
         match = SLICE_NAME.fullmatch(path.rpartition("/")[2])
         patient, number = (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
@@ -221,8 +203,8 @@ def decode(content):
 def decode_image(content):
     """Decode the bytes of a slice's image to uint8 (height, width, 3), channels as `CHANNELS`. Raises `BadSlice`."""
     image = decode(content)
-    if image.ndim != 3 or image.shape[2] != 3:
-        channels = 1 if image.ndim == 2 else image.shape[2]
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if channels != 3:
         raise BadSlice(f"image has {channels} channel(s), expected 3 ({', '.join(CHANNELS)})")
     return image
 
@@ -238,55 +220,29 @@ def decode_pair(image_content, mask_content):
         raise BadSlice(f"mask has {mask.shape[2]} channels, expected 1")
     if mask.shape != image.shape[:2]:
         raise BadSlice(f"image is {image.shape[1]}x{image.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}")
-    return image, _binary(mask)
-
-
-def _binary(mask):
-    """Return a mask of 0 and 255, or of 0 and 1, as 0 and 1; raise `BadSlice` for other values."""
     values = set(np.unique(mask).tolist())
     if not (values <= {0, 255} or values <= {0, 1}):
         shown = ", ".join(map(str, sorted(values - {0, 255})))
         raise BadSlice(f"mask holds {shown[:40]}; expected 0 and 255, or 0 and 1")
-    return (mask > 0).astype(np.uint8)
-
-
-def _problem_table(rows, visited):
-    """Return the table `patient, slice, path, problem` of the slices that could not be read."""
-    listed = [
-        (row.patient, row.slice, row.image or row.mask, str(problem))
-        for row, problem in zip(rows, visited, strict=True)
-        if isinstance(problem, BadSlice)
-    ]
-    return pd.DataFrame(listed, columns=["patient", "slice", "path", "problem"])
-
-
-def _fingerprint(slices, digests):
-    """Return one SHA-256 over the slices' names and contents, wherever their folder lies."""
-    lines = [f"{row.patient} {row.slice} {digest}" for row, digest in zip(slices.itertuples(), digests, strict=True)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return image, (mask > 0).astype(np.uint8)
 
 
 def kind(slices):
-    """Say what a table of slices shows: 'LGG cohort', 'sample of 16 patients' or 'own data'."""
-    patients = slices["patient"].unique()
-    if (len(patients), len(slices)) == LGG_COHORT and all(name.startswith("TCGA_") for name in patients):
-        return "LGG cohort"
-    with zipfile.ZipFile(SAMPLE) as archive:
-        sample = {match["patient"] for name in archive.namelist() if (match := SLICE_NAME.fullmatch(Path(name).name))}
-    return f"sample of {len(sample)} patients" if set(patients) == sample else "own data"
-
-
-def institution(patient):
-    """Return the two letters of a TCGA name, e.g. 'CS' of TCGA_CS_4941_19960909; '' where there are none."""
-    parts = str(patient).split("_")
-    return parts[1] if len(parts) > 1 and len(parts[1]) == 2 else ""
+    """Return 'LGG cohort' for a table of all its slices, and the number of patients for any other: '16 patients'."""
+    counts = slices["patient"].nunique(), len(slices)
+    return "LGG cohort" if counts == LGG_COHORT else f"{counts[0]} patients"
 
 
 def patient_table(slices):
     """Summarise a table of slices per patient: patient, slices, tumour_slices, tumour_area (summed, pixels), institution."""
     grouped = slices.assign(tumour=slices["tumour_area"] > 0).groupby("patient")
     table = grouped.agg(slices=("slice", "size"), tumour_slices=("tumour", "sum"), tumour_area=("tumour_area", "sum"))
-    return table.reset_index().assign(institution=lambda table: table["patient"].map(institution))
+    return table.reset_index().assign(institution=lambda table: institutions(table["patient"]))
+
+
+def institutions(patients):
+    """Return the two letters in TCGA names, e.g. 'CS' of TCGA_CS_4941_19960909; '' where there are none."""
+    return patients.str.extract("^[^_]+_([^_]{2})_", expand=False).fillna("")
 
 
 def fetch(folder):
@@ -298,26 +254,21 @@ def fetch(folder):
     folder = Path(folder).expanduser().resolve()
     if not folder.exists():
         staging = folder.with_name(f".{folder.name}-download")
-        downloaded = _download(staging)
+        os.environ["KAGGLEHUB_CACHE"] = str(staging)
+        try:
+            import kagglehub
+
+            downloaded = Path(kagglehub.dataset_download(KAGGLE))
+        except Exception as error:  # kagglehub passes on errors of its HTTP client, whose text may hold a token
+            raise UserError(
+                f"the cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you "
+                "are, put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json and run the same command again."
+            ) from None
         _check_whole(downloaded)
         downloaded.replace(folder)
         shutil.rmtree(staging)
     _check_whole(folder)
     return folder
-
-
-def _download(staging):
-    """Let kagglehub download below `staging`, where it keeps what has arrived for the next call; return the folder."""
-    os.environ["KAGGLEHUB_CACHE"] = str(staging)
-    try:
-        import kagglehub
-
-        return Path(kagglehub.dataset_download(KAGGLE))
-    except Exception as error:  # kagglehub passes on errors of its HTTP client, whose text may hold a token
-        raise UserError(
-            f"the cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you are, "
-            "put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json and run the same command again."
-        ) from None
 
 
 def _check_whole(folder):

@@ -9,21 +9,6 @@ THRESHOLD = 0.5
 EPSILON = 1e-7  # as in Keras: keeps the logarithm finite
 COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
-SCORES = (
-    "loss",
-    "accuracy",
-    "dice_coef",
-    "jacard_coef",
-    "mean_iou",
-    "precision",
-    "sensitivity",
-    "specificity",
-    "dice_pooled",
-    "iou_pooled",
-    "dice_slice_mean",
-    "dice_slice_tumour_mean",
-)
-PATIENT_SCORES = ("dice_patient_mean", "dice_patient_median")
 
 
 def predict(network, images, experiment):
@@ -102,61 +87,54 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     fewer than two patients or no number. `dice_coef` and `jacard_coef` are averaged over batches of 16 slices in the order of
     the table; for their intervals, in random order. The Dice per patient is given only where whole patients were held out.
     """
-    names = SCORES + (PATIENT_SCORES if whole_patients else ())
-    statistic, patients = _scores_of_drawn(scored, names), scored["patient"].nunique()
-    values = statistic(np.arange(patients), axis=-1)[:, 0]
+    scores, patients = _scores_of_drawn(scored), scored["patient"].nunique()
+    values = {name: value[0] for name, value in scores(np.arange(patients)).items()}
     in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
-    values[[names.index("dice_coef"), names.index("jacard_coef")]] = in_order
-    low, high = (
-        np.broadcast_to(end, len(names)) for end in stats.interval_over_patients(statistic, patients, resamples)
+    values["dice_coef"], values["jacard_coef"] = in_order
+    names = [name for name in values if whole_patients or not name.startswith("dice_patient")]
+    ends = stats.interval_over_patients(
+        lambda drawn, axis: np.stack([value for name, value in scores(drawn).items() if name in names]),
+        patients,
+        resamples,
     )
-    columns = [[float(number) if np.isfinite(number) else None for number in column] for column in (values, low, high)]
+    low, high = (np.broadcast_to(end, len(names)) for end in ends)
+    rows = zip((values[name] for name in names), low, high, strict=True)
+    finite = [[float(number) if np.isfinite(number) else None for number in row] for row in rows]
     return {
-        name: dict(zip(("value", "low", "high"), row, strict=True)) for name, *row in zip(names, *columns, strict=True)
+        name: dict(zip(("value", "low", "high"), row, strict=True)) for name, row in zip(names, finite, strict=True)
     }
 
 
-def _scores_of_drawn(scored, names):
-    """Return the function of resampled patients that `stats.interval_over_patients` asks for."""
-    sums, shuffle = _patient_sums(scored), np.random.default_rng(0)
+def _scores_of_drawn(scored):
+    """Return a function that scores resampled patients, whose numbers are in `drawn` (..., patients): name -> (...)."""
+    tumour, dice = scored["tp"] + scored["fn"] > 0, metrics.dice(scored["tp"], scored["fp"], scored["fn"])
+    columns = {"slices": 1.0, "tumour_slices": 1.0 * tumour, "dice": dice, "tumour_dice": dice * tumour}
+    sums = scored[[*COUNTS, "loss"]].assign(**columns).groupby(scored["patient"], sort=False).sum()
     soft = [part[["soft_intersection", "soft_sum"]].to_numpy() for _, part in scored.groupby("patient", sort=False)]
-    dice = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
+    patient_dice, shuffle = metrics.dice(sums["tp"], sums["fp"], sums["fn"]), np.random.default_rng(0)
 
-    def statistic(drawn, axis):
+    def scores(drawn):
         drawn = np.atleast_2d(drawn)
-        scores = _pooled_scores({name: sums[name].to_numpy()[drawn].sum(axis) for name in sums})
         slices = (shuffle.permutation(np.concatenate([soft[patient] for patient in row])) for row in drawn)
-        scores["dice_coef"], scores["jacard_coef"] = np.array([metrics.batch_scores(*pairs.T) for pairs in slices]).T
-        scores |= {"dice_patient_mean": dice[drawn].mean(axis), "dice_patient_median": np.median(dice[drawn], axis)}
-        return np.stack([scores[name] for name in names])
+        batches = np.array([metrics.batch_scores(*pairs.T) for pairs in slices]).T
+        chosen = {"dice_patient_mean": np.mean, "dice_patient_median": np.median}
+        return {
+            **_pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums}),
+            **dict(zip(("dice_coef", "jacard_coef"), batches, strict=True)),
+            **{name: average(patient_dice[drawn], axis=-1) for name, average in chosen.items()},
+        }
 
-    return statistic
-
-
-def _patient_sums(scored):
-    """Return a table of sums over each patient's slices: counts, loss, Dice per slice, and the number of slices."""
-    truth = scored["tp"] + scored["fn"] > 0
-    slice_dice = metrics.dice(scored["tp"], scored["fp"], scored["fn"])
-    columns = scored[[*COUNTS, "loss"]].assign(
-        slices=1.0, tumour_slices=truth.astype(float), dice=slice_dice, tumour_dice=slice_dice * truth
-    )
-    return columns.groupby(scored["patient"], sort=False).sum()
+    return scores
 
 
 def _pooled_scores(total):
-    """Return every score that follows from sums over slices; `total` maps a column of `_patient_sums` to an array."""
+    """Return every score that follows from sums over slices; `total` maps a name to an array."""
     tp, fp, fn, tn = (total[name] for name in COUNTS)
-    with np.errstate(invalid="ignore"):
-        tumour_mean = total["tumour_dice"] / total["tumour_slices"]
     return {
         "loss": total["loss"] / total["slices"],
-        "accuracy": (tp + tn) / (tp + fp + fn + tn),
-        "mean_iou": metrics.mean_iou(tp, fp, fn, tn),
-        "precision": metrics.precision(tp, fp),
-        "sensitivity": metrics.sensitivity(tp, fn),
-        "specificity": metrics.specificity(tn, fp),
+        **metrics.rates(tp, fp, fn, tn),
         "dice_pooled": metrics.dice(tp, fp, fn),
         "iou_pooled": metrics.iou(tp, fp, fn),
         "dice_slice_mean": total["dice"] / total["slices"],
-        "dice_slice_tumour_mean": tumour_mean,
+        "dice_slice_tumour_mean": metrics.ratio(total["tumour_dice"], total["tumour_slices"], np.nan),
     }

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from lggseg_utils import evaluate, preprocess
 from lggseg_utils.runs import read_csv, write_csv, write_json
-from lggseg_utils.settings import Experiment, UserError
+from lggseg_utils.settings import Experiment
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def train_and_score(run, cohort):
     if not run.path("metrics.json").exists():
         job = Job("run", run.experiment, split, preprocess.SETS)
         per_slice, history = run_job(job, preprocess.prepare(cohort, run.experiment), run.folder)
-        _write_scores(run, per_slice, history, "patient" if run.experiment.split == "patient" else "slice")
+        _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
 
 
@@ -66,11 +66,9 @@ def cross_validate(run, cohort):
     per_patient.csv and, last, metrics.json.
     """
     if not run.path("metrics.json").exists():
-        folds = _load_folds(run, cohort.slices)
-        jobs = [
-            Job(str(fold), run.experiment, preprocess.split_of_fold(folds, fold), ("test",))
-            for fold in range(preprocess.FOLDS)
-        ]
+        folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
+        splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
+        jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         per_slice, history = (
             pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)], ignore_index=True)
@@ -78,24 +76,13 @@ def cross_validate(run, cohort):
         )
         write_csv(run.path("per_slice.csv"), per_slice)
         write_csv(run.path("history.csv"), history)
-        _write_scores(run, per_slice, history, run.experiment.split)
+        _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv"))
 
 
-def _load_folds(run, slices):
-    """Return the table of `preprocess.draw_folds`, drawn and written to split.csv when it is missing."""
-    path = run.path("split.csv")
-    if not path.exists():
-        write_csv(path, preprocess.draw_folds(slices, run.experiment.split, run.experiment.seed))
-    folds = read_csv(path)
-    if "part" not in folds or not folds[["patient", "slice"]].equals(slices[["patient", "slice"]]):
-        raise UserError(f"{path} does not divide these slices into folds; remove it, and it is drawn again.")
-    return folds
-
-
-def _write_scores(run, per_slice, history, protocol):
+def _write_scores(run, per_slice, history):
     """Write per_patient.csv, the cost in run.json and, last, metrics.json."""
-    per_patient = evaluate.per_patient_table(per_slice)
+    per_patient, protocol = evaluate.per_patient_table(per_slice), run.experiment.split
     if "fold" in per_slice and protocol == "patient":
         per_patient = per_patient.merge(per_slice[["patient", "fold"]].drop_duplicates(), on="patient")
     write_csv(run.path("per_patient.csv"), per_patient)
@@ -111,8 +98,7 @@ def ablate(run, cohort):
     ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, epochs, dice_patient_mean.
     """
     if not run.path("ablation.csv").exists():
-        split = preprocess.draw_split(cohort.slices, "patient", run.experiment.seed)
-        settings = run.experiment
+        settings, split = run.experiment, preprocess.draw_split(cohort.slices, "patient", run.experiment.seed)
         pairs = [(name, seed) for name in settings.ablation_conditions for seed in range(settings.ablation_seeds)]
         jobs = [
             Job(f"{name}-{seed}", settings.model_copy(update={"augmentation": name, "seed": seed}), split, ("val",))

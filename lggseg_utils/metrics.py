@@ -15,7 +15,7 @@ SMOOTH = 1.0  # added above and below in the usual Keras code; the report's own 
 SCORED_BATCH = 16  # slices per batch wherever a score is averaged over batches, as in the report's runs
 
 
-def _ratio(part, whole, empty):
+def ratio(part, whole, empty):
     """Return part/whole, and `empty` where whole is 0."""
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, float(empty)), where=whole != 0)[()]
@@ -23,12 +23,12 @@ def _ratio(part, whole, empty):
 
 def dice(tp, fp, fn):
     """Return Dice = 2 TP/(2 TP + FP + FN); 1 where truth and prediction are both empty."""
-    return _ratio(2 * np.asarray(tp), 2 * np.asarray(tp) + fp + fn, empty=1)
+    return ratio(2 * np.asarray(tp), 2 * np.asarray(tp) + fp + fn, empty=1)
 
 
 def iou(tp, fp, fn):
     """Return the intersection over union, TP/(TP + FP + FN); 1 where truth and prediction are both empty."""
-    return _ratio(tp, np.asarray(tp) + fp + fn, empty=1)
+    return ratio(tp, np.asarray(tp) + fp + fn, empty=1)
 
 
 def dice_from_iou(iou):
@@ -36,24 +36,19 @@ def dice_from_iou(iou):
     return 2 * iou / (1 + iou)
 
 
-def precision(tp, fp):
-    """Return TP/(TP + FP), the share of the predicted tumour that is tumour; NaN where none is predicted."""
-    return _ratio(tp, np.asarray(tp) + fp, empty=np.nan)
+def rates(tp, fp, fn, tn):
+    """Return accuracy, precision, sensitivity, specificity and mean IoU as a dictionary; NaN where nothing is counted.
 
-
-def sensitivity(tp, fn):
-    """Return TP/(TP + FN), the share of the tumour that is found; NaN where there is none."""
-    return _ratio(tp, np.asarray(tp) + fn, empty=np.nan)
-
-
-def specificity(tn, fp):
-    """Return TN/(TN + FP), the share of the background that is left alone; NaN where there is none."""
-    return _ratio(tn, np.asarray(tn) + fp, empty=np.nan)
-
-
-def mean_iou(tp, fp, fn, tn):
-    """Return the mean of the IoU of tumour and of background, as `keras.metrics.MeanIoU` for two classes."""
-    return (iou(tp, fp, fn) + iou(tn, fn, fp)) / 2
+    Precision is the share of the predicted tumour that is tumour, sensitivity that of the tumour that is found, specificity that
+    of the background that is left alone. The mean IoU is that of tumour and background, as `keras.metrics.MeanIoU`.
+    """
+    return {
+        "accuracy": ratio(tp + tn, tp + fp + fn + tn, np.nan),
+        "precision": ratio(tp, tp + fp, np.nan),
+        "sensitivity": ratio(tp, tp + fn, np.nan),
+        "specificity": ratio(tn, tn + fp, np.nan),
+        "mean_iou": (iou(tp, fp, fn) + iou(tn, fn, fp)) / 2,
+    }
 
 
 def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
@@ -105,32 +100,28 @@ def dice_and_iou(scored, definition):
 
 def _class_scores(shared, total, scored, definition):
     """Return mean Dice and mean IoU of one class; shared: intersection of truth and prediction per slice, total: their sum."""
-    sums = pd.DataFrame({"shared": shared, "total": total}).groupby(_units(scored, definition.unit)).sum()
-    union = sums["total"] - sums["shared"] + definition.smooth
-    dice_values = (2 * sums["shared"] + definition.smooth) / (sums["total"] + definition.smooth)
-    iou_values = (sums["shared"] + definition.smooth) / union
-    return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
-
-
-def _units(scored, unit):
-    """Return a label per slice of what it is counted with; NaN for slices that are left out."""
     position = pd.Series(np.arange(len(scored), dtype=float), scored.index)
-    if unit == "pooled":
-        return position * 0
-    if unit == "batch":
-        return position // SCORED_BATCH
-    if unit == "patient":
-        return scored["patient"]
-    return position.where(scored["tp"] + scored["fn"] > 0) if unit == "tumour slice" else position
+    units = {
+        "pooled": position * 0,
+        "batch": position // SCORED_BATCH,
+        "slice": position,
+        "tumour slice": position.where(scored["tp"] + scored["fn"] > 0),
+        "patient": scored["patient"],
+    }
+    sums = pd.DataFrame({"shared": shared, "total": total}).groupby(units[definition.unit]).sum()
+    dice_values = (2 * sums["shared"] + definition.smooth) / (sums["total"] + definition.smooth)
+    iou_values = (sums["shared"] + definition.smooth) / (sums["total"] - sums["shared"] + definition.smooth)
+    return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
 
 
 # What Keras minimises and reports while training: truth (n, height, width, 1) of 0 and 1; probabilities of the same
 # shape from a sigmoid, or (n, height, width, 2) from a softmax, tumour last.
 
 
-def _tumour(probabilities):
-    """Return the probability of tumour as float32: the last channel."""
-    return ops.cast(probabilities[..., -1:], "float32")
+def _sums(truth, probabilities):
+    """Return sum(t p) and sum(t) + sum(p) of a batch, for tumour, in float32."""
+    truth, p = ops.cast(truth, "float32"), ops.cast(probabilities[..., -1:], "float32")
+    return ops.sum(truth * p), ops.sum(truth) + ops.sum(p)
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
@@ -139,25 +130,21 @@ def dice_coef(truth, probabilities):
 
     This is the usual Keras code. That the report's `dice_coef` is the same is our hypothesis: we have not read its notebook.
     """
-    truth, p = ops.cast(truth, "float32"), _tumour(probabilities)
-    return (2 * ops.sum(truth * p) + SMOOTH) / (ops.sum(truth) + ops.sum(p) + SMOOTH)
+    shared, total = _sums(truth, probabilities)
+    return (2 * shared + SMOOTH) / (total + SMOOTH)
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 def jacard_coef(truth, probabilities):
-    """Return the soft IoU of a batch, smoothed: (sum(t p) + 1)/(sum(t) + sum(p) - sum(t p) + 1).
-
-    The name is spelt as in the report; the same hypothesis as for `dice_coef`.
-    """
-    truth, p = ops.cast(truth, "float32"), _tumour(probabilities)
-    shared = ops.sum(truth * p)
-    return (shared + SMOOTH) / (ops.sum(truth) + ops.sum(p) - shared + SMOOTH)
+    """Return the soft IoU of a batch, smoothed: (sum(t p) + 1)/(sum(t) + sum(p) - sum(t p) + 1); spelt as in the report."""
+    shared, total = _sums(truth, probabilities)
+    return (shared + SMOOTH) / (total - shared + SMOOTH)
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 def accuracy(truth, probabilities):
     """Return the share of pixels on the right side of probability 0.5."""
-    predicted = ops.cast(_tumour(probabilities) > 0.5, "float32")
+    predicted = ops.cast(probabilities[..., -1:] > 0.5, "float32")
     return ops.mean(ops.cast(ops.equal(ops.cast(truth, "float32"), predicted), "float32"))
 
 

@@ -99,21 +99,6 @@ def forest(compared, xlabel):
     return figure
 
 
-def curves(history, scores=("loss", "accuracy", "dice_coef", "jacard_coef")):
-    """Draw training and validation scores over the epochs, as the report does."""
-    figure, axes = plt.subplots(2, -(-len(scores) // 2), figsize=(WIDTH, 4.8), sharex=True)
-    best = history["epoch"][history["val_loss"].idxmin()]
-    for axis, name in zip(axes.flat, scores, strict=True):
-        axis.plot(history["epoch"], history[name], color=GREY, label="training")
-        axis.plot(history["epoch"], history[f"val_{name}"], color=ORANGE, label="validation")
-        axis.axvline(best, color=BLUE, linewidth=1, linestyle=":", label=f"lowest validation loss (epoch {best})")
-        axis.set_ylabel(name)
-    for axis in axes[-1]:
-        axis.set_xlabel("epoch")
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return figure
-
-
 def dice_bars(per_patient):
     """Draw the Dice of each patient, sorted, with mean and median."""
     dice = per_patient["dice"].sort_values().to_numpy()

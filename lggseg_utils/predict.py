@@ -43,12 +43,8 @@ def _listed(images):
     for image in map(Path, images):
         if not image.exists():
             raise UserError(f"{image} does not exist.")
-        found = (
-            sorted(path for path in image.rglob("*") if path.suffix.lower() in data.SUFFIXES)
-            if image.is_dir()
-            else [image]
-        )
-        paths += [path for path in found if path == image or not path.stem.endswith("_mask")]
+        found = [path for path in sorted(image.rglob("*")) if path.suffix.lower() in data.SUFFIXES]
+        paths += [path for path in found if not path.stem.endswith("_mask")] if image.is_dir() else [image]
     if not paths:
         raise UserError(f"no image in {', '.join(map(str, images))}; {', '.join(data.SUFFIXES)} are read.")
     stems = pd.Series([path.stem for path in paths])

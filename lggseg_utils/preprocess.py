@@ -14,7 +14,6 @@ from lggseg_utils.settings import UserError
 SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
 FOLDS = 5  # of a cross-validation: two parts each
-STRETCHED = (10, 99)  # percentiles
 HEAD = 0.15  # of the 99th percentile: brighter pixels are head, the others air
 HEAD_LEVEL = 102  # of 255: the median of the head after scaling
 
@@ -59,12 +58,12 @@ def minmax(images, over="slice"):
     """Scale uint8 (n, height, width, channels) to float32 from 0 to 1: the minimum becomes 0, the maximum 1.
 
     `over` says what both are taken over: 'slice' (its channels together), 'channel' (of a slice), or 'dataset' (0 and 255).
-    'volume' and 'head' divide by 255 what `scale_volumes` has scaled. A constant slice becomes 0. Returns a tensor.
+    'head' divides by 255 what `scale_volumes` has scaled. A constant slice becomes 0. Returns a tensor.
     """
     import tensorflow as tf
 
     values = tf.cast(images, tf.float32)
-    if over in ("dataset", *VOLUME_SCALINGS):
+    if over in ("dataset", "head"):
         return values / 255
     axes = (1, 2, 3) if over == "slice" else (1, 2)
     low = tf.reduce_min(values, axes, keepdims=True)
@@ -73,41 +72,33 @@ def minmax(images, over="slice"):
 
 
 def scale_volumes(images, patients, scaling):
-    """Scale each patient's volume as a whole, channel by channel, for the scalings 'volume' and 'head'; return uint8 images.
+    """Scale each patient's volume, channel by channel, if the scaling is 'head'; return uint8 images (n, height, width, 3).
 
-    images: uint8 (n, height, width, 3); patients: a name per slice. Values outside 0 to 255 are clipped.
+    The median of the head becomes HEAD_LEVEL and 0 stays 0: unlike a maximum, a median does not depend on bright fat. Values
+    above 255 are clipped. patients: a name per slice.
     """
-    if scaling not in VOLUME_SCALINGS:
+    if scaling != "head":
         return images
     scaled, patients = np.empty_like(images), np.asarray(patients)
     for patient in pd.unique(patients):
         volume = images[patients == patient].astype(np.float32)
-        scaled[patients == patient] = np.clip(VOLUME_SCALINGS[scaling](volume), 0, 255).round()
+        heads = [channel[channel > HEAD * np.percentile(channel, 99)] for channel in np.moveaxis(volume, -1, 0)]
+        levels = [np.median(head) if head.size else np.inf for head in heads]
+        scaled[patients == patient] = np.clip(HEAD_LEVEL * volume / levels, 0, 255).round()
     return scaled
 
 
-def _stretch(volume):
-    """Map the percentiles STRETCHED to 0 and 255, as mateuszbuda/brain-segmentation-pytorch does; a constant channel to 0."""
-    low, high = np.percentile(volume, STRETCHED, axis=(0, 1, 2))
-    return 255 * (volume - low) / np.where(high > low, high - low, np.inf)
+def load_split(run, slices, draw=None):
+    """Return a run's split, a table `patient, slice, split`; it is drawn and written to split.csv when it is missing.
 
-
-def _level(volume):
-    """Map the median of the head to HEAD_LEVEL and 0 to 0: unlike a maximum, a median does not depend on bright fat."""
-    heads = [channel[channel > HEAD * np.percentile(channel, STRETCHED[1])] for channel in np.moveaxis(volume, -1, 0)]
-    return HEAD_LEVEL * volume / [np.median(head) if head.size else np.inf for head in heads]
-
-
-VOLUME_SCALINGS = {"volume": _stretch, "head": _level}
-
-
-def load_split(run, slices):
-    """Return a run's split, a table `patient, slice, split`; it is drawn and written to split.csv when it is missing."""
-    path = run.path("split.csv")
+    draw: `draw_split` (the default) or `draw_folds`. Raises `UserError` for a table of other slices or sets.
+    """
+    path, draw = run.path("split.csv"), draw or draw_split
     if not path.exists():
-        write_csv(path, draw_split(slices, run.experiment.split, run.experiment.seed))
+        write_csv(path, draw(slices, run.experiment.split, run.experiment.seed))
     split = read_csv(path)
-    if not split[["patient", "slice"]].equals(slices[["patient", "slice"]]) or set(split["split"]) != set(SETS):
+    whole = "part" in split if draw is draw_folds else set(split["split"]) == set(SETS)
+    if not whole or not split[["patient", "slice"]].equals(slices[["patient", "slice"]]):
         raise UserError(f"{path} is not a split of these slices; remove it, and it is drawn again.")
     return split
 
@@ -121,24 +112,15 @@ def draw_split(slices, protocol, seed):
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < 3:
         raise UserError(f"a split by {protocol} needs at least 3 {protocol}s, the data hold {units}.")
-    draw = _draw_patients if protocol == "patient" else _draw_slices
-    return slices[["patient", "slice"]].assign(split=draw(slices, seed))
-
-
-def _draw_slices(slices, seed):
-    """Return one set name per slice."""
-    tenth = max(1, round(len(slices) / 10))
-    rest, test = train_test_split(np.arange(len(slices)), test_size=tenth, random_state=seed)
-    _, val = train_test_split(rest, test_size=tenth, random_state=seed)
     names = np.full(len(slices), "train", dtype=object)
-    names[test], names[val] = "test", "val"
-    return names
-
-
-def _draw_patients(slices, seed):
-    """Return one set name per slice: the first of ten parts of the patients is test, the second validation."""
-    names = {0: "test", 1: "val"}
-    return [names.get(part, "train") for part in _patient_parts(slices, seed)]
+    if protocol == "patient":
+        parts = _patient_parts(slices, seed)
+        names[parts == 0], names[parts == 1] = "test", "val"
+    else:
+        tenth = max(1, round(len(slices) / 10))
+        rest, test = train_test_split(np.arange(len(slices)), test_size=tenth, random_state=seed)
+        names[test], names[train_test_split(rest, test_size=tenth, random_state=seed)[1]] = "test", "val"
+    return slices[["patient", "slice"]].assign(split=names)
 
 
 def _patient_parts(slices, seed):
@@ -148,7 +130,7 @@ def _patient_parts(slices, seed):
     strata = (order * max(1, len(patients) // PARTS) // len(patients)).astype(int)
     folds = StratifiedKFold(min(PARTS, len(patients)), shuffle=True, random_state=seed).split(strata, strata)
     part_of = {patients["patient"].iloc[row]: part for part, (_, rows) in enumerate(folds) for row in rows}
-    return [part_of[patient] for patient in slices["patient"]]
+    return np.array([part_of[patient] for patient in slices["patient"]])
 
 
 def draw_folds(slices, protocol, seed):
@@ -161,7 +143,7 @@ def draw_folds(slices, protocol, seed):
     if units < PARTS:
         raise UserError(f"a cross-validation by {protocol} needs at least {PARTS} {protocol}s, the data hold {units}.")
     if protocol == "patient":
-        parts = np.array(_patient_parts(slices, seed))
+        parts = _patient_parts(slices, seed)
     else:
         parts = np.empty(len(slices), dtype=int)
         for part, (_, rows) in enumerate(KFold(PARTS, shuffle=True, random_state=seed).split(parts)):
@@ -194,9 +176,6 @@ def seen_in_training(split):
     known = set(zip(train["patient"], train["slice"], strict=True))
     pairs = zip(held["patient"], held["slice"], strict=True)
     neighbours = sum((patient, number - 1) in known or (patient, number + 1) in known for patient, number in pairs)
-    return {
-        "patients": held["patient"].nunique(),
-        "slices": len(held),
-        "patients_seen": held.loc[held["patient"].isin(train["patient"]), "patient"].nunique(),
-        "slices_with_neighbour": neighbours,
-    }
+    seen = held.loc[held["patient"].isin(train["patient"]), "patient"].nunique()
+    counts = {"patients": held["patient"].nunique(), "slices": len(held)}
+    return {**counts, "patients_seen": seen, "slices_with_neighbour": neighbours}

@@ -1,12 +1,12 @@
 """The run folder: opened, locked, written whole or not at all; and the records kept of finished runs."""
 
+import gzip
 import hashlib
 import json
 import os
 import platform
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -22,18 +22,10 @@ from lggseg_utils.settings import Experiment, UserError, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDS = REPOSITORY / "records"
-RECORDED_LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
+LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
 # The numbers of a run: what a record keeps. Images and weights stay in the run folder.
-RECORDED_FILES = (
-    "run.json",
-    "split.csv",
-    "history.csv",
-    "metrics.json",
-    "per_slice.csv",
-    "per_patient.csv",
-    "ablation.csv",
-    "ablation_patients.csv",
-)
+TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
+RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
 FINISHED = ("metrics.json", "ablation.csv")  # one of them is written last
 
 
@@ -103,10 +95,7 @@ def read_record(folder):
 
 
 def recorded_experiment(folder):
-    """Return the `Experiment` that a run folder or a record was made with.
-
-    Settings that did not exist then have their default, which does what was done then; those that exist no more are left out.
-    """
+    """Return the `Experiment` of a run folder or record; settings that exist no more are left out, new ones have their default."""
     settings = read_record(folder)["experiment"]
     return Experiment(**{name: value for name, value in settings.items() if name in Experiment.model_fields})
 
@@ -135,7 +124,7 @@ class Run:
 
     def note_end(self):
         """Add the time and the commit at which the results were finished: a resumed run may end at another commit."""
-        self.note(ended={"time": _now(), "git_commit": _git_commit()})
+        self.note(ended={"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}", "git_commit": git_commit()})
 
 
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
@@ -146,10 +135,16 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     """
     experiment = load_experiment(profile, seed, overrides)
     run = Run(experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir))
-    if run.path("run.json").exists():
-        _refuse_other_settings(run, command)
-    else:
+    if not run.path("run.json").exists():
         write_json(run.path("run.json"), _first_record(run, overrides, command))
+    if run.record()["subcommand"] != command:
+        raise UserError(f"run folder {run.folder} was made by '{run.record()['command']}'; choose another run folder.")
+    then, now = recorded_experiment(run.folder).model_dump(), experiment.model_dump()
+    for name in [name for name in now if now[name] != then[name]]:
+        raise UserError(
+            f"run folder {run.folder} was made with {name} {then[name]!r}, not {now[name]!r}; "
+            "choose another run folder, or remove this one."
+        )
     return run
 
 
@@ -158,7 +153,11 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
 
     Raises `UserError` for a file, and for a folder that holds files but is no run folder.
     """
-    folder = Path(run_dir or _default_folder(profile, data_dir, seed, overrides, command)).expanduser().resolve()
+    name = Path(str(profile)).stem + ("" if command == "run" else f"-{command}")
+    if seed or overrides or data_dir:
+        different = json.dumps([seed, overrides, str(data_dir)], sort_keys=True, default=str)
+        name += "-" + hashlib.sha256(different.encode()).hexdigest()[:6]
+    folder = Path(run_dir or REPOSITORY / "runs" / name).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"run folder {folder} is a file; name a folder.")
     if folder.is_dir() and not folder.joinpath("run.json").exists():
@@ -166,15 +165,6 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
         if found:
             raise UserError(f"{folder} is no run folder, but holds {found[0]}; choose another folder.")
     return folder
-
-
-def _default_folder(profile, data_dir, seed, overrides, command):
-    """Return runs/PROFILE, with the command and a digest of whatever else differs from the profile's own run."""
-    name = Path(str(profile)).stem + ("" if command == "run" else f"-{command}")
-    if seed or overrides or data_dir:
-        different = json.dumps([seed, overrides, str(data_dir)], sort_keys=True, default=str)
-        name += "-" + hashlib.sha256(different.encode()).hexdigest()[:6]
-    return REPOSITORY / "runs" / name
 
 
 def lock(folder):
@@ -186,77 +176,39 @@ def lock(folder):
     try:
         held = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
-        raise UserError(
-            f"run folder {folder} is in use by another run; wait for it, or choose another folder."
-        ) from None
+        raise UserError(f"{folder} is in use by another run; wait for it, or choose another folder.") from None
     for left in folder.rglob(".part-*"):
         left.unlink()
     return held
 
 
-def _refuse_other_settings(run, command):
-    """Compare a run folder's recorded experiment and command with those asked for."""
-    record = run.record()
-    if record["subcommand"] != command:
-        raise UserError(f"run folder {run.folder} was made by '{record['command']}'; choose another run folder.")
-    then, now = recorded_experiment(run.folder).model_dump(), run.experiment.model_dump()
-    for name, value in now.items():
-        if value != then[name]:
-            raise UserError(
-                f"run folder {run.folder} was made with {name} {then[name]!r}, not {value!r}; "
-                "choose another run folder, or remove this one."
-            )
-
-
 def _first_record(run, overrides, command):
-    """Return what run.json says before anything has run."""
+    """Return what run.json says before anything has run; where the data folder is differs from machine to machine."""
+    data = " --data DATA_FOLDER" if run.data_dir else ""
+    options = f"--profile {run.experiment.profile} --seed {run.experiment.seed}{data}"
+    pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
     return {
         "experiment": json.loads(run.experiment.model_dump_json()),
-        "command": f"lggseg {command} {_options(run, overrides)}",
-        "created": _now(),
-        "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in RECORDED_LIBRARIES}},
+        "command": f"lggseg {command} {options}" + "".join(f" --set {shlex.quote(pair)}" for pair in pairs),
+        "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}",
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
     }
 
 
-def _now():
-    """Return the time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _options(run, overrides):
-    """Return the options that repeat the run; the data folder's place differs from machine to machine."""
-    pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
-    sets = "".join(f" --set {shlex.quote(pair)}" for pair in pairs)
-    data = " --data DATA_FOLDER" if run.data_dir else ""
-    return f"--profile {run.experiment.profile} --seed {run.experiment.seed}{data}{sets}"
-
-
-def _version(library):
-    """Return the version of an installed library, or None (Colab names some differently)."""
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _processor():
     """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
 
 
-def _git_commit():
-    """Return the checkout's commit, with '-dirty' where files differ from it; None outside a checkout."""
+def git_commit():
+    """Return the checkout's commit, with '-dirty' where files differ from it; '' outside a checkout."""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -277,12 +229,6 @@ class Record:
     ablation: pd.DataFrame | None
     own_grid: pd.DataFrame | None
 
-    @property
-    def epochs(self):
-        """Epochs of each training; older ablations had a setting of their own for it."""
-        settings = self.run["experiment"]
-        return settings.get("ablation_epochs" if self.metrics is None else "epochs", settings["epochs"])
-
 
 def load_record(name):
     """Return the `Record` of that name under records/, or of a finished run folder, given by its path."""
@@ -291,9 +237,8 @@ def load_record(name):
         raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
     metrics = folder / "metrics.json"
     scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else None
-    files = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
-    paths = [folder / f"{file}.csv" for file in files]
-    tables = [read_csv(path) if path.exists() else None for path in paths]
+    paths = [next(folder.glob(f"{table}.csv*"), None) for table in TABLES]
+    tables = [read_csv(path) if path else None for path in paths]
     return Record(folder.name, read_record(folder), scores, *tables)
 
 
@@ -303,7 +248,7 @@ def record_names():
 
 
 def record(folder, name):
-    """Copy a finished run's numbers to records/NAME and return that folder; images and weights are left out."""
+    """Copy a finished run's numbers to records/NAME and return that folder; tables of every slice are compressed."""
     load_record(Path(folder).resolve())
     target = RECORDS / name
     if not re.fullmatch(r"[\w-]+", name):
@@ -311,9 +256,9 @@ def record(folder, name):
     if target.exists():
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=RECORDS))
-    for file in RECORDED_FILES:
-        if Path(folder, file).exists():
-            shutil.copyfile(Path(folder, file), temporary / file)
+    for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
+        content, large = source.read_bytes(), source.name in ("per_slice.csv", "split.csv")
+        (temporary / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
     temporary.chmod(0o755)
     temporary.replace(target)
     return target

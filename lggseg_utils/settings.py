@@ -9,19 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
-AUGMENTATIONS = (
-    "rotation",
-    "flip",
-    "shift",
-    "crop_zoom",
-    "crop_pad",
-    "shear",
-    "noise",
-    "gaussian_filter",
-    "contrast",
-    "brightness",
-    "rotate_90",
-)
+NAMES = "rotation flip shift crop_zoom crop_pad shear noise gaussian_filter contrast brightness rotate_90"
+AUGMENTATIONS = tuple(NAMES.split())
 COMPOSITIONS = {"none": (), "report": ("flip", "rotate_90"), "all": AUGMENTATIONS}
 
 
@@ -40,21 +29,16 @@ class Experiment(BaseModel):
 
     profile: str
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the split, the weights, the order and the augmentation")
-
     size: int = Field(128, ge=16, le=512, description="side of the slices the network sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
-    scaling: Literal["slice", "channel", "volume", "head", "dataset"] = Field(
-        "slice", description="what MinMax takes its range over"
-    )
+    scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what MinMax is taken over")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
-
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
     depth: int = Field(5, ge=2, le=6, description="number of levels")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate after each convolution")
     normalization: Literal["none", "batch"] = Field("none", description="normalisation after each convolution")
     output: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one sigmoid channel, or two with softmax")
-
     loss: Literal["binary_crossentropy", "categorical_crossentropy", "dice_crossentropy"] = Field(
         "binary_crossentropy", description="the loss that training minimises"
     )
@@ -68,7 +52,6 @@ class Experiment(BaseModel):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: the fastest that the machine has"
     )
-
     ablation_conditions: tuple[str, ...] = Field(("none", "report", "all"), description="augmentations compared")
     ablation_seeds: int = Field(1, ge=1, le=20, description="trainings per augmentation")
 
@@ -112,18 +95,14 @@ def load_experiment(profile="demo", seed=0, overrides=None):
     try:
         experiment = Experiment(**settings, **own)
     except ValidationError as error:
-        raise UserError(_explain(error.errors()[0])) from None
+        problem = error.errors()[0]
+        name, said = problem["loc"][0], f"{problem['msg'].lower()}, got {reprlib.repr(problem['input'])}."
+        if problem["type"] == "literal_error":
+            choices = Experiment.model_fields[name].annotation.__args__
+            said = f"unknown value {reprlib.repr(problem['input'])}.{nearest(problem['input'], choices)}"
+        raise UserError(f"setting {name}: {said}") from None
     _check_together(experiment)
     return experiment
-
-
-def _explain(problem):
-    """Turn pydantic's first finding into one line for a user."""
-    name, value = problem["loc"][0], problem["input"]
-    if problem["type"] == "literal_error":
-        choices = Experiment.model_fields[name].annotation.__args__
-        return f"setting {name}: unknown value {reprlib.repr(value)}.{nearest(value, choices)}"
-    return f"setting {name}: {problem['msg'].lower()}, got {reprlib.repr(value)}."
 
 
 def _check_together(experiment):

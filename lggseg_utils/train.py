@@ -29,10 +29,7 @@ def machine_precision():
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "float32"
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
@@ -120,7 +117,10 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch.assign(epoch)
-        reseed_dropout(self.model, self.experiment.seed, epoch)
+        # A saved network does not hold the state of dropout's generators, so it depends on seed and epoch alone.
+        for number, layer in enumerate(layer for layer in self.model.layers if isinstance(layer, Dropout)):
+            state = np.random.SeedSequence((self.experiment.seed, epoch, number)).generate_state(2) >> 1
+            layer.seed_generator.state.assign(state)
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -131,7 +131,7 @@ class Keeper(keras.callbacks.Callback):
                 "with precision float32."
             )
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
-        if _best_epoch(self.history) == len(self.history):
+        if logs["val_loss"] < min((row["val_loss"] for row in self.history[:-1]), default=np.inf):
             save_network(self.model, self.folder / "best.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
         save_network(self.model, self.folder / "checkpoint.keras")
@@ -143,39 +143,30 @@ class Keeper(keras.callbacks.Callback):
         self.bar.close()
 
 
-def _best_epoch(history):
-    """Return the number, from 1, of the epoch with the lowest validation loss."""
-    return 1 + int(np.argmin([row["val_loss"] for row in history]))
-
-
 def _finished(history, experiment):
     """Return whether the training is over: all epochs done, or stopped early."""
-    stale = len(history) - _best_epoch(history) if history else 0
+    losses = [row["val_loss"] for row in history]
+    stale = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
     return len(history) >= experiment.epochs or 0 < experiment.early_stopping <= stale
 
 
-def reseed_dropout(network, seed, epoch):
-    """Make dropout's draws depend on seed and epoch alone: a saved network does not hold the state of its generators."""
-    for number, layer in enumerate(layer for layer in network.layers if isinstance(layer, Dropout)):
-        layer.seed_generator.state.assign(np.random.SeedSequence((seed, epoch, number)).generate_state(2) >> 1)
-
-
 def fit(experiment, dataset, split, folder):
-    """Train the U-Net of an experiment on the training slices of a split; return (network, history table).
+    """Train the U-Net of an experiment on the training slices of a split.
 
-    The network has the weights that the setting `weights` names. `folder` receives history.csv, best.keras and
-    checkpoint.keras, from which an interrupted training resumes.
+    Returns (network, history table); the network has the weights that the setting
+    `weights` names. `folder` receives history.csv, best.keras and checkpoint.keras,
+    from which an interrupted training resumes.
     """
     set_up(experiment)
-    folder = Path(folder)
     rows = preprocess.rows_by_set(split)
-    network, history = _resume(experiment, folder, _steps(len(rows["train"]), experiment.batch_size))
+    steps = _steps(len(rows["train"]), experiment.batch_size)
+    network, history = _resume(experiment, Path(folder), steps)
     keeper = Keeper(folder, history, experiment)
-    images, masks = dataset.images, dataset.masks
+    sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
     if not _finished(history, experiment):
         network.fit(
-            training_batches(images[rows["train"]], masks[rows["train"]], experiment, keeper.epoch),
-            validation_data=validation_batches(images[rows["val"]], masks[rows["val"]], experiment),
+            training_batches(*sets[0], experiment, keeper.epoch),
+            validation_data=validation_batches(*sets[1], experiment),
             epochs=experiment.epochs,
             initial_epoch=len(history),
             shuffle=False,
@@ -183,7 +174,7 @@ def fit(experiment, dataset, split, folder):
             callbacks=[keeper],
         )
     if experiment.weights == "best":
-        network = load_network(folder / "best.keras")
+        network = load_network(Path(folder, "best.keras"))
     return network, pd.DataFrame(keeper.history)
 
 
@@ -213,30 +204,16 @@ def load_network(path):
         return keras.models.load_model(path)
     except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise UserError(
-            f"{path} holds no network that can be used ({reason}); remove it, and it is made again."
-        ) from None
-
-
-def save_weights(network, path):
-    """Write a network's weights to a compressed npz; convolution kernels, nearly all of it, as float16."""
-    arrays = [array.astype(np.float16) if array.ndim == 4 else array for array in network.get_weights()]
-    with write_whole(path) as temporary:
-        np.savez_compressed(temporary, *arrays)
+        raise UserError(f"{path} holds no usable network ({reason}); remove it, and it is made again.") from None
 
 
 def load_trained(folder):
-    """Return (network, experiment) of a finished run folder, or of one with run.json and the weights.npz of `save_weights`.
-
-    Raises `UserError` for a folder without a network that fits its run.json.
-    """
+    """Return (network, experiment) of a finished run folder, or of the reference network's; `UserError` for any other."""
     folder = Path(folder)
     if (folder / "run.json").exists() and (folder / "model.keras").exists():
         return load_network(folder / "model.keras"), recorded_experiment(folder)
     if not (folder / "run.json").exists() or not (folder / "weights.npz").exists():
-        raise UserError(
-            f"{folder} holds no trained network: run.json and model.keras are looked for. Name a finished run."
-        )
+        raise UserError(f"{folder} holds no trained network (run.json and model.keras); name a finished run.")
     experiment = recorded_experiment(folder)
     keras.config.set_dtype_policy("float32")
     network = build_unet(experiment)

@@ -1,6 +1,7 @@
 """The verdict: what the sources report, and how `claims.yml` lets the records decide each question about it."""
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,22 @@ def judge(question):
     """Judge one entry of `QUESTIONS` by the records: an `Answer`."""
     needed = question.get("records", []) + question.get("more", []) + question.get("less", [])
     missing = [name for name in needed if name not in runs.record_names()]
-    if missing or question["rule"] not in RULES:
+    rule = RULES.get(question["rule"]) or RULES.get(question["id"])
+    if missing or not rule:
         return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(missing)})")
-    return RULES[question["rule"]](question)
+    return rule(question)
 
 
 def _number(question):
     """Compare reported numbers with a record's under every scoring and subset of slices."""
     record = runs.load_record(question["records"][0])
     per_slice = record.own_grid if question.get("grid") == "own" else record.per_slice
+    tumour = per_slice["tp"] + per_slice["fn"] > 0
+    subsets = {"all slices": tumour | ~tumour, "slices with tumour": tumour}
     rows = [
         {"claim": claim["text"], "slices": subset, "scoring": scoring, **_compare(claim, scored, definition)}
-        for claim in question["claims"]
-        for subset, scored in _subsets(per_slice[per_slice["split"] == claim["set"]], question).items()
+        for claim, subset in product(question["claims"], question.get("subsets", ["all slices"]))
+        for scored in [per_slice[(per_slice["split"] == claim["set"]) & subsets[subset]]]
         for scoring, definition in SCORINGS.items()
     ]
     table = pd.DataFrame(rows)
@@ -57,12 +61,6 @@ def _number(question):
     return Answer(
         answer, f"{record.name} gives {table['ours'].min():.3f} to {table['ours'].max():.3f} by scoring", table
     )
-
-
-def _subsets(scored, question):
-    """Return the subsets of slices that a question asks for: name -> per-slice table."""
-    subsets = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
-    return {name: subsets[name] for name in question.get("subsets", ["all slices"])}
 
 
 def _compare(claim, scored, definition):
@@ -99,7 +97,9 @@ def arm_difference(more, less, score="dice_pooled"):
     score: 'dice_pooled' or 'dice_patient_mean'. Returns a dictionary: more, less (scores), difference, low, high (95 % interval by
     bootstrap over patients), patients, and detectable (`stats.detectable` of the mean Dice per patient).
     """
-    arms = [[_patient_counts(name) for name in names] for names in (more, less)]
+    counted = ["tp", "fp", "fn"]
+    tables = [[runs.load_record(name).per_slice.query("split == 'test'") for name in names] for names in (more, less)]
+    arms = [[table.groupby("patient")[counted].sum() for table in arm] for arm in tables]
     patients = sorted(set.intersection(*(set(table.index) for arm in arms for table in arm)))
     counts = [np.stack([table.loc[patients].to_numpy() for table in arm]) for arm in arms]  # seeds, patients, 3
 
@@ -116,12 +116,6 @@ def arm_difference(more, less, score="dice_pooled"):
     return {**values, "patients": len(patients), "detectable": stats.detectable(by_patient)}
 
 
-def _patient_counts(name):
-    """Return the counts tp, fp, fn of each test patient of a record, summed over slices."""
-    scored = runs.load_record(name).per_slice
-    return scored[scored["split"] == "test"].groupby("patient")[["tp", "fp", "fn"]].sum()
-
-
 def implied_dice():
     """Return, for each reported pair, the Dice that its IoU implies: a table set, iou, dice, implied, gap (dice - implied)."""
     rows = [(name, table["jacard_coef"], table["dice_coef"]) for name, table in TABLES.items()]
@@ -130,19 +124,12 @@ def implied_dice():
     return table.assign(gap=table["dice"] - table["implied"])
 
 
-def tumour_iou_from_mean(mean_iou, accuracy):
-    """Return the tumour IoU that a mean IoU over background and tumour implies, where tumour is rare.
-
-    The background's IoU, TN/(TN + FP + FN), is then the accuracy to within the errors times the tumour's share.
-    """
-    return 2 * mean_iou - accuracy
-
-
 def _one_quantity(question):
     """Check by arithmetic whether the reported scores can describe the same predictions."""
     pairs, test = implied_dice(), TABLES["test"]
+    # A mean IoU averages tumour and background; where tumour is rare, the background's IoU is nearly the accuracy.
     above = pairs.loc[pairs["gap"].idxmax()]
-    tumour = tumour_iou_from_mean(test["mean_iou"], test["accuracy"])
+    tumour = 2 * test["mean_iou"] - test["accuracy"]
     apart = abs(tumour - test["jacard_coef"]) > CLAIMS["margin"]
     return Answer(
         CONTRADICTS if above["gap"] > 0 or apart else HOLDS,
@@ -153,26 +140,23 @@ def _one_quantity(question):
 
 
 def error_ratios(scored, by, draws=stats.DRAWS):
-    """Draw pairs of random tenths of a per-slice table and return the ratio of their error rates, float (draws,).
+    """Draw pairs of random tenths of a per-slice table and return the larger error rate over the smaller, float (draws,).
 
-    by: 'slice' or 'patient', what is drawn; the two tenths of a pair have none in common. The larger rate is divided by the smaller.
+    by: 'slice' or 'patient', what is drawn; the two tenths of a pair have none in common.
     """
-    units = scored.index if by == "slice" else scored["patient"]
-    sums = (
-        scored.assign(error=scored["fp"] + scored["fn"], slices=1).groupby(units)[["error", "slices"]].sum().to_numpy()
-    )
+    counts = scored[["fp", "fn"]].sum(axis=1).to_frame("errors").assign(slices=1)
+    sums = counts.groupby(scored["patient"] if by == "patient" else scored.index).sum().to_numpy()
     tenth = round(len(sums) / 10)
-    drawn = stats.draw(sums, 2 * tenth, draws)
-    rates = [part[..., 0].sum(1) / part[..., 1].sum(1) for part in (drawn[:, :tenth], drawn[:, tenth:])]
-    return np.maximum(*rates) / np.minimum(*rates)
+    pairs = stats.draw(sums, 2 * tenth, draws).reshape(draws, 2, tenth, 2).sum(2)
+    rates = pairs[..., 0] / pairs[..., 1]
+    return rates.max(1) / rates.min(1)
 
 
 def tumour_shares(by, draws=stats.DRAWS):
     """Draw random tenths of the cohort, by 'slice' or 'patient', and return their shares of tumour pixels, float (draws,)."""
     slices = runs.read_csv(runs.RECORDS / "cohort.csv")
-    pixels = slices["height"] * slices["width"]
-    units = slices.index if by == "slice" else slices["patient"]
-    sums = slices[["tumour_area"]].assign(pixels=pixels).groupby(units).sum().to_numpy()
+    counts = slices[["tumour_area"]].assign(pixels=slices["height"] * slices["width"])
+    sums = counts.groupby(slices["patient"] if by == "patient" else slices.index).sum().to_numpy()
     drawn = stats.draw(sums, round(len(sums) / 10), draws).sum(1)
     return drawn[:, 0] / drawn[:, 1]
 
@@ -188,13 +172,9 @@ def _sets_alike(question):
     return Answer(
         FAILS if min(signs) < 0.001 else HOLDS if min(signs) > 0.05 else INCONCLUSIVE,
         f"validation has {ratio:.2f} times the error rate of test, as {errors['slice']:.1%} of random pairs of tenths by slice do and "
-        f"{errors['patient']:.1%} by patient; its first accuracy means {tumour:.1%} tumour, which {max(shares.values()):.1%} of random tenths reach",
+        f"{errors['patient']:.1%} by patient; its first accuracy means {tumour:.1%} tumour, which "
+        f"{max(shares.values()):.1%} of random tenths reach",
     )
-
-
-def _arithmetic(question):
-    """Judge a question that the sources' own numbers decide."""
-    return {"one-quantity": _one_quantity, "sets-alike": _sets_alike}[question["id"]](question)
 
 
 def _documents(question):
@@ -207,16 +187,16 @@ def _documents(question):
 def _curves(question):
     """Check the curves of one long training for overfitting, and whether fewer epochs overfit less."""
     history = runs.load_record(question["records"][0]).history
-    loss, val_loss = (history[name].rolling(10).mean() for name in ("loss", "val_loss"))
-    best, short = val_loss.idxmin(), min(64, len(history)) - 1
-    overfits = val_loss.iloc[-1] > 1.1 * val_loss[best] and loss.iloc[-1] < loss[best]
-    gap = val_loss - loss
-    fewer = gap[short] < gap.iloc[-1]
+    loss, val_loss = (history[name].rolling(10).mean().to_numpy() for name in ("loss", "val_loss"))
+    best, gap = np.nanargmin(val_loss), val_loss - loss
+    overfits = val_loss[-1] > 1.1 * val_loss[best] and loss[-1] < loss[best]
+    shown = [overfits, gap[63] < gap[-1]]
     return Answer(
-        HOLDS if overfits and fewer else INCONCLUSIVE if overfits or fewer else FAILS,
-        f"the validation loss is {val_loss[best]:.4f} at epoch {best + 1} and {val_loss.iloc[-1]:.4f} at the end; above the training "
-        f"loss by {gap[short]:.4f} at epoch {short + 1} and by {gap.iloc[-1]:.4f} at epoch {len(history)}",
+        HOLDS if all(shown) else INCONCLUSIVE if any(shown) else FAILS,
+        f"the validation loss is {val_loss[best]:.4f} at epoch {best + 1} and {val_loss[-1]:.4f} at the end; it is "
+        f"{gap[63]:.4f} above the training loss at epoch 64 and {gap[-1]:.4f} at epoch {len(history)}",
     )
 
 
-RULES = {"number": _number, "effect": _effect, "arithmetic": _arithmetic, "documents": _documents, "curves": _curves}
+RULES = {"number": _number, "effect": _effect, "documents": _documents, "curves": _curves}
+RULES |= {"one-quantity": _one_quantity, "sets-alike": _sets_alike}

@@ -28,31 +28,21 @@ def volume_viewer(images, numbers, patient, **masks):
     images: uint8 (n, side, side, 3), channels as `data.CHANNELS`; numbers: the n slice numbers; masks: `truth` and, if there
     is one, `prediction`, (n, side, side) of 0 and 1. It opens at the slice with the largest truth; without JavaScript it is hidden.
     """
-    side = images.shape[1]
-    content = json.dumps({"outlines": list(masks), "slices": _slices(images, numbers, masks)})
-    page = TEMPLATE.substitute(
-        id="volume-" + hashlib.sha256(content.encode()).hexdigest()[:10],
-        patient=escape(str(patient)),
-        panels="".join(_panel(name, side, patient, masks) for name in data.CHANNELS),
-        toggles="".join(_toggle(name) for name in masks),
-        first=int(np.asarray(masks["truth"]).sum((1, 2)).argmax()),
-        last=len(images) - 1,
-        data=content,
-        truth_colour=TRUTH,
-        prediction_colour=PREDICTION,
-    )
-    return HTML(page)
-
-
-def _slices(images, numbers, masks):
-    """Return, for each slice, its three pictures, its outlines as SVG paths and a sentence to read."""
-    brightest, rows = images.max((0, 1, 2)), []
-    for position, number in enumerate(numbers):
-        shown = {name: np.asarray(volume[position]) > 0 for name, volume in masks.items()}
-        pictures = [_picture(images[position, ..., channel], top) for channel, top in enumerate(brightest)]
-        paths = {name: outline(mask) for name, mask in shown.items()}
-        rows.append({**paths, "pictures": pictures, "reading": _reading(number, **shown)})
-    return rows
+    masks = {name: np.asarray(mask) > 0 for name, mask in masks.items()}
+    shown = {"outlines": list(masks), "channels": data.CHANNELS, "side": images.shape[1]}
+    shown["first"] = int(masks["truth"].sum((1, 2)).argmax())
+    shown["slices"] = [
+        {
+            **{name: outline(mask[position]) for name, mask in masks.items()},
+            "pictures": [_picture(images[position, ..., channel], images[..., channel].max()) for channel in range(3)],
+            "reading": _reading(number, **{name: mask[position] for name, mask in masks.items()}),
+        }
+        for position, number in enumerate(numbers)
+    ]
+    content = json.dumps(shown)
+    name = "volume-" + hashlib.sha256(content.encode()).hexdigest()[:10]
+    colours = {"truth_colour": TRUTH, "prediction_colour": PREDICTION}
+    return HTML(TEMPLATE.substitute(id=name, patient=escape(str(patient)), data=content, **colours))
 
 
 def _reading(number, truth, prediction=None):
@@ -73,24 +63,8 @@ def outline(mask):
     return "".join("M" + "L".join(f"{x - 0.5:.4g} {y - 0.5:.4g}" for x, y in line) for line in lines)
 
 
-def _panel(name, side, patient, masks):
-    """Return one channel's panel, still empty."""
-    paths = "".join(f'<path class="{mask}"/>' for mask in masks)
-    label = f"{name} slice of {escape(str(patient))}"
-    return (
-        f'<div class="panel"><svg viewBox="0 0 {side} {side}" role="img" aria-label="{label}">'
-        f'<image width="{side}" height="{side}"/>{paths}</svg>{name}</div>'
-    )
-
-
 def _picture(channel, brightest):
     """Return one channel of a slice (side, side) as the address of a picture; `brightest` of the volume becomes white."""
     stretched = np.round(channel * (255 / max(brightest, 1))).astype(np.uint8)
     _, encoded = cv2.imencode(".webp", stretched, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
-
-
-def _toggle(name):
-    """Return a check box that shows or hides an outline."""
-    sample = f'<svg width="26" height="8" aria-hidden="true"><path class="{name}" d="M0 4H26"/></svg>'
-    return f'<label><input type="checkbox" name="{name}" checked> {name} {sample}</label>'

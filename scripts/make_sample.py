@@ -2,13 +2,15 @@
 
 COHORT_FOLDER is the LGG cohort at 128x128. From each of the four large institutions come four patients: of those whose
 stack is no longer than the institution's median, the ones at 1/8, 3/8, 5/8 and 7/8 of the order by tumour volume. All
-their slices are taken as they are. Also writes records/cohort.csv: every slice of the cohort with size and tumour area.
+their slices are taken. Also writes records/cohort.csv: every slice of the cohort with size and tumour area.
 """
 
+import io
 import zipfile
 from pathlib import Path
 
 import click
+from PIL import Image
 
 from lggseg_utils import cli, data
 from lggseg_utils.runs import RECORDS, write_csv, write_whole
@@ -29,13 +31,15 @@ def choose(slices):
 
 
 def write_sample(folder, slices, target):
-    """Write the files of a table of slices into a zip in Kaggle's layout, uncompressed: they are compressed already."""
+    """Write the slices of a table into a zip in Kaggle's layout, as PNG: a fifth smaller than TIFF, with the same pixels."""
     with write_whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for row in slices.itertuples():
             for name in (row.image, row.mask):
-                entry = zipfile.ZipInfo(f"kaggle_3m/{row.patient}/{Path(name).name}")
+                stored = io.BytesIO()
+                Image.fromarray(data.decode(Path(folder, name).read_bytes())).save(stored, "PNG", optimize=True)
+                entry = zipfile.ZipInfo(f"kaggle_3m/{row.patient}/{Path(name).stem}.png")
                 entry.external_attr = 0o644 << 16
-                archive.writestr(entry, Path(folder, name).read_bytes())
+                archive.writestr(entry, stored.getvalue())
 
 
 @click.command()

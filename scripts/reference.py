@@ -26,6 +26,13 @@ def draw_split(slices):
     return slices[["patient", "slice"]].assign(split=names)
 
 
+def save_weights(network, path):
+    """Write a network's weights to a compressed npz; convolution kernels, nearly all of it, as float16."""
+    arrays = [array.astype(np.float16) if array.ndim == 4 else array for array in network.get_weights()]
+    with runs.write_whole(path) as temporary:
+        np.savez_compressed(temporary, *arrays)
+
+
 @click.command()
 @click.argument("cohort_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("work_folder", type=click.Path(path_type=Path))
@@ -36,7 +43,7 @@ def main(cohort_folder, work_folder):
     split = draw_split(cohort.slices)
     runs.write_csv(run.path("split.csv"), split)
     experiments.train_and_score(run, cohort)
-    train.save_weights(train.load_network(run.path("model.keras")), REFERENCE / "weights.npz")
+    save_weights(train.load_network(run.path("model.keras")), REFERENCE / "weights.npz")
     runs.write_csv(REFERENCE / "split.csv", split.drop_duplicates("patient")[["patient", "split"]])
     shutil.copyfile(run.path("metrics.json"), REFERENCE / "metrics.json")
     command = "python scripts/reference.py COHORT_FOLDER WORK_FOLDER"

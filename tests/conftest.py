@@ -37,7 +37,9 @@ def write_ellipses(folder, patients, slices, side=48):
             cv2.ellipse(head, (side // 2, side // 2), (side // 2 - 4, side // 2 - 7), 0, 0, 360, 1, -1)
             if number > 1:
                 cv2.ellipse(lesion, centre, (3 + number % 4, 4 + number % 3), 0, 0, 360, 1, -1)
-            image = 70 * head[..., None] + np.array([0, 110, 30]) * lesion[..., None] + rng.integers(0, 12, (side, side, 3))
+            image = (
+                70 * head[..., None] + np.array([0, 110, 30]) * lesion[..., None] + rng.integers(0, 12, (side, side, 3))
+            )
             write_slice(folder, f"TCGA_CS_{patient:02d}", number, image.astype(np.uint8), 255 * lesion)
     return folder
 

@@ -192,9 +192,11 @@ def test_damaged_files_are_read_or_named(junk, place, kind):
 def test_the_sample_is_what_its_readme_says():
     cohort = data.read_cohort()
     patients = data.patient_table(cohort.slices)
-    assert len(patients) == 16 and patients["institution"].value_counts().to_dict() == dict.fromkeys(("CS", "DU", "FG", "HT"), 4)
+    assert len(patients) == 16 and patients["institution"].value_counts().to_dict() == dict.fromkeys(
+        ("CS", "DU", "FG", "HT"), 4
+    )
     assert {image.shape for image in cohort.images} == {(128, 128, 3)} and data.SAMPLE.stat().st_size < 12e6
-    assert data.kind(cohort.slices) == "sample of 16 patients"
+    assert data.kind(cohort.slices) == "16 patients"
     listed = runs.read_csv(runs.RECORDS / "cohort.csv")
     assert (listed["patient"].nunique(), len(listed)) == data.LGG_COHORT and data.kind(listed) == "LGG cohort"
     same = cohort.slices.merge(listed, on=["patient", "slice", "height", "width", "tumour_area"])
@@ -248,6 +250,8 @@ class TestFetch:
             raise ConnectionError("GET https://kaggle.example?token=KGAT_secret")
 
         kaggle(fail)
-        with pytest.raises(UserError, match=r"could not be downloaded \(ConnectionError\)\. Check the network") as error:
+        with pytest.raises(
+            UserError, match=r"could not be downloaded \(ConnectionError\)\. Check the network"
+        ) as error:
             data.fetch(tmp_path / "lgg")
         assert "KGAT" not in str(error.value) and not (tmp_path / "lgg").exists()

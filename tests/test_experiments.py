@@ -17,7 +17,16 @@ def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort
     run = open_smoke(cohort_folder)
     cohort = data.load_cohort(run)
     per_slice, history = experiments.train_and_score(run, cohort)
-    names = ["run.json", "slices.csv", "split.csv", "history.csv", "model.keras", "metrics.json", "per_slice.csv", "per_patient.csv"]
+    names = [
+        "run.json",
+        "slices.csv",
+        "split.csv",
+        "history.csv",
+        "model.keras",
+        "metrics.json",
+        "per_slice.csv",
+        "per_patient.csv",
+    ]
     assert not [name for name in names if not run.path(name).exists()]
     assert not run.path("checkpoint.keras").exists() and not list(run.folder.rglob(".part-*"))
     record = run.record()
@@ -38,7 +47,7 @@ def crossval(tmp_path_factory, large_cohort_folder):
 
 
 def test_every_slice_is_tested_once_by_the_fold_that_did_not_train_on_it(crossval):
-    run, cohort, per_slice = crossval
+    run, _, per_slice = crossval
     keys = ["patient", "slice", "fold"]
     tested = per_slice[keys].sort_values(keys, ignore_index=True)
     assert tested.equals(runs.read_csv(run.path("split.csv"))[keys].sort_values(keys, ignore_index=True))
@@ -66,7 +75,7 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
 def test_folds_of_other_slices_are_refused(crossval, tmp_path):
     run, cohort, _ = crossval
     (tmp_path / "split.csv").write_text("patient,slice,split\nA,1,test\n")
-    with pytest.raises(UserError, match="split.csv does not divide these slices into folds; remove it"):
+    with pytest.raises(UserError, match="split.csv is not a split of these slices; remove it"):
         experiments.cross_validate(runs.Run(run.experiment, tmp_path, run.data_dir), cohort)
 
 
@@ -79,16 +88,20 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     assert set(scores["patient"]) == set(split.loc[split["split"] == "val", "patient"])
     assert scores.groupby(["condition", "seed"], sort=False).ngroups == 4 and scores["condition"][0] == "none"
     means = runs.read_csv(run.path("ablation.csv"))
-    assert means["dice_patient_mean"].tolist() == pytest.approx(scores.groupby(["condition", "seed"], sort=False)["dice"].mean())
+    assert means["dice_patient_mean"].tolist() == pytest.approx(
+        scores.groupby(["condition", "seed"], sort=False)["dice"].mean()
+    )
     refuse_to_train(monkeypatch)
     assert experiments.ablate(run, cohort).equals(scores)
-    assert runs.load_record(run.folder).epochs == 1
+    assert runs.load_record(run.folder).ablation.equals(scores)
 
 
 def test_jobs_have_the_same_numbers_in_other_processes(cohort_folder, open_smoke, tmp_path):
     cohort, experiment = data.read_cohort(cohort_folder), open_smoke(epochs=1).experiment
     split = preprocess.draw_split(cohort.slices, "patient", 0)
-    jobs = [experiments.Job(str(seed), experiment.model_copy(update={"seed": seed}), split, ("val",)) for seed in range(2)]
+    jobs = [
+        experiments.Job(str(seed), experiment.model_copy(update={"seed": seed}), split, ("val",)) for seed in range(2)
+    ]
     dataset = preprocess.prepare(cohort, experiment)
     here = experiments.run_jobs(jobs, dataset, tmp_path / "here", "job")
     with joblib.parallel_config("loky", n_jobs=2):

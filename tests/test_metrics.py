@@ -2,10 +2,9 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
-
-import pandas as pd
 from sklearn.metrics import f1_score, jaccard_score
 
 from lggseg_utils import metrics
@@ -19,10 +18,14 @@ TP, FP, FN, TN = 2, 1, 1, 4
 def test_by_hand():
     assert metrics.dice(TP, FP, FN) == pytest.approx(4 / 6)
     assert metrics.iou(TP, FP, FN) == pytest.approx(2 / 4)
-    assert metrics.precision(TP, FP) == pytest.approx(2 / 3)
-    assert metrics.sensitivity(TP, FN) == pytest.approx(2 / 3)
-    assert metrics.specificity(TN, FP) == pytest.approx(4 / 5)
-    assert metrics.mean_iou(TP, FP, FN, TN) == pytest.approx((2 / 4 + 4 / 6) / 2)
+    wanted = {
+        "accuracy": 6 / 8,
+        "precision": 2 / 3,
+        "sensitivity": 2 / 3,
+        "specificity": 4 / 5,
+        "mean_iou": (2 / 4 + 4 / 6) / 2,
+    }
+    assert metrics.rates(TP, FP, FN, TN) == pytest.approx(wanted)
 
 
 def test_against_scikit_learn():
@@ -36,12 +39,14 @@ def test_against_scikit_learn():
     )
     assert metrics.dice(tp, fp, fn) == pytest.approx(sklearn_metrics.f1_score(truth, predicted))
     assert metrics.iou(tp, fp, fn) == pytest.approx(sklearn_metrics.jaccard_score(truth, predicted))
-    assert metrics.precision(tp, fp) == pytest.approx(sklearn_metrics.precision_score(truth, predicted))
-    assert metrics.sensitivity(tp, fn) == pytest.approx(sklearn_metrics.recall_score(truth, predicted))
-    assert metrics.specificity(tn, fp) == pytest.approx(sklearn_metrics.recall_score(~truth, ~predicted))
-    assert metrics.mean_iou(tp, fp, fn, tn) == pytest.approx(
-        sklearn_metrics.jaccard_score(truth, predicted, average="macro")
-    )
+    wanted = {
+        "accuracy": sklearn_metrics.accuracy_score(truth, predicted),
+        "precision": sklearn_metrics.precision_score(truth, predicted),
+        "sensitivity": sklearn_metrics.recall_score(truth, predicted),
+        "specificity": sklearn_metrics.recall_score(~truth, ~predicted),
+        "mean_iou": sklearn_metrics.jaccard_score(truth, predicted, average="macro"),
+    }
+    assert metrics.rates(tp, fp, fn, tn) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +58,8 @@ def test_empty_masks(tp, fp, fn, expected):
     assert metrics.dice(tp, fp, fn) == metrics.iou(tp, fp, fn) == expected
 
 
-def test_scores_without_a_denominator_are_nan():
-    assert (
-        np.isnan(metrics.precision(0, 0))
-        and np.isnan(metrics.sensitivity(0, 0))
-        and np.isnan(metrics.specificity(0, 0))
-    )
+def test_rates_without_a_denominator_are_nan():
+    assert all(np.isnan(metrics.rates(0, 0, 0, 0)[name]) for name in ("precision", "sensitivity", "specificity"))
 
 
 def test_dice_and_iou_determine_each_other():

@@ -48,18 +48,6 @@ def test_a_constant_slice_becomes_finite(over):
     assert scaled.dtype == np.float32 and np.isfinite(scaled).all()
 
 
-def test_volumes_are_stretched_one_by_one_and_channel_by_channel():
-    images = np.random.default_rng(0).integers(0, 100, (6, 8, 8, 3)).astype(np.uint8)
-    images[3:] //= 2
-    images[:3, ..., 2] = 40
-    scaled = preprocess.scale_volumes(images, list("AAABBB"), "volume")
-    for patient in (slice(0, 3), slice(3, 6)):
-        low, high = np.percentile(images[patient][..., 0], (10, 99))
-        wanted = np.clip(255 * (images[patient][..., 0].astype(float) - low) / (high - low), 0, 255)
-        assert np.abs(scaled[patient][..., 0] - wanted).max() <= 0.5 + 1e-4
-    assert not scaled[:3, ..., 2].any()
-
-
 def test_heads_are_brought_to_one_level_whatever_the_fat():
     images = np.zeros((2, 10, 10, 3), np.uint8)
     images[:, 2:8, 2:8] = (50, 60, 70)
@@ -148,5 +136,7 @@ def test_a_split_of_other_slices_or_without_a_test_set_is_refused(open_smoke, ch
     split = preprocess.load_split(run, slices)
     assert preprocess.load_split(run, slices).equals(split)
     runs.write_csv(run.path("split.csv"), change(split))
-    with pytest.raises(UserError, match=r"split.csv is not a split of these slices; remove it, and it is drawn again\."):
+    with pytest.raises(
+        UserError, match=r"split.csv is not a split of these slices; remove it, and it is drawn again\."
+    ):
         preprocess.load_split(run, slices)

@@ -11,7 +11,9 @@ from lggseg_utils.settings import UserError
 def test_a_run_folder_belongs_to_one_experiment(tmp_path):
     runs.open_run("smoke", run_dir=tmp_path / "run")
     runs.open_run("smoke", run_dir=tmp_path / "run")
-    with pytest.raises(UserError, match=r"was made with filters 4, not 8; choose another run folder, or remove this one"):
+    with pytest.raises(
+        UserError, match=r"was made with filters 4, not 8; choose another run folder, or remove this one"
+    ):
         runs.open_run("smoke", run_dir=tmp_path / "run", overrides={"filters": 8})
     with pytest.raises(UserError, match="was made with seed 0, not 1"):
         runs.open_run("smoke", run_dir=tmp_path / "run", seed=1)
@@ -30,7 +32,9 @@ def test_a_folder_that_is_no_run_folder_is_not_written_into(tmp_path):
 
 def test_default_folders_differ_where_anything_differs():
     plain = runs.run_folder("demo")
-    others = [runs.run_folder("demo", **other) for other in ({"seed": 1}, {"overrides": {"epochs": 2}}, {"data_dir": "lgg"})]
+    others = [
+        runs.run_folder("demo", **other) for other in ({"seed": 1}, {"overrides": {"epochs": 2}}, {"data_dir": "lgg"})
+    ]
     assert plain == runs.REPOSITORY / "runs" / "demo" and len({plain, *others}) == 4
 
 
@@ -86,7 +90,8 @@ def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypa
         run.path(name).write_text("{}" if name.endswith("json") else "patient\nA\n")
     monkeypatch.setattr(runs, "RECORDS", tmp_path)
     kept = runs.record(run.folder, "kept")
-    assert sorted(path.name for path in kept.iterdir()) == ["metrics.json", "per_slice.csv", "run.json"]
+    assert sorted(path.name for path in kept.iterdir()) == ["metrics.json", "per_slice.csv.gz", "run.json"]
+    assert runs.load_record(kept).per_slice["patient"].tolist() == ["A"]
     with pytest.raises(UserError, match=r"kept is there already; remove it first, or choose another name\."):
         runs.record(run.folder, "kept")
     with pytest.raises(UserError, match=r"'../x' can't name a record: use letters, digits and hyphens\."):

@@ -1,0 +1,57 @@
+"""Masks for one's own slices: as the evaluation would give them, or one line and nothing written."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import write_slice
+
+from lggseg_utils import data, evaluate, experiments, predict, preprocess, runs, train
+from lggseg_utils.settings import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cohort_folder):
+    """A trained run whose network scales whole volumes."""
+    run = runs.open_run("smoke", cohort_folder, tmp_path_factory.mktemp("run") / "run", 0, {"scaling": "head"})
+    experiments.train_and_score(run, data.load_cohort(run))
+    return run
+
+
+def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, cohort_folder, tmp_path):
+    dataset = preprocess.prepare(data.read_cohort(cohort_folder), finished.experiment)
+    network = train.load_network(finished.path("model.keras"))
+    highest = evaluate.predict(network, dataset.images, finished.experiment).max((1, 2))
+    table = predict.predict([cohort_folder], finished.folder, tmp_path)
+    assert table[["patient", "slice"]].equals(dataset.slices[["patient", "slice"]])
+    assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=1e-4)
+    assert len(list(tmp_path.iterdir())) == 61 and runs.read_csv(tmp_path / "predictions.csv").shape == table.shape
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_images_of_any_size_keep_their_grid(finished, tmp_path, suffix):
+    image = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
+    scan, _ = write_slice(tmp_path, "scan", 1, image, suffix=suffix)
+    table = predict.predict([scan], finished.folder, tmp_path / "out")
+    mask = cv2.imread(str(tmp_path / "out" / "scan_1_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (90, 70) and set(np.unique(mask)) <= {0, 255}
+    assert (mask > 0).sum() == table["tumour_pixels"][0]
+    assert cv2.imread(str(tmp_path / "out" / "scan_1_overlay.png")).shape == (90, 70, 3)
+
+
+def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path):
+    good, mask = write_slice(tmp_path / "cohort", "A", 1)
+    cut, empty = tmp_path / "cut.tif", tmp_path / "empty"
+    cut.write_bytes(good.read_bytes()[:50])
+    empty.mkdir()
+    for images, message in (
+        ([tmp_path / "nowhere"], "nowhere does not exist"),
+        ([good.parent, cut], r"cut.tif can't be used: .*Nothing was written"),
+        ([mask], r"image has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
+        ([good, tmp_path / "cohort"], "two images are named A_1"),
+        ([empty], "no image in .*empty; .tif, .tiff, .png are read"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict.predict(images, finished.folder, tmp_path / "out")
+    with pytest.raises(UserError, match="holds no trained network .run.json and model.keras.; name a finished run"):
+        predict.predict([good], empty, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

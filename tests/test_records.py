@@ -1,0 +1,118 @@
+"""The records: every number follows from the counts beside it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import evaluate, metrics, runs
+from lggseg_utils.predict import REFERENCE
+
+SCORED = [name for name in runs.record_names() if (runs.RECORDS / name / "metrics.json").exists()]
+ABLATIONS = [name for name in runs.record_names() if name not in SCORED]
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_records_scores_follow_from_its_slices(name):
+    record = runs.load_record(name)
+    protocol = record.run["experiment"]["split"]
+    for part, scored in record.per_slice.groupby("split"):
+        again = evaluate.set_scores(scored, protocol == "patient", resamples=0)
+        for score, entry in again.items():
+            assert record.metrics[part][score]["value"] == pytest.approx(entry["value"], rel=1e-5), (part, score)
+    table = evaluate.per_patient_table(record.per_slice).sort_values(["patient", "split"], ignore_index=True)
+    stored = record.per_patient.sort_values(["patient", "split"], ignore_index=True)
+    pd.testing.assert_frame_equal(stored[table.columns], table, check_dtype=False, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_dice_and_iou_of_every_slice_belong_together(name):
+    scored = runs.load_record(name).per_slice
+    counts = scored["tp"], scored["fp"], scored["fn"]
+    assert metrics.dice(*counts) == pytest.approx(metrics.dice_from_iou(metrics.iou(*counts)))
+    assert (scored[evaluate.COUNTS].sum(axis=1) == 128 * 128).all()
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_record_was_scored_against_the_cohorts_truth(name):
+    cohort = runs.read_csv(runs.RECORDS / "cohort.csv").set_index(["patient", "slice"])["tumour_area"]
+    scored = runs.load_record(name).per_slice
+    truth = scored.set_index(["patient", "slice"])[["tp", "fn"]].sum(axis=1)
+    assert truth.index.is_unique and (cohort[truth.index] == truth).all()
+
+
+@pytest.mark.parametrize("name", runs.record_names())
+def test_a_record_names_command_commit_and_data(name):
+    record = runs.read_record(runs.RECORDS / name)
+    assert record["command"].startswith("lggseg ") and len(record["git_commit"]) == 12
+    ended = record.get("ended", {}).get("git_commit", "")
+    assert "dirty" not in record["git_commit"] + ended and record["machine"]["processor"]
+    assert runs.recorded_experiment(runs.RECORDS / name).seed == record["experiment"]["seed"]
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_a_recorded_ablation_follows_from_its_patients(name):
+    record, summary = runs.load_record(name), runs.read_csv(runs.RECORDS / name / "ablation.csv")
+    means = record.ablation.groupby(["condition", "seed"])["dice"].mean()
+    stored = summary.set_index(["condition", "seed"])["dice_patient_mean"]
+    assert stored.to_numpy() == pytest.approx(means[stored.index].to_numpy(), rel=1e-6)
+    assert summary["epochs"].nunique() == 1
+
+
+def test_own_grid_scores_are_of_the_same_slices():
+    record = runs.load_record("report64-plain")
+    keys = ["patient", "slice", "split"]
+    held = record.per_slice[record.per_slice["split"] != "train"]
+    assert (
+        record.own_grid[keys]
+        .sort_values(keys, ignore_index=True)
+        .equals(held[keys].sort_values(keys, ignore_index=True))
+    )
+    assert (record.own_grid[evaluate.COUNTS].sum(axis=1) == 64 * 64).all()
+
+
+def test_recorded_precisions_are_of_the_same_seeds_and_patients():
+    table = runs.read_csv(runs.RECORDS / "precision.csv")
+    keys = [set(zip(part["seed"], part["patient"], strict=True)) for _, part in table.groupby("precision")]
+    assert len(keys) == 2 and keys[0] == keys[1]
+
+
+def test_the_reference_network_has_not_seen_the_sample():
+    from lggseg_utils import data
+
+    split = runs.read_csv(REFERENCE / "split.csv").set_index("patient")["split"]
+    sample = set(data.read_cohort().slices["patient"])
+    assert sample == set(split.index[split == "test"]) and split.value_counts().to_dict() == {
+        "train": 85,
+        "test": 16,
+        "val": 9,
+    }
+    record = runs.read_record(REFERENCE)
+    assert record["data"]["kind"] == "LGG cohort" and "dirty" not in record["git_commit"]
+    recipe = runs.load_record("recipe-cv").run["experiment"]
+    assert {name: recipe[name] for name in record["experiment"] if name in recipe} == {
+        name: value for name, value in record["experiment"].items() if name in recipe
+    }
+
+
+def test_the_reference_network_scores_what_is_recorded():
+    from lggseg_utils import data, preprocess, train
+
+    network, settings = train.load_trained(REFERENCE)
+    dataset = preprocess.prepare(data.read_cohort(), settings)
+    probabilities = evaluate.predict(network, dataset.images, settings)
+    scored = evaluate.score_slices(dataset.slices, dataset.truths, probabilities).assign(split="test")
+    stored = json.loads((REFERENCE / "metrics.json").read_text())["test"]
+    # Kernels are stored in half precision, and this machine's arithmetic may differ.
+    assert np.mean(evaluate.per_patient_table(scored)["dice"]) == pytest.approx(
+        stored["dice_patient_mean"]["value"], abs=0.01
+    )
+
+
+def test_the_opening_picture_is_that_of_the_records(tmp_path):
+    known, new = (runs.load_record(name).per_patient for name in ("known-patients", "new-patients"))
+    both = known.merge(new, on="patient")
+    assert len(both) == 110 and (runs.RECORDS / "figures" / "answer.png").stat().st_size < 100_000
+    failed = both["dice_y"] < 0.5
+    assert both.loc[failed, "dice_x"].mean() - both.loc[failed, "dice_y"].mean() > 0.2

@@ -1,0 +1,252 @@
+"""What holds the repository together: notebooks, dependencies, addresses, sizes."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from lggseg_utils import __version__, book, runs
+
+ROOT = runs.REPOSITORY
+NOTEBOOKS = book.chapters()
+ADDRESS = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+HEADS = ("**What this chapter asks.**", "**What you will learn.**")
+
+
+def tracked():
+    """Return the paths of all tracked or new files that git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def cells_of(path, kind=None):
+    """Return a notebook's cells as (source, metadata)."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [("".join(cell["source"]), cell["metadata"]) for cell in cells if kind in (None, cell["cell_type"])]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestNotebook:
+    def test_has_no_output_and_keeps_its_kernel(self, path):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        assert not [cell for cell in notebook["cells"] if cell.get("outputs") or cell.get("execution_count")]
+        assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+    def test_takes_the_parameters_of_the_contract_or_none(self, path):
+        declared = [source for source, meta in cells_of(path, "code") if "parameters" in meta.get("tags", [])]
+        wanted = {"profile": "demo", "data_dir": "", "run_dir": "", "seed": 0, "overrides": {}}
+        scope = {}
+        for source in declared:
+            exec(source, {}, scope)
+        assert scope == (wanted if path.stem < "07" else {})
+
+    def test_opens_and_ends_like_the_others(self, path):
+        texts = [source for source, _ in cells_of(path, "markdown")]
+        assert texts[0].startswith("# ") and (HEADS[0] in texts[0]) and any(HEADS[1] in text for text in texts[:2])
+        assert "**Next.**" in texts[-1]
+        assert path.stem == "07_verdict" or "## What was found" in "".join(texts)
+
+    def test_has_a_short_colab_cell_that_names_the_address(self, path):
+        (source,) = [source for source, _ in cells_of(path, "code") if "google.colab" in source]
+        lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#")]
+        assert len(lines) <= 6 and f"git clone -q --depth 1 {ADDRESS} " in source
+
+    def test_figures_have_captions_names_and_alternative_text(self, path):
+        for source, meta in cells_of(path, "code"):
+            if re.search(r"plots\.(slices|forest|curves|dice_bars|paired_patients|recorded)\(|plt\.subplots", source):
+                figure, image = meta["mystnb"]["figure"], meta["mystnb"]["image"]
+                assert len(figure["caption"]) > 40 and len(image["alt"]) > 30
+
+    def test_folds_nothing(self, path):
+        tags = {tag for _, meta in cells_of(path) for tag in meta.get("tags", [])}
+        assert tags <= {"parameters", "remove-cell", "remove-input"}
+
+
+def test_most_code_of_the_first_six_chapters_is_visible():
+    shown = hidden = 0
+    for path in NOTEBOOKS[:6]:
+        for source, meta in cells_of(path, "code"):
+            lines = len([line for line in source.splitlines() if line.strip()])
+            visible = not {"remove-cell", "remove-input"} & set(meta.get("tags", []))
+            shown, hidden = shown + visible * lines, hidden + (not visible) * lines
+    assert shown / (shown + hidden) >= 0.6, (shown, hidden)
+
+
+def test_the_package_stays_small():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lggseg_utils").glob("*.py")}
+    assert sum(lengths.values()) <= 2700 and max(lengths.values()) <= 350, lengths
+    for path in (ROOT / "lggseg_utils").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 30 + len(
+                    ast.get_docstring(node, clean=False).splitlines() if ast.get_docstring(node) else []
+                ), node.name
+
+
+def test_every_function_says_what_it_does():
+    for path in (ROOT / "lggseg_utils").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith(("on_", "__")) and node.col_offset == 0:
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_no_import_goes_in_circles():
+    graph = {}
+    for path in (ROOT / "lggseg_utils").glob("*.py"):
+        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+        own = [node for node in nodes if (node.module or "").startswith("lggseg_utils")]
+        names = {alias.name for node in own if node.module == "lggseg_utils" for alias in node.names}
+        graph[path.stem] = names | {node.module.split(".")[1] for node in own if "." in node.module}
+    while graph:
+        free = [name for name, needs in graph.items() if not needs & graph.keys()]
+        assert free, f"circle among {sorted(graph)}"
+        for name in free:
+            del graph[name]
+
+
+def test_help_loads_nothing_heavy():
+    heavy = "('tensorflow', 'keras', 'pandas', 'cv2', 'matplotlib')"
+    code = f"import sys, lggseg_utils.cli; print([m for m in {heavy} if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_the_address_is_where_one_command_sets_it():
+    address = ADDRESS.removeprefix("https://")
+    text = [path for path in tracked() if path.suffix not in (".png", ".jpg", ".npz", ".zip", ".gz")]
+    found = {path.name for path in text if address in path.read_text(encoding="utf-8")}
+    assert found == {"_config.yml", *(path.name for path in NOTEBOOKS)}
+
+
+def test_every_page_of_the_contents_has_a_source_and_chapters_come_in_order():
+    pages = book.pages()
+    assert all((ROOT / f"{page}.md").exists() or (ROOT / f"{page}.ipynb").exists() for page in pages)
+    assert [page for page in pages if page.startswith("notebooks/")] == [f"notebooks/{path.stem}" for path in NOTEBOOKS]
+
+
+def test_the_repository_is_light_and_holds_no_slices_but_the_sample():
+    large = {"sample/lgg-sample.zip": 12e6, "reference/weights.npz": 5e6}
+    for path in tracked():
+        assert path.stat().st_size < large.get(path.relative_to(ROOT).as_posix(), 1e6), path
+        assert not re.search(r"TCGA_.*\.(tif|npy|npz|png)$", path.name), path
+    assert sum(path.stat().st_size for path in tracked()) < 18e6
+
+
+def test_recorded_figures_carry_their_terms():
+    shown = {}
+    for path in NOTEBOOKS:
+        for source, meta in cells_of(path, "code"):
+            for name in re.findall(r'plots\.recorded\("(.*?)"\)', source):
+                shown[name] = meta["mystnb"]["figure"]["caption"]
+    assert sorted(shown) == sorted(path.stem for path in (ROOT / "records" / "figures").glob("*.jpg"))
+    assert all("CC BY-NC-SA 4.0" in caption and "buda2019" in caption for caption in shown.values())
+
+
+def test_the_text_speaks_of_the_project_alone():
+    old = re.compile(
+        r"leak-patient|leak-slice|\bphantom\b|\.\./shared|not published|one recipe, two ways", re.IGNORECASE
+    )
+    for path in tracked():
+        if path.suffix in (".md", ".py", ".ipynb", ".yml") and path.name not in ("CHANGELOG.md", "test_repository.py"):
+            found = old.search(path.read_text(encoding="utf-8"))
+            assert not found or (path.parent.name == "records" and path.name == "README.md"), (path, found)
+
+
+def test_environment_is_in_step_with_the_package():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"python{project['requires-python']}" in environment["dependencies"]
+    assert {"pip": ["-e .[book]"]} in environment["dependencies"]
+
+
+def test_every_dependency_is_locked_within_its_range_and_used():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    locked = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if "==" in line:
+            name, version = line.split(";")[0].strip().split("==")
+            locked.setdefault(name.replace("_", "-").lower(), []).append(version)
+    for text in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
+        requirement = Requirement(text)
+        versions = locked[requirement.name.replace("_", "-").lower()]
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
+    imported = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
+    sources = "".join(path.read_text() for path in tracked() if path.suffix in (".py", ".ipynb"))
+    for requirement in map(Requirement, project["dependencies"]):
+        name = imported.get(requirement.name, requirement.name)
+        assert name == "ipykernel" or re.search(rf"(import|from) {name}\b", sources), name
+
+
+def test_what_colab_has_is_within_the_packages_ranges():
+    lines = (ROOT / "tests" / "colab.txt").read_text().splitlines()
+    installed = dict(line.split("==") for line in lines if "==" in line)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [Requirement(text) for text in project["dependencies"]]
+    assert {requirement.name for requirement in needed if requirement.name not in installed} == {"papermill"}
+    for requirement in needed:
+        version = installed.get(requirement.name)
+        assert version is None or requirement.specifier.contains(version), requirement
+
+
+def test_workflows_and_ci_call_the_commands_of_the_readme():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        assert yaml.safe_load(path.read_text())["jobs"]
+    ci, readme = (ROOT / ".ci" / "run").read_text(), (ROOT / "README.md").read_text()
+    for command in ("make test", "make book", "make check-pages"):
+        assert command in ci and command in readme
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("vendor.github-workflows", ".github/workflows/*.yml"),
+        ("vendor.dependabot", ".github/dependabot.yml"),
+        ("vendor.citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_files_for_others_keep_to_their_schema(schema, files):
+    paths = sorted(map(str, ROOT.glob(files)))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *paths]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert paths and not checked.returncode, checked.stdout
+
+
+def test_spelling():
+    kinds = (".md", ".py", ".ipynb", ".yml", ".cff", ".html", ".css")
+    texts = [str(path) for path in tracked() if path.suffix in kinds]
+    command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", "jacard,buda,alll", *texts]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert texts and not checked.returncode, checked.stdout
+
+
+def test_citation_and_package_have_one_version():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+
+
+def test_the_readmes_table_is_that_of_the_verdict(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    import generated_pages
+
+    assert generated_pages.answers_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_address_is_set_everywhere_by_one_command(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import address
+
+    shutil.copytree(book.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy(book.CONFIG, tmp_path / "_config.yml")
+    monkeypatch.setattr(book, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(book, "CONFIG", tmp_path / "_config.yml")
+    address.main(["https://github.com/someone/fork/"], standalone_mode=False)
+    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in texts if ADDRESS in text]
+    assert sum("https://github.com/someone/fork" in text for text in texts) == 13

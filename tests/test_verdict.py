@@ -1,0 +1,190 @@
+"""The verdict: criteria older than the runs, rules that can come out either way, arithmetic by hand."""
+
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lggseg_utils import book, metrics, runs, verdict
+from lggseg_utils.verdict import QUESTIONS
+
+CRITERION = ("rule", "criterion", "margin", "score", "more", "less", "claimed", "records", "subsets", "grid")
+
+
+def test_the_reports_numbers_are_those_printed():
+    assert verdict.TABLES["test"]["dice_coef"] == 0.86219 and verdict.TABLES["test"]["mean_iou"] == 0.93896
+    assert verdict.TABLES["val"]["accuracy"] == 0.9936 and len(verdict.REPORTED["runs"]) == 6
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_is_complete_and_answered(name):
+    question = QUESTIONS[name]
+    assert question["claims"] and all(claim["text"] and claim["source"] for claim in question["claims"])
+    assert question["criterion"] and question["question"].endswith("?")
+    page = "book/sources" if question["chapter"] == "sources" else f"notebooks/{question['chapter']}"
+    assert page in book.pages()
+    answer = verdict.judge(question)
+    assert answer.answer in verdict.CLAIMS["answers"] and answer.evidence and "nan" not in answer.evidence
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_criterion_is_older_than_the_runs_it_judges(name):
+    question = QUESTIONS[name]
+    used = question.get("records", []) + question.get("more", []) + question.get("less", [])
+    for record in set(used) & set(runs.record_names()):
+        commit = runs.read_record(runs.RECORDS / record)["git_commit"]
+        shown = subprocess.run(
+            ["git", "show", f"{commit}:lggseg_utils/claims.yml"],
+            cwd=runs.REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "bad object" in shown.stderr or "invalid object" in shown.stderr:
+            pytest.skip("a shallow clone has no history")
+        then = {each["id"]: each for each in yaml.safe_load(shown.stdout)["questions"]}[name]
+        assert {key: then.get(key) for key in CRITERION} == {key: question.get(key) for key in CRITERION}, record
+
+
+def test_a_question_without_its_run_is_untested_and_says_which():
+    question = {**QUESTIONS["test-scores"], "records": ["no-such-run"]}
+    answer = verdict.judge(question)
+    assert answer.answer == verdict.UNTESTED and "no-such-run" in answer.evidence
+
+
+def table_of(tp, fp, fn, patients=10, seed=0):
+    """A per-slice test table: `patients` with four slices each and these counts on average."""
+    rng = np.random.default_rng(seed)
+    counts = {name: rng.poisson(mean, 4 * patients) for name, mean in (("tp", tp), ("fp", fp), ("fn", fn))}
+    table = pd.DataFrame(counts).assign(tn=1000, split="test", patient=np.repeat(np.arange(patients), 4).astype(str))
+    table["soft_intersection"], table["soft_sum"] = 1.0 * table["tp"], 2.0 * table["tp"] + table["fp"] + table["fn"]
+    return table
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Let per-slice tables stand for records: recorded(name=table, ...)."""
+
+    def put(**tables):
+        found = {
+            name: runs.Record(name, {"experiment": {}}, {}, table, None, None, None, None, None)
+            for name, table in tables.items()
+        }
+        monkeypatch.setattr(verdict.runs, "record_names", lambda: list(found))
+        monkeypatch.setattr(verdict.runs, "load_record", found.__getitem__)
+
+    return put
+
+
+@pytest.mark.parametrize(("shift", "answer"), [(0.005, verdict.HOLDS), (-0.3, verdict.FAILS)])
+def test_a_number_holds_near_ours_and_fails_far_away(recorded, shift, answer):
+    table = table_of(80, 10, 10)
+    recorded(ours=table)
+    claims = [
+        {"text": "x", "set": "test", "metric": name, "value": score + shift}
+        for name, score in zip(("dice", "iou"), metrics.dice_and_iou(table, verdict.SCORINGS["pooled"]), strict=True)
+    ]
+    question = {"rule": "number", "records": ["ours"], "claims": claims}
+    assert verdict.judge(question).answer == answer
+
+
+def test_a_number_that_flips_between_scorings_depends_on_the_definition(recorded):
+    table = table_of(80, 10, 10)
+    table["soft_intersection"] *= 0.5
+    recorded(ours=table)
+    value = metrics.dice_and_iou(table, verdict.SCORINGS["pooled"])[0]
+    question = {
+        "rule": "number",
+        "records": ["ours"],
+        "claims": [{"text": "x", "set": "test", "metric": "dice", "value": value}],
+    }
+    answer = verdict.judge(question)
+    assert answer.answer == verdict.DEPENDS and set(answer.table["answer"]) == {verdict.HOLDS, verdict.FAILS}
+
+
+@pytest.mark.parametrize(
+    ("fewer_hits", "claimed", "answer"),
+    [
+        (20, None, verdict.HOLDS),
+        (0, None, verdict.FAILS),
+        (20, "less than the margin", verdict.FAILS),
+        (0, "less than the margin", verdict.HOLDS),
+    ],
+)
+def test_an_effect_is_judged_by_its_interval(recorded, fewer_hits, claimed, answer):
+    recorded(a=table_of(80, 10, 10, 40), b=table_of(80 - fewer_hits, 10, 10 + fewer_hits, 40, seed=1))
+    question = {"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_pooled", "claimed": claimed}
+    assert verdict.judge(question).answer == answer
+
+
+def test_an_effect_that_few_patients_cannot_show_is_inconclusive(recorded):
+    noisy, other = table_of(80, 10, 10, 4), table_of(80, 10, 10, 4, seed=5)
+    noisy.loc[noisy["patient"] == "0", ["tp", "fn"]] = [0, 90]
+    other.loc[other["patient"] == "1", ["tp", "fn"]] = [10, 80]
+    recorded(a=noisy, b=other)
+    answer = verdict.judge({"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_patient_mean"})
+    assert answer.answer == verdict.INCONCLUSIVE and "would have been seen" in answer.evidence
+
+
+@pytest.mark.parametrize("score", ["dice_pooled", "dice_patient_mean"])
+def test_arms_are_compared_on_common_patients_and_averaged_over_seeds(recorded, score):
+    first, second, third = (table_of(60 + 5 * seed, 10, 10, seed=seed) for seed in range(3))
+    recorded(a=first, b=second, c=third[third["patient"] != "9"])
+    effect = verdict.arm_difference(["a", "b"], ["c"], score)
+
+    def by_hand(table):
+        sums = table[table["patient"] != "9"].groupby("patient")[["tp", "fp", "fn"]].sum()
+        return metrics.dice(*sums.sum()) if score == "dice_pooled" else metrics.dice(sums.tp, sums.fp, sums.fn).mean()
+
+    assert effect["patients"] == 9 and effect["more"] == pytest.approx((by_hand(first) + by_hand(second)) / 2)
+    assert effect["difference"] == pytest.approx(effect["more"] - by_hand(third))
+    assert effect["low"] < effect["difference"] < effect["high"] and effect["detectable"] > 0
+
+
+@pytest.mark.parametrize(("end", "answer"), [(0.03, verdict.HOLDS), (0.0095, verdict.FAILS)])
+def test_overfitting_is_judged_by_the_curves(monkeypatch, end, answer):
+    val_loss = np.concatenate([np.linspace(0.02, 0.01, 20), np.linspace(0.01, end, 108)])
+    history = pd.DataFrame({"epoch": range(1, 129), "loss": val_loss - 0.005, "val_loss": val_loss})
+    if answer == verdict.HOLDS:
+        history["loss"] = np.linspace(0.02, 0.001, 128)
+    record = runs.Record("r", {}, {}, None, None, history, None, None, None)
+    monkeypatch.setattr(verdict.runs, "record_names", lambda: ["report128"])
+    monkeypatch.setattr(verdict.runs, "load_record", lambda name: record)
+    assert verdict.judge(QUESTIONS["overfitting"]).answer == answer
+
+
+def test_implied_scores_by_hand():
+    table = verdict.implied_dice().set_index("set")
+    assert table["implied"].round(4).tolist() == [0.9466, 0.8743, 0.8713]
+    assert table.loc["train", "gap"] == pytest.approx(0.9568 - 0.9466, abs=1e-4)
+    assert "a tumour IoU of 0.880, not 0.77195" in verdict.judge(QUESTIONS["one-quantity"]).evidence
+
+
+def test_the_arithmetic_holds_on_simulated_masks():
+    rng = np.random.default_rng(0)
+    truth = rng.random((200, 64, 64)) < 0.01
+    predicted = truth ^ (rng.random(truth.shape) < 0.0025)
+    tp, fp, fn, tn = (
+        (truth & predicted).sum(),
+        (~truth & predicted).sum(),
+        (truth & ~predicted).sum(),
+        (~truth & ~predicted).sum(),
+    )
+    rates = metrics.rates(tp, fp, fn, tn)
+    assert 2 * rates["mean_iou"] - rates["accuracy"] == pytest.approx(metrics.iou(tp, fp, fn), abs=0.001)
+
+
+def test_tumour_shares_know_what_they_draw():
+    slices = runs.read_csv(runs.RECORDS / "cohort.csv")
+    whole = slices["tumour_area"].sum() / (len(slices) * 128**2)
+    by_slice, by_patient = (verdict.tumour_shares(by, draws=800) for by in ("slice", "patient"))
+    assert by_slice.mean() == pytest.approx(whole, rel=0.02) and by_patient.mean() == pytest.approx(whole, rel=0.04)
+    assert by_patient.std() > 2 * by_slice.std()
+
+
+def test_error_ratios_are_one_where_all_slices_are_alike():
+    table = table_of(50, 5, 5).assign(fp=3, fn=4)
+    for by in ("slice", "patient"):
+        assert verdict.error_ratios(table, by, draws=50) == pytest.approx(1)

@@ -1,0 +1,69 @@
+"""The slider: outlines are where the masks are, pictures are the channels, names break nothing."""
+
+import base64
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from lggseg_utils import viewer
+
+
+def volume(count=3, side=8):
+    """A small volume whose channels are told apart by their values, and a mask that grows."""
+    images = np.zeros((count, side, side, 3), np.uint8)
+    images[..., 0], images[..., 1], images[..., 2] = 40, 120, 240
+    images[0] = 0
+    masks = np.zeros((count, side, side), np.uint8)
+    masks[1, 2:4, 2:4] = masks[2, 1:5, 1:5] = 1
+    return images, masks
+
+
+def content(page):
+    """The data of a viewer's script."""
+    return json.loads(re.search(r"const data = (.*);", page.data)[1])
+
+
+def test_an_outline_runs_around_the_pixels_of_the_mask():
+    mask = np.zeros((6, 6), np.uint8)
+    mask[2:4, 1:5] = 1
+    pairs = re.findall(r"([\d.]+) ([\d.]+)", viewer.outline(mask))
+    x, y = np.array(pairs, dtype=float).T
+    assert (x.min(), x.max(), y.min(), y.max()) == (1, 5, 2, 4)
+    assert viewer.outline(np.zeros((6, 6))) == "" and viewer.outline(mask).count("M") == 1
+
+
+def test_it_opens_at_the_largest_truth_and_holds_every_slice():
+    images, masks = volume()
+    page = viewer.volume_viewer(images, [7, 8, 9], "TCGA_XX", truth=masks)
+    assert content(page)["first"] == 2 and content(page)["side"] == 8
+    readings = [row["reading"] for row in content(page)["slices"]]
+    assert readings == ["slice 7: no tumour", "slice 8: tumour on 6.2% of it", "slice 9: tumour on 25.0% of it"]
+
+
+def test_pictures_are_the_channels_in_their_order():
+    images, masks = volume()
+    images[2, ..., 1] = 60
+    pictures = content(viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks))["slices"][2]["pictures"]
+    decoded = (base64.b64decode(picture.split(",")[1]) for picture in pictures)
+    shown = [cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE) for picture in decoded]
+    # Each channel is stretched to the brightest value of the volume: 40 of 40, 60 of 120, 240 of 240.
+    assert [picture.mean() for picture in shown] == pytest.approx([255, 127.5, 255], abs=2)
+
+
+def test_a_prediction_is_drawn_and_scored():
+    images, masks = volume()
+    page = viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks, prediction=np.roll(masks, 1, axis=2))
+    rows = content(page)["slices"]
+    assert rows[0]["reading"] == "slice 1: no tumour, none predicted" and rows[0]["prediction"] == ""
+    assert rows[1]["reading"].endswith("Dice 0.50") and rows[1]["prediction"] != rows[1]["truth"]
+    assert content(page)["outlines"] == ["truth", "prediction"]
+
+
+def test_a_patients_name_cannot_leave_its_place_and_two_viewers_do_not_meet():
+    images, masks = volume()
+    pages = [viewer.volume_viewer(images, numbers, '"><b>', truth=masks).data for numbers in ([1, 2, 3], [4, 5, 6])]
+    assert "<b>" not in pages[0]
+    assert len({re.search(r'id="(volume-\w+)"', page)[1] for page in pages}) == 2
