@@ -113,7 +113,8 @@ def dice_bars(per_patient):
 
 def paired_patients(x, y, xlabel, ylabel):
     """Draw the Dice of each patient under two cross-validations, float (n,) each, and the line where both are equal."""
-    figure, axis = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.55))
+    figure, axis = plt.subplots(figsize=(WIDTH, WIDTH * 0.55))
+    axis.set_aspect("equal")
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     axis.scatter(x, y, color=BLUE, s=24, alpha=0.7, linewidths=0)
     axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel=xlabel, ylabel=f"{ylabel}\n(n = {len(x)} patients)")

@@ -40,6 +40,7 @@ def open_page(browser, page, width=1280, theme="light"):
     # Chromium's window is never narrower than 500 pixels; the page in it can be.
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get_log("browser")  # axe, run on an earlier page, leaves messages of its own
     browser.get((HTML / f"{page}.html").as_uri())
     wait(browser, "return document.readyState === 'complete'")
     assert browser.execute_script("return document.documentElement.dataset.theme") == theme

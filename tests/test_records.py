@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import evaluate, metrics, runs
+from lggseg_utils import evaluate, metrics, runs, stats
 from lggseg_utils.predict import REFERENCE
 
 SCORED = [name for name in runs.record_names() if (runs.RECORDS / name / "metrics.json").exists()]
@@ -116,3 +116,23 @@ def test_the_opening_picture_is_that_of_the_records(tmp_path):
     assert len(both) == 110 and (runs.RECORDS / "figures" / "answer.png").stat().st_size < 100_000
     failed = both["dice_y"] < 0.5
     assert both.loc[failed, "dice_x"].mean() - both.loc[failed, "dice_y"].mean() > 0.2
+
+
+def test_what_headings_and_captions_say_holds():
+    cohort = runs.read_csv(runs.RECORDS / "cohort.csv")
+    lengths, tumour = cohort.groupby("patient").size(), cohort[cohort["tumour_area"] > 0]["tumour_area"]
+    assert round(cohort["tumour_area"].sum() / (len(cohort) * 128**2), 2) == 0.01
+    assert (lengths < 45).mean() > 0.5 and (tumour / 128**2 < 0.05).mean() > 0.5
+    new, recipe, plain = (runs.load_record(name) for name in ("new-patients", "recipe-cv", "report64-plain"))
+    assert new.per_patient["dice"].median() > new.per_patient["dice"].mean() + 0.05
+    assert (recipe.per_patient["dice"] < 0.5).sum() < (new.per_patient["dice"] < 0.5).sum() / 2
+    ends = plain.history.tail(10).mean()
+    assert 0 < ends["dice_coef"] - ends["val_dice_coef"] < 0.05
+    first = stats.compare_conditions(runs.load_record("ablation").ablation).set_index("condition")
+    assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
+    for name in ABLATIONS:
+        if "all" in set(runs.load_record(name).ablation["condition"]):
+            assert stats.compare_conditions(runs.load_record(name).ablation).set_index("condition").loc["all", "difference"] < 0
+    scored = new.per_slice.assign(area=new.per_slice["tp"] + new.per_slice["fn"]).query("area > 0")
+    found = (scored["tp"] / scored["area"]).groupby(pd.qcut(scored["area"], 4), observed=True).median()
+    assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85

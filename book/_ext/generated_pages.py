@@ -37,7 +37,7 @@ def write(app):
     folder = Path(app.srcdir, "book", "generated")
     folder.mkdir(exist_ok=True)
     for name, text in {"answers": answers_table(), "settings": settings_table(), "profiles": profiles_text()}.items():
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
 def setup(app):
