@@ -45,8 +45,8 @@ def _execute_one(run, notebook, parameters):
     from papermill.exceptions import PapermillExecutionError
 
     unfinished = run.path("logs", f"{notebook.stem}.ipynb")
-    for folder in (unfinished.parent, run.path("notebooks")):
-        folder.mkdir(parents=True, exist_ok=True)
+    unfinished.parent.mkdir(exist_ok=True)
+    run.path("notebooks").mkdir(exist_ok=True)
     try:
         with stderr_into(unfinished.with_suffix(".log")) as terminal:
             papermill.execute_notebook(
@@ -81,9 +81,8 @@ def stage(run_folder):
     for path in executed:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         # papermill's own cell of parameters says nothing to a reader.
-        tags = [cell["metadata"].get("tags", []) for cell in notebook["cells"]]
-        pairs = zip(notebook["cells"], tags, strict=True)
-        notebook["cells"] = [cell for cell, tagged in pairs if "injected-parameters" not in tagged]
+        kept = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+        notebook["cells"] = kept
         (STAGE / "notebooks" / path.name).write_text(json.dumps(notebook), encoding="utf-8")
 
 

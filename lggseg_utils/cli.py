@@ -51,9 +51,9 @@ def _overrides(pairs, skip_bad):
 
 def _import_tensorflow():
     """Import TensorFlow without the messages that it prints while it starts."""
-    from lggseg_utils import runs
+    from lggseg_utils.runs import stderr_into
 
-    with runs.stderr_into(os.devnull):
+    with stderr_into(os.devnull):
         import lggseg_utils.train  # noqa: F401
 
 
@@ -117,10 +117,9 @@ def predict(images, run_dir, out):
     Not for clinical use.
     """
     _import_tensorflow()
-    from lggseg_utils.predict import REFERENCE
-    from lggseg_utils.predict import predict as predict_masks
+    import lggseg_utils.predict as predictor
 
-    table = predict_masks(images, run_dir or REFERENCE, out)
+    table = predictor.predict(images, run_dir or predictor.REFERENCE, out)
     print(f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}")
 
 

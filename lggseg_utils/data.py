@@ -1,5 +1,6 @@
 """The cohort's files: found, checked and read (report, section 1-1)."""
 
+import errno
 import hashlib
 import io
 import os
@@ -111,9 +112,10 @@ def load_cohort(run):
 def _open(source):
     """Return the names of all files in a folder or zip, and a function that returns the bytes behind a name."""
     if source.is_dir():
-        paths = (Path(root, name) for root, _, files in os.walk(source, followlinks=True) for name in files)
+        found = os.walk(source, onerror=_refuse_unreadable, followlinks=True)
+        paths = (Path(root, name) for root, _, files in found for name in files)
         names = [path.relative_to(source).as_posix() for path in paths]
-        return names, lambda name: _read_file(source / name)
+        return names, lambda name: read_file(source / name)
     if source.suffix.lower() == ".zip" and source.is_file():
         try:
             archive = zipfile.ZipFile(source)
@@ -124,7 +126,12 @@ def _open(source):
     raise UserError(f"data folder {source} {what}. Name the folder that holds the patients, or their zip.")
 
 
-def _read_file(path):
+def _refuse_unreadable(error):
+    """Raise `UserError` for a folder that can't be read, which `os.walk` would skip."""
+    raise UserError(f"folder {error.filename} can't be read ({error.strerror}); change its permissions.")
+
+
+def read_file(path):
     """Return the bytes of a file; raise `BadSlice` for one that is missing, unreadable or too large to be a slice."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -150,7 +157,7 @@ def find_slices(names, source):
     Kaggle's archive holds the tree twice: the shallower copy of a slice counts. Raises `UserError` for no slice at all and
     for a slice that stands twice at one depth.
     """
-    found, images = {}, [name for name in names if name.lower().endswith(SUFFIXES)]
+    found, images = {}, [name for name in names if re.search(r"(^|/)[^./][^/]*\.(tiff?|png)$", name, re.IGNORECASE)]
     for path in sorted(images, key=lambda name: (name.count("/"), name)):
         match = SLICE_NAME.fullmatch(path.rpartition("/")[2])
         patient, number = (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)
@@ -188,6 +195,8 @@ def decode(content):
             raise BadSlice(f"{image.width}x{image.height} pixels, at most {MAX_SIDE} a side are read")
         if getattr(image, "n_frames", 1) > 1:
             raise BadSlice("holds several pages, expected one image")
+        if image.mode in ("P", "YCbCr", "LAB", "CMYK"):
+            raise BadSlice(f"stored as {image.mode}, expected RGB or grey")
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
     except UnidentifiedImageError:
         raise BadSlice("not a readable TIFF or PNG (damaged, cut short, or another format)") from None
@@ -252,7 +261,7 @@ def fetch(folder):
     Raises `UserError` with what to do.
     """
     folder = Path(folder).expanduser().resolve()
-    if not folder.exists():
+    if not folder.exists() or not any(folder.iterdir()):
         staging = folder.with_name(f".{folder.name}-download")
         os.environ["KAGGLEHUB_CACHE"] = str(staging)
         try:
@@ -260,6 +269,8 @@ def fetch(folder):
 
             downloaded = Path(kagglehub.dataset_download(KAGGLE))
         except Exception as error:  # kagglehub passes on errors of its HTTP client, whose text may hold a token
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise
             raise UserError(
                 f"the cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you "
                 "are, put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json and run the same command again."

@@ -84,19 +84,19 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     """Score one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
     scored: a per-slice table. low and high are the 95 % interval by bootstrap over patients with all their slices; None for
-    fewer than two patients or no number. `dice_coef` and `jacard_coef` are averaged over batches of 16 slices in the order of
-    the table; for their intervals, in random order. The Dice per patient is given only where whole patients were held out.
+    fewer than two patients, and where the score of a draw has no number. `dice_coef` and `jacard_coef` are averaged over batches
+    of 16 slices in the order of the table; for their intervals, in random order. `whole_patients` adds the Dice per patient.
     """
     scores, patients = _scores_of_drawn(scored), scored["patient"].nunique()
     values = {name: value[0] for name, value in scores(np.arange(patients)).items()}
     in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
     values["dice_coef"], values["jacard_coef"] = in_order
     names = [name for name in values if whole_patients or not name.startswith("dice_patient")]
-    ends = stats.interval_over_patients(
-        lambda drawn, axis: np.stack([value for name, value in scores(drawn).items() if name in names]),
-        patients,
-        resamples,
-    )
+
+    def statistic(drawn, axis):
+        return np.stack([value for name, value in scores(drawn).items() if name in names])
+
+    ends = stats.interval_over_patients(statistic, patients, resamples)
     low, high = (np.broadcast_to(end, len(names)) for end in ends)
     rows = zip((values[name] for name in names), low, high, strict=True)
     finite = [[float(number) if np.isfinite(number) else None for number in row] for row in rows]

@@ -10,6 +10,8 @@ from lggseg_utils import evaluate, preprocess
 from lggseg_utils.runs import read_csv, write_csv, write_json
 from lggseg_utils.settings import Experiment
 
+WRITTEN = ("per_slice.csv", "history.csv", "metrics.json")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -26,14 +28,14 @@ def run_job(job, dataset, folder):
 
     An interrupted job resumes from its last epoch.
     """
-    if not (folder / "per_slice.csv").exists():
+    if not all((folder / name).exists() for name in ("per_slice.csv", "history.csv", "model.keras")):
         from lggseg_utils import train
 
         network, _ = train.fit(job.experiment, dataset, job.split, folder)
         train.save_network(network, folder / "model.keras")
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         write_csv(folder / "per_slice.csv", scored)
-        (folder / "checkpoint.keras").unlink()
+        (folder / "checkpoint.keras").unlink(missing_ok=True)
     return read_csv(folder / "per_slice.csv"), read_csv(folder / "history.csv")
 
 
@@ -52,7 +54,7 @@ def train_and_score(run, cohort):
     Writes history.csv, model.keras, per_slice.csv, per_patient.csv and, last, metrics.json into the run folder.
     """
     split = preprocess.load_split(run, cohort.slices)
-    if not run.path("metrics.json").exists():
+    if not all(run.path(name).exists() for name in WRITTEN):
         job = Job("run", run.experiment, split, preprocess.SETS)
         per_slice, history = run_job(job, preprocess.prepare(cohort, run.experiment), run.folder)
         _write_scores(run, per_slice, history)
@@ -65,15 +67,13 @@ def cross_validate(run, cohort):
     Folds are of slices or patients, as the setting `split` says. Writes split.csv, history.csv, per_slice.csv,
     per_patient.csv and, last, metrics.json.
     """
-    if not run.path("metrics.json").exists():
+    if not all(run.path(name).exists() for name in WRITTEN):
         folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
         splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
-        per_slice, history = (
-            pd.concat([table.assign(fold=fold) for fold, table in enumerate(tables)], ignore_index=True)
-            for tables in zip(*results, strict=True)
-        )
+        tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))
+        per_slice, history = (pd.concat(each, ignore_index=True) for each in tables)
         write_csv(run.path("per_slice.csv"), per_slice)
         write_csv(run.path("history.csv"), history)
         _write_scores(run, per_slice, history)
@@ -86,19 +86,18 @@ def _write_scores(run, per_slice, history):
     if "fold" in per_slice and protocol == "patient":
         per_patient = per_patient.merge(per_slice[["patient", "fold"]].drop_duplicates(), on="patient")
     write_csv(run.path("per_patient.csv"), per_patient)
-    run.note(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
-    run.note_end()
+    run.note_end(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
     write_json(run.path("metrics.json"), evaluate.all_scores(per_slice, protocol))
 
 
 def ablate(run, cohort):
     """Train under each augmentation and seed, or read the results: a table condition, seed, patient, dice.
 
-    All trainings have the same split by patient, and are scored on its validation patients. Writes
+    All trainings have the run's split, and are scored on its validation patients. Writes
     ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, epochs, dice_patient_mean.
     """
     if not run.path("ablation.csv").exists():
-        settings, split = run.experiment, preprocess.draw_split(cohort.slices, "patient", run.experiment.seed)
+        settings, split = run.experiment, preprocess.load_split(run, cohort.slices)
         pairs = [(name, seed) for name in settings.ablation_conditions for seed in range(settings.ablation_seeds)]
         jobs = [
             Job(f"{name}-{seed}", settings.model_copy(update={"augmentation": name, "seed": seed}), split, ("val",))

@@ -5,11 +5,10 @@ import html
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from IPython.display import Image
 from matplotlib.lines import Line2D
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from lggseg_utils import data, runs
+from lggseg_utils import data
 
 # Okabe and Ito's colours, told apart with every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#2B2B2B"
@@ -17,7 +16,6 @@ TRUTH, PREDICTION = "#F0E442", "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
 SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
 WIDTH = 7.5  # inches of every figure: the width of the text, so that all type is the same size
-CREDIT = "LGG cohort (TCGA-LGG, The Cancer Imaging Archive; Buda et al. 2019), CC BY-NC-SA 4.0, resized"
 
 
 def set_style():
@@ -53,11 +51,6 @@ def score(entry, digits=3):
     if entry["low"] is None:
         return "–" if entry["value"] is None else f"{entry['value']:.{digits}f}"
     return f"{entry['value']:.{digits}f} ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
-
-
-def recorded(name):
-    """Return a recorded figure of real slices; scripts/figures.py draws them."""
-    return Image(filename=str(runs.RECORDS / "figures" / f"{name}.jpg"))
 
 
 def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.FLAIR):

@@ -24,6 +24,8 @@ def predict(images, network_folder, out):
     """
     network, experiment = train.load_trained(network_folder)
     files, pixels = _read(_listed(images))
+    if Path(out).resolve() in [Path(name).resolve().parent for name in files["image"]]:
+        raise UserError(f"{out} holds the images themselves, and masks could be written over; name another folder.")
     small = np.stack([preprocess.resize_image(image, experiment.size) for image in pixels])
     small = preprocess.scale_volumes(small, files["patient"], experiment.scaling)
     probabilities = evaluate.predict(network, small, experiment)
@@ -43,8 +45,10 @@ def _listed(images):
     for image in map(Path, images):
         if not image.exists():
             raise UserError(f"{image} does not exist.")
-        found = [path for path in sorted(image.rglob("*")) if path.suffix.lower() in data.SUFFIXES]
-        paths += [path for path in found if not path.stem.endswith("_mask")] if image.is_dir() else [image]
+        found = [path for path in sorted(image.rglob("[!.]*")) if path.suffix.lower() in data.SUFFIXES]
+        paths += (
+            [path for path in found if not path.stem.endswith(("_mask", "_overlay"))] if image.is_dir() else [image]
+        )
     if not paths:
         raise UserError(f"no image in {', '.join(map(str, images))}; {', '.join(data.SUFFIXES)} are read.")
     stems = pd.Series([path.stem for path in paths])
@@ -61,8 +65,8 @@ def _read(paths):
         match = data.SLICE_NAME.fullmatch(path.name)
         patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, 0)
         try:
-            rows.append((patient, number, str(path), data.decode_image(path.read_bytes())))
-        except (data.BadSlice, OSError) as problem:
+            rows.append((patient, number, str(path), data.decode_image(data.read_file(path))))
+        except data.BadSlice as problem:
             raise UserError(f"{path} can't be used: {problem}. Nothing was written.") from None
     rows.sort(key=lambda row: row[:3])
     files = pd.DataFrame([row[:3] for row in rows], columns=["patient", "slice", "image"])

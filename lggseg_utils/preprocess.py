@@ -36,10 +36,8 @@ def prepare(cohort, experiment):
     """Return a cohort's slices as the `Dataset` that an experiment's network is trained and scored on."""
     images = np.stack([resize_image(image, experiment.size) for image in cohort.images])
     images = scale_volumes(images, cohort.slices["patient"], experiment.scaling)
-    masks, truths = (
-        np.stack([resize_mask(mask, side) for mask in cohort.masks])
-        for side in (experiment.size, experiment.score_size)
-    )
+    sides = (experiment.size, experiment.score_size)
+    masks, truths = (np.stack([resize_mask(mask, side) for mask in cohort.masks]) for side in sides)
     return Dataset(cohort.slices, images, masks, truths)
 
 
@@ -97,8 +95,9 @@ def load_split(run, slices, draw=None):
     if not path.exists():
         write_csv(path, draw(slices, run.experiment.split, run.experiment.seed))
     split = read_csv(path)
-    whole = "part" in split if draw is draw_folds else set(split["split"]) == set(SETS)
-    if not whole or not split[["patient", "slice"]].equals(slices[["patient", "slice"]]):
+    keys = slices[["patient", "slice"]]
+    whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
+    if not whole or not split.reindex(columns=keys.columns).equals(keys):
         raise UserError(f"{path} is not a split of these slices; remove it, and it is drawn again.")
     return split
 

@@ -122,9 +122,9 @@ class Run:
         record.pop("subcommand")
         write_json(self.path("run.json"), record)
 
-    def note_end(self):
-        """Add the time and the commit at which the results were finished: a resumed run may end at another commit."""
-        self.note(ended={"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}", "git_commit": git_commit()})
+    def note_end(self, **facts):
+        """Add facts, and when and at which commit the results were finished: a resumed run may end at another one."""
+        self.note(**facts, ended={"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}", "git_commit": git_commit()})
 
 
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
@@ -135,7 +135,8 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     """
     experiment = load_experiment(profile, seed, overrides)
     run = Run(experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir))
-    if not run.path("run.json").exists():
+    # As long as no data were accepted, nothing was made with the first settings.
+    if not run.path("run.json").exists() or "data" not in run.record():
         write_json(run.path("run.json"), _first_record(run, overrides, command))
     if run.record()["subcommand"] != command:
         raise UserError(f"run folder {run.folder} was made by '{run.record()['command']}'; choose another run folder.")
@@ -178,7 +179,7 @@ def lock(folder):
     except Timeout:
         raise UserError(f"{folder} is in use by another run; wait for it, or choose another folder.") from None
     for left in folder.rglob(".part-*"):
-        left.unlink()
+        left.unlink(missing_ok=True)
     return held
 
 
@@ -244,7 +245,7 @@ def load_record(name):
 
 def record_names():
     """Return the names of all records, sorted."""
-    return sorted(path.parent.name for path in RECORDS.glob("*/run.json"))
+    return sorted(path.parent.name for path in RECORDS.glob("[!.]*/run.json"))
 
 
 def record(folder, name):

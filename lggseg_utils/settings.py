@@ -115,6 +115,8 @@ def _check_together(experiment):
         raise UserError(f"setting size: {experiment.size} can't be halved {times} times; use a multiple of {multiple}.")
     for augmentation in (experiment.augmentation, *experiment.ablation_conditions):
         parse_augmentation(augmentation)
+    if len(set(experiment.ablation_conditions)) < max(2, len(experiment.ablation_conditions)):
+        raise UserError("setting ablation_conditions: name at least two augmentations, each once.")
 
 
 def parse_augmentation(text):

@@ -212,7 +212,7 @@ def load_trained(folder):
     folder = Path(folder)
     if (folder / "run.json").exists() and (folder / "model.keras").exists():
         return load_network(folder / "model.keras"), recorded_experiment(folder)
-    if not (folder / "run.json").exists() or not (folder / "weights.npz").exists():
+    if not all((folder / name).exists() for name in ("run.json", "weights.npz")):
         raise UserError(f"{folder} holds no trained network (run.json and model.keras); name a finished run.")
     experiment = recorded_experiment(folder)
     keras.config.set_dtype_policy("float32")

@@ -1,6 +1,7 @@
 """The verdict: what the sources report, and how `claims.yml` lets the records decide each question about it."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -35,11 +36,14 @@ class Answer:
 
 def judge(question):
     """Judge one entry of `QUESTIONS` by the records: an `Answer`."""
-    needed = question.get("records", []) + question.get("more", []) + question.get("less", [])
+    parts = [question, *question.get("claims", [])]
+    needed = [name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])]
     missing = [name for name in needed if name not in runs.record_names()]
-    rule = RULES.get(question["rule"]) or RULES.get(question["id"])
-    if missing or not rule:
-        return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(missing)})")
+    rule = RULES.get(question["rule"]) or RULES.get(question.get("id"))
+    if not missing and not rule:
+        return Answer(UNTESTED, "the rule that decides it is not written yet")
+    if missing:
+        return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(dict.fromkeys(missing))})")
     return rule(question)
 
 
@@ -47,6 +51,8 @@ def _number(question):
     """Compare reported numbers with a record's under every scoring and subset of slices."""
     record = runs.load_record(question["records"][0])
     per_slice = record.own_grid if question.get("grid") == "own" else record.per_slice
+    if per_slice is None:
+        return Answer(UNTESTED, f"{record.name} has no scores on its own grid")
     tumour = per_slice["tp"] + per_slice["fn"] > 0
     subsets = {"all slices": tumour | ~tumour, "slices with tumour": tumour}
     rows = [
@@ -56,20 +62,20 @@ def _number(question):
         for scoring, definition in SCORINGS.items()
     ]
     table = pd.DataFrame(rows)
-    answers = table["answer"].unique()
-    answer = answers[0] if len(answers) == 1 else DEPENDS
-    return Answer(
-        answer, f"{record.name} gives {table['ours'].min():.3f} to {table['ours'].max():.3f} by scoring", table
-    )
+    # The answer under a scoring is that of its worst number; the question's is what scorings and subsets agree on.
+    ranks = [HOLDS, INCONCLUSIVE, FAILS]
+    worst = table["answer"].map(ranks.index).groupby([table["slices"], table["scoring"]]).max()
+    answer = ranks[worst.iloc[0]] if worst.nunique() == 1 else DEPENDS
+    ranges = table.groupby("claim", sort=False)["ours"].agg(["min", "max"]).itertuples()
+    return Answer(answer, "; ".join(f"{row.Index}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges), table)
 
 
 def _compare(claim, scored, definition):
     """Apply the rule for numbers: reported, ours, luck (95 % of two random sets differ by less) and the answer."""
     score = ("dice", "iou").index(claim["metric"])
     ours = metrics.dice_and_iou(scored, definition)[score]
-    luck = stats.two_sets_within(
-        lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score], scored["patient"], draws=400
-    )
+    draw = partial(stats.two_sets_within, labels=scored["patient"], draws=400)
+    luck = draw(lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score])
     distance, margin = abs(claim["value"] - ours), CLAIMS["margin"]
     answer = HOLDS if distance <= margin else FAILS if distance > luck else INCONCLUSIVE
     return {"reported": claim["value"], "ours": ours, "luck": luck, "answer": answer}
@@ -86,7 +92,8 @@ def _effect(question):
     return Answer(
         answer,
         f"{effect['more']:.3f} against {effect['less']:.3f}, a difference of {effect['difference']:+.3f} "
-        f"({low:+.3f} to {high:+.3f}) over {effect['patients']} patients; {effect['detectable']:.3f} would have been seen",
+        f"({low:+.3f} to {high:+.3f}) over {effect['patients']} patients; of mean Dice per patient, {effect['detectable']:.3f} "
+        "would have been seen",
         pd.DataFrame([effect]),
     )
 
@@ -184,19 +191,5 @@ def _documents(question):
     return Answer(CONTRADICTS if found else HOLDS, "; ".join(claim["found"] for claim in found), table)
 
 
-def _curves(question):
-    """Check the curves of one long training for overfitting, and whether fewer epochs overfit less."""
-    history = runs.load_record(question["records"][0]).history
-    loss, val_loss = (history[name].rolling(10).mean().to_numpy() for name in ("loss", "val_loss"))
-    best, gap = np.nanargmin(val_loss), val_loss - loss
-    overfits = val_loss[-1] > 1.1 * val_loss[best] and loss[-1] < loss[best]
-    shown = [overfits, gap[63] < gap[-1]]
-    return Answer(
-        HOLDS if all(shown) else INCONCLUSIVE if any(shown) else FAILS,
-        f"the validation loss is {val_loss[best]:.4f} at epoch {best + 1} and {val_loss[-1]:.4f} at the end; it is "
-        f"{gap[63]:.4f} above the training loss at epoch 64 and {gap[-1]:.4f} at epoch {len(history)}",
-    )
-
-
-RULES = {"number": _number, "effect": _effect, "documents": _documents, "curves": _curves}
+RULES = {"number": _number, "effect": _effect, "documents": _documents}
 RULES |= {"one-quantity": _one_quantity, "sets-alike": _sets_alike}

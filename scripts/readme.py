@@ -5,7 +5,7 @@ import sys
 from lggseg_utils.runs import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "book" / "_ext"))
-from generated_pages import answers_table  # noqa: E402
+from generated_pages import answers_table
 
 readme = REPOSITORY / "README.md"
 text = readme.read_text(encoding="utf-8")

@@ -9,16 +9,23 @@ from pathlib import Path
 import click
 import numpy as np
 
+from lggseg_utils import data
+
 
 @click.command()
 @click.argument("cohort", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--patients", type=int, required=True, help="How many.")
 def main(cohort, target, patients):
-    """Copy the folders of the patients drawn."""
-    folders = sorted({path.parent for path in cohort.rglob("*_mask.tif")})
-    for row in np.random.default_rng(0).permutation(len(folders))[:patients]:
-        shutil.copytree(folders[row], target / folders[row].name)
+    """Copy the slices of the patients drawn."""
+    names = [path.relative_to(cohort).as_posix() for path in cohort.rglob("*") if path.is_file()]
+    found = data.find_slices(names, cohort)
+    known = sorted(found["patient"].unique())
+    drawn = {known[row] for row in np.random.default_rng(0).permutation(len(known))[:patients]}
+    for row in found[found["patient"].isin(drawn)].itertuples():
+        for name in (row.image, row.mask):
+            (target / row.patient).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(cohort / name, target / row.patient / Path(name).name)
 
 
 if __name__ == "__main__":

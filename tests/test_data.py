@@ -97,7 +97,14 @@ IMAGE_DAMAGE = {
     "larger than 256 MiB": lambda path: __import__("os").truncate(path, 2**40),
     "can't be read (No such file or directory)": lambda path: (path.unlink(), path.symlink_to("nowhere.tif")),
 }
+def palette(path):
+    """Replace a file by an image whose values are places in a palette."""
+    image = Image.fromarray(np.zeros((16, 16), np.uint8)).convert("P")
+    image.save(path)
+
+
 MASK_DAMAGE = {
+    "mask: stored as P, expected RGB or grey": palette,
     "image without a mask": lambda path: path.unlink(),
     "mask: not a readable TIFF or PNG": lambda path: path.write_text("no TIFF"),
     "mask holds 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
@@ -117,9 +124,15 @@ def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(tmp_path, open_sm
     assert str(error.value).startswith(f"1 of 5 slices in {folder} can't be used, the first: TCGA_CS_00/TCGA_CS_00_5")
     assert f": {message}" in str(error.value) and "--skip-bad" in str(error.value) and "\n" not in str(error.value)
     assert len(runs.read_csv(tmp_path / "run" / "problems.csv")) == 1
-    run = open_smoke(folder, folder="second", skip_bad=True)
+    run = open_smoke(folder, skip_bad=True)
     assert data.load_cohort(run).slices["slice"].tolist() == [1, 2, 3, 4]
     assert run.record()["data"]["skipped"] == 1
+
+
+def test_hidden_files_of_other_systems_are_left_out(tmp_path):
+    image, _ = write_slice(tmp_path, "A", 1)
+    (image.parent / f"._{image.name}").write_bytes(b"macOS")
+    assert len(data.read_cohort(tmp_path).slices) == 1
 
 
 def test_a_file_of_another_name_is_named(tmp_path):

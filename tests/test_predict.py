@@ -55,3 +55,5 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
     with pytest.raises(UserError, match="holds no trained network .run.json and model.keras.; name a finished run"):
         predict.predict([good], empty, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="holds the images themselves, and masks could be written over; name another"):
+        predict.predict([good], finished.folder, good.parent)

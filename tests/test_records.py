@@ -110,10 +110,10 @@ def test_the_reference_network_scores_what_is_recorded():
     )
 
 
-def test_the_opening_picture_is_that_of_the_records(tmp_path):
+def test_what_the_opening_picture_says_holds():
     known, new = (runs.load_record(name).per_patient for name in ("known-patients", "new-patients"))
     both = known.merge(new, on="patient")
-    assert len(both) == 110 and (runs.RECORDS / "figures" / "answer.png").stat().st_size < 100_000
+    assert len(both) == 110
     failed = both["dice_y"] < 0.5
     assert both.loc[failed, "dice_x"].mean() - both.loc[failed, "dice_y"].mean() > 0.2
 

@@ -61,7 +61,7 @@ class TestNotebook:
 
     def test_figures_have_captions_names_and_alternative_text(self, path):
         for source, meta in cells_of(path, "code"):
-            if re.search(r"plots\.(slices|forest|curves|dice_bars|paired_patients|recorded)\(|plt\.subplots", source):
+            if re.search(r"plots\.(slices|forest|dice_bars|paired_patients)\(|draw_curves\(record|plt\.subplots|\.jpg", source):
                 figure, image = meta["mystnb"]["figure"], meta["mystnb"]["image"]
                 assert len(figure["caption"]) > 40 and len(image["alt"]) > 30
 
@@ -144,7 +144,7 @@ def test_recorded_figures_carry_their_terms():
     shown = {}
     for path in NOTEBOOKS:
         for source, meta in cells_of(path, "code"):
-            for name in re.findall(r'plots\.recorded\("(.*?)"\)', source):
+            for name in re.findall(r'"(\w+)\.jpg"', source):
                 shown[name] = meta["mystnb"]["figure"]["caption"]
     assert sorted(shown) == sorted(path.stem for path in (ROOT / "records" / "figures").glob("*.jpg"))
     assert all("CC BY-NC-SA 4.0" in caption and "buda2019" in caption for caption in shown.values())

@@ -9,8 +9,9 @@ from lggseg_utils.settings import UserError
 
 
 def test_a_run_folder_belongs_to_one_experiment(tmp_path):
-    runs.open_run("smoke", run_dir=tmp_path / "run")
-    runs.open_run("smoke", run_dir=tmp_path / "run")
+    runs.open_run("smoke", run_dir=tmp_path / "run", overrides={"filters": 8})
+    # As long as no data were accepted, nothing was made with the first settings.
+    runs.open_run("smoke", run_dir=tmp_path / "run").note(data={})
     with pytest.raises(
         UserError, match=r"was made with filters 4, not 8; choose another run folder, or remove this one"
     ):

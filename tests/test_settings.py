@@ -36,6 +36,7 @@ def test_profiles_follow_their_sources():
         ("smoke", {"split": "patients"}, "setting split: unknown value 'patients'. Did you mean 'patient'?"),
         ("smoke", {"augmentation": "flipp"}, "unknown augmentation 'flipp'. Did you mean 'flip'?"),
         ("smoke", {"ablation_conditions": ["alll"]}, "unknown augmentation 'alll'. Did you mean 'all'?"),
+        ("smoke", {"ablation_conditions": ["none", "none"]}, "setting ablation_conditions: name at least two"),
         ("smoke", {"augmentation": "flip+noise+flip"}, "augmentation flip+noise+flip: name each one once."),
         ("smoke", {"epochs": 0}, "setting epochs: input should be greater than or equal to 1, got 0."),
         ("smoke", {"dropout": "much"}, "setting dropout: input should be a valid number"),

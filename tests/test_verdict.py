@@ -10,6 +10,7 @@ import yaml
 from lggseg_utils import book, metrics, runs, verdict
 from lggseg_utils.verdict import QUESTIONS
 
+SHALLOW = (runs.REPOSITORY / ".git" / "shallow").exists()
 CRITERION = ("rule", "criterion", "margin", "score", "more", "less", "claimed", "records", "subsets", "grid")
 
 
@@ -26,7 +27,7 @@ def test_a_question_is_complete_and_answered(name):
     page = "book/sources" if question["chapter"] == "sources" else f"notebooks/{question['chapter']}"
     assert page in book.pages()
     answer = verdict.judge(question)
-    assert answer.answer in verdict.CLAIMS["answers"] and answer.evidence and "nan" not in answer.evidence
+    assert answer.answer in verdict.CLAIMS["answers"] and answer.evidence and "nan" not in answer.evidence and "()" not in answer.evidence
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -42,7 +43,7 @@ def test_a_criterion_is_older_than_the_runs_it_judges(name):
             text=True,
             check=False,
         )
-        if "bad object" in shown.stderr or "invalid object" in shown.stderr:
+        if shown.returncode and SHALLOW:
             pytest.skip("a shallow clone has no history")
         then = {each["id"]: each for each in yaml.safe_load(shown.stdout)["questions"]}[name]
         assert {key: then.get(key) for key in CRITERION} == {key: question.get(key) for key in CRITERION}, record
@@ -143,16 +144,10 @@ def test_arms_are_compared_on_common_patients_and_averaged_over_seeds(recorded, 
     assert effect["low"] < effect["difference"] < effect["high"] and effect["detectable"] > 0
 
 
-@pytest.mark.parametrize(("end", "answer"), [(0.03, verdict.HOLDS), (0.0095, verdict.FAILS)])
-def test_overfitting_is_judged_by_the_curves(monkeypatch, end, answer):
-    val_loss = np.concatenate([np.linspace(0.02, 0.01, 20), np.linspace(0.01, end, 108)])
-    history = pd.DataFrame({"epoch": range(1, 129), "loss": val_loss - 0.005, "val_loss": val_loss})
-    if answer == verdict.HOLDS:
-        history["loss"] = np.linspace(0.02, 0.001, 128)
-    record = runs.Record("r", {}, {}, None, None, history, None, None, None)
-    monkeypatch.setattr(verdict.runs, "record_names", lambda: ["report128"])
-    monkeypatch.setattr(verdict.runs, "load_record", lambda name: record)
-    assert verdict.judge(QUESTIONS["overfitting"]).answer == answer
+def test_a_rule_that_is_not_written_is_said_to_be(recorded):
+    recorded(a=table_of(80, 10, 10), b=table_of(80, 10, 10))
+    answer = verdict.judge({**QUESTIONS["batch"], "more": ["a"], "less": ["b"]})
+    assert answer == verdict.Answer(verdict.UNTESTED, "the rule that decides it is not written yet")
 
 
 def test_implied_scores_by_hand():

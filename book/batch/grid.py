@@ -3,6 +3,8 @@
 python grid.py DATA OUT                          one after the other
 python grid.py DATA OUT --jobs 2                 two processes of this machine
 python grid.py DATA OUT --scheduler tcp://...    the workers of a Dask scheduler
+
+What is done in OUT is read again: name another OUT for other data or settings.
 """
 
 import argparse
