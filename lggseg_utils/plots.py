@@ -100,7 +100,7 @@ def dice_bars(per_patient):
     axis.axhline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
     axis.axhline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
     axis.set(ylabel="Dice per patient", xlabel=f"patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
-    axis.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
