@@ -1,6 +1,10 @@
 """Fixtures: small cohorts of ellipses on disk, written as users bring them."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -14,6 +18,34 @@ from lggseg_utils import runs
 
 hypothesis_settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True)
 hypothesis_settings.load_profile("quick")
+
+
+LGGSEG = Path(sys.executable).with_name("lggseg")
+STOPPED = "lggseg: stopped; the same command resumes."
+# Shells make what they start in the background deaf to Ctrl-C; this lggseg hears it again.
+HEARS_CTRL_C = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from lggseg_utils.cli import main; main()"
+)
+
+
+def call(*arguments, **options):
+    """Run lggseg; return the finished process with its output as text."""
+    command = [LGGSEG, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400, **options)
+
+
+def assert_one_line(finished, message):
+    """Assert that a command ended with one line that holds a message."""
+    assert finished.returncode == 1 and message in finished.stderr, finished.stderr
+    assert len(finished.stderr.strip().splitlines()) == 1 and "Traceback" not in finished.stderr
+
+
+def wait_for(path, process):
+    """Wait until a file appears."""
+    until = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
 
 
 def write_slice(folder, patient, number, image=None, mask=None, suffix=".tif"):

@@ -2,38 +2,15 @@
 
 import errno
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-from conftest import write_slice
+from conftest import HEARS_CTRL_C, STOPPED, assert_one_line, call, wait_for, write_slice
 
-from lggseg_utils import book, cli, data, experiments, runs
+from lggseg_utils import book, cli, data, runs
 from lggseg_utils.settings import UserError
-
-TOKEN = "KGAT_0123456789abcdef-planted"
-LGGSEG = Path(sys.executable).with_name("lggseg")
-STOPPED = "lggseg: stopped; the same command resumes."
-# Shells make what they start in the background deaf to Ctrl-C; this lggseg hears it again.
-HEARS_CTRL_C = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from lggseg_utils.cli import main; main()"
-)
-
-
-def call(*arguments, **options):
-    """Run lggseg; return the finished process with its output as text."""
-    command = [LGGSEG, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400, **options)
-
-
-def assert_one_line(finished, message):
-    """Assert that a command ended with one line that holds a message."""
-    assert finished.returncode == 1 and message in finished.stderr, finished.stderr
-    assert len(finished.stderr.strip().splitlines()) == 1 and "Traceback" not in finished.stderr
 
 
 @pytest.mark.parametrize("command", ["", "run", "book", "fetch", "record", "predict", "ablate", "crossval"])
@@ -110,7 +87,11 @@ def small_disk(tmp_path):
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(small_disk, cohort_folder):
     finished = call("ablate", "--profile", "smoke", "--data", cohort_folder, "--out", small_disk / "run")
-    assert finished.returncode == 1 and "lggseg: the disk is full; free some space" in finished.stderr and "Traceback" not in finished.stderr
+    assert (
+        finished.returncode == 1
+        and "lggseg: the disk is full; free some space" in finished.stderr
+        and "Traceback" not in finished.stderr
+    )
     assert not list(small_disk.rglob(".part-*")) and not list(small_disk.rglob("*.keras"))
 
 
@@ -143,89 +124,6 @@ def test_a_stopped_command_ends_in_one_line(tmp_path, cohort_folder, blow):
     assert process.returncode == 1 and "Traceback" not in errors and errors.strip().splitlines()[-1] == STOPPED
 
 
-def wait_for(path, process):
-    """Wait until a file appears."""
-    until = time.monotonic() + 200
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory, cohort_folder):
-    """A smoke run: stopped with Ctrl-C, killed, then left to end; (folder, error text when stopped, finished process)."""
-    folder = tmp_path_factory.mktemp("runs") / "smoke run"
-    command = ["run", "--profile", "smoke", "--data", str(cohort_folder), "--out", str(folder)]
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen([sys.executable, "-c", HEARS_CTRL_C, *command], **streams)
-    wait_for(folder / "notebooks" / "01_data.ipynb", process)
-    process.send_signal(signal.SIGINT)
-    stopped = process.communicate(timeout=60)[1]
-    process = subprocess.Popen([LGGSEG, *command], **streams)
-    wait_for(folder / "notebooks" / "02_preprocessing.ipynb", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    finished = call(*command, env={**os.environ, "KAGGLE_API_TOKEN": TOKEN, "KAGGLE_KEY": TOKEN})
-    assert finished.returncode == 0, finished.stderr
-    return folder, stopped, finished
-
-
-def test_ctrl_c_ends_a_run_with_one_line(smoke_run):
-    assert "Traceback" not in smoke_run[1] and smoke_run[1].strip().splitlines()[-1] == STOPPED
-
-
-def test_a_run_leaves_everything_the_contract_names_and_nothing_unfinished(smoke_run):
-    folder, _, finished = smoke_run
-    names = [
-        "run.json",
-        "slices.csv",
-        "split.csv",
-        "history.csv",
-        "model.keras",
-        "metrics.json",
-        "per_slice.csv",
-        "per_patient.csv",
-    ]
-    assert not [name for name in names if not (folder / name).exists()] and not list(folder.rglob(".part-*"))
-    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [path.name for path in book.chapters()]
-    assert finished.stdout.splitlines()[-1] == str(folder / "notebooks")
-
-
-def test_neither_a_token_nor_tensorflows_messages_get_out(smoke_run):
-    folder, _, finished = smoke_run
-    left = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(left) > 20 and not [path for path in left if TOKEN.encode() in path.read_bytes()]
-    printed = finished.stdout + finished.stderr
-    assert TOKEN not in printed and "oneDNN" not in printed and "absl" not in printed
-
-
-def test_a_stopped_and_killed_run_ends_in_the_numbers_of_an_undisturbed_one(smoke_run, cohort_folder, tmp_path):
-    run = runs.open_run("smoke", cohort_folder, tmp_path / "run")
-    experiments.train_and_score(run, data.load_cohort(run))
-    for name in ("metrics.json", "per_slice.csv", "split.csv"):
-        assert run.path(name).read_text() == (smoke_run[0] / name).read_text()
-
-
-def test_another_seed_gives_other_numbers(smoke_run, cohort_folder, tmp_path):
-    run = runs.open_run("smoke", cohort_folder, tmp_path / "run", seed=1)
-    experiments.train_and_score(run, data.load_cohort(run))
-    assert run.path("metrics.json").read_text() != (smoke_run[0] / "metrics.json").read_text()
-
-
-def test_executed_notebooks_have_no_errors_or_warnings(smoke_run):
-    for path in (smoke_run[0] / "notebooks").iterdir():
-        cells = json.loads(path.read_text())["cells"]
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        assert outputs and not [output for output in outputs if output["output_type"] == "error"]
-        stderr = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stderr")
-        assert "Warning" not in stderr.replace("WARNING: All log messages", ""), path.name
-
-
-def test_the_same_folder_with_another_seed_is_refused(smoke_run, cohort_folder):
-    refused = call("run", "--profile", "smoke", "--data", cohort_folder, "--out", smoke_run[0], "--seed", 5)
-    assert_one_line(refused, "was made with seed 0, not 5; choose another run folder")
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -251,16 +149,3 @@ def test_a_notebook_that_fails_is_named_and_its_last_success_stays(tmp_path, mon
 def test_a_parameter_that_a_notebook_does_not_declare_is_refused(tmp_path):
     with pytest.raises(UserError, match="01_data.ipynb does not declare every parameter; restore its parameters cell"):
         book.execute(runs.open_run("smoke", run_dir=tmp_path / "run"), {"sead": 1})
-
-
-def test_grids_run_in_this_process_in_two_and_with_papermill(tmp_path, cohort_folder):
-    grid = runs.REPOSITORY / "book" / "batch" / "grid.py"
-    tables = []
-    for jobs in (1, 2):
-        command = [sys.executable, grid, cohort_folder, tmp_path / str(jobs), "--jobs", str(jobs)]
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
-        tables.append((tmp_path / str(jobs) / "grid.csv").read_text())
-    assert tables[0] == tables[1] and len(tables[0].splitlines()) == 3
-    command = [sys.executable, grid.with_name("notebooks.py"), cohort_folder, tmp_path / "papermill"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    assert len(list((tmp_path / "papermill").glob("seed*/metrics.json"))) == 2

@@ -97,6 +97,8 @@ IMAGE_DAMAGE = {
     "larger than 256 MiB": lambda path: __import__("os").truncate(path, 2**40),
     "can't be read (No such file or directory)": lambda path: (path.unlink(), path.symlink_to("nowhere.tif")),
 }
+
+
 def palette(path):
     """Replace a file by an image whose values are places in a palette."""
     image = Image.fromarray(np.zeros((16, 16), np.uint8)).convert("P")

@@ -132,7 +132,12 @@ def test_what_headings_and_captions_say_holds():
     assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
     for name in ABLATIONS:
         if "all" in set(runs.load_record(name).ablation["condition"]):
-            assert stats.compare_conditions(runs.load_record(name).ablation).set_index("condition").loc["all", "difference"] < 0
+            assert (
+                stats.compare_conditions(runs.load_record(name).ablation)
+                .set_index("condition")
+                .loc["all", "difference"]
+                < 0
+            )
     scored = new.per_slice.assign(area=new.per_slice["tp"] + new.per_slice["fn"]).query("area > 0")
     found = (scored["tp"] / scored["area"]).groupby(pd.qcut(scored["area"], 4), observed=True).median()
     assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85

@@ -61,7 +61,9 @@ class TestNotebook:
 
     def test_figures_have_captions_names_and_alternative_text(self, path):
         for source, meta in cells_of(path, "code"):
-            if re.search(r"plots\.(slices|forest|dice_bars|paired_patients)\(|draw_curves\(record|plt\.subplots|\.jpg", source):
+            if re.search(
+                r"plots\.(slices|forest|dice_bars|paired_patients)\(|draw_curves\(record|plt\.subplots|\.jpg", source
+            ):
                 figure, image = meta["mystnb"]["figure"], meta["mystnb"]["image"]
                 assert len(figure["caption"]) > 40 and len(image["alt"]) > 30
 

@@ -27,7 +27,12 @@ def test_a_question_is_complete_and_answered(name):
     page = "book/sources" if question["chapter"] == "sources" else f"notebooks/{question['chapter']}"
     assert page in book.pages()
     answer = verdict.judge(question)
-    assert answer.answer in verdict.CLAIMS["answers"] and answer.evidence and "nan" not in answer.evidence and "()" not in answer.evidence
+    assert (
+        answer.answer in verdict.CLAIMS["answers"]
+        and answer.evidence
+        and "nan" not in answer.evidence
+        and "()" not in answer.evidence
+    )
 
 
 @pytest.mark.parametrize("name", QUESTIONS)

@@ -1,0 +1,89 @@
+"""All notebooks in one run that is stopped, killed and resumed. The name lets this long file start first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import HEARS_CTRL_C, LGGSEG, STOPPED, assert_one_line, call, wait_for
+
+from lggseg_utils import book, data, experiments, runs
+
+TOKEN = "KGAT_0123456789abcdef-planted"
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory, cohort_folder):
+    """A smoke run: stopped with Ctrl-C, killed, then left to end; (folder, error text when stopped, finished process)."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke run"
+    command = ["run", "--profile", "smoke", "--data", str(cohort_folder), "--out", str(folder)]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, "-c", HEARS_CTRL_C, *command], **streams)
+    wait_for(folder / "notebooks" / "01_data.ipynb", process)
+    process.send_signal(signal.SIGINT)
+    stopped = process.communicate(timeout=60)[1]
+    process = subprocess.Popen([LGGSEG, *command], **streams)
+    wait_for(folder / "notebooks" / "02_preprocessing.ipynb", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finished = call(*command, env={**os.environ, "KAGGLE_API_TOKEN": TOKEN, "KAGGLE_KEY": TOKEN})
+    assert finished.returncode == 0, finished.stderr
+    return folder, stopped, finished
+
+
+def test_ctrl_c_ends_a_run_with_one_line(smoke_run):
+    assert "Traceback" not in smoke_run[1] and smoke_run[1].strip().splitlines()[-1] == STOPPED
+
+
+def test_a_run_leaves_everything_the_contract_names_and_nothing_unfinished(smoke_run):
+    folder, _, finished = smoke_run
+    names = [
+        "run.json",
+        "slices.csv",
+        "split.csv",
+        "history.csv",
+        "model.keras",
+        "metrics.json",
+        "per_slice.csv",
+        "per_patient.csv",
+    ]
+    assert not [name for name in names if not (folder / name).exists()] and not list(folder.rglob(".part-*"))
+    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [path.name for path in book.chapters()]
+    assert finished.stdout.splitlines()[-1] == str(folder / "notebooks")
+
+
+def test_neither_a_token_nor_tensorflows_messages_get_out(smoke_run):
+    folder, _, finished = smoke_run
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(left) > 20 and not [path for path in left if TOKEN.encode() in path.read_bytes()]
+    printed = finished.stdout + finished.stderr
+    assert TOKEN not in printed and "oneDNN" not in printed and "absl" not in printed
+
+
+def test_a_stopped_and_killed_run_ends_in_the_numbers_of_an_undisturbed_one(smoke_run, cohort_folder, tmp_path):
+    run = runs.open_run("smoke", cohort_folder, tmp_path / "run")
+    experiments.train_and_score(run, data.load_cohort(run))
+    for name in ("metrics.json", "per_slice.csv", "split.csv"):
+        assert run.path(name).read_text() == (smoke_run[0] / name).read_text()
+
+
+def test_another_seed_gives_other_numbers(smoke_run, cohort_folder, tmp_path):
+    run = runs.open_run("smoke", cohort_folder, tmp_path / "run", seed=1)
+    experiments.train_and_score(run, data.load_cohort(run))
+    assert run.path("metrics.json").read_text() != (smoke_run[0] / "metrics.json").read_text()
+
+
+def test_executed_notebooks_have_no_errors_or_warnings(smoke_run):
+    for path in (smoke_run[0] / "notebooks").iterdir():
+        cells = json.loads(path.read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert outputs and not [output for output in outputs if output["output_type"] == "error"]
+        stderr = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stderr")
+        assert "Warning" not in stderr.replace("WARNING: All log messages", ""), path.name
+
+
+def test_the_same_folder_with_another_seed_is_refused(smoke_run, cohort_folder):
+    refused = call("run", "--profile", "smoke", "--data", cohort_folder, "--out", smoke_run[0], "--seed", 5)
+    assert_one_line(refused, "was made with seed 0, not 5; choose another run folder")
