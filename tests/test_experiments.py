@@ -1,6 +1,5 @@
 """Runs, folds and ablations go through one job; what is done is not done again."""
 
-import joblib
 import numpy as np
 import pytest
 
@@ -94,17 +93,3 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     refuse_to_train(monkeypatch)
     assert experiments.ablate(run, cohort).equals(scores)
     assert runs.load_record(run.folder).ablation.equals(scores)
-
-
-def test_jobs_have_the_same_numbers_in_other_processes(cohort_folder, open_smoke, tmp_path):
-    cohort, experiment = data.read_cohort(cohort_folder), open_smoke(epochs=1).experiment
-    split = preprocess.draw_split(cohort.slices, "patient", 0)
-    jobs = [
-        experiments.Job(str(seed), experiment.model_copy(update={"seed": seed}), split, ("val",)) for seed in range(2)
-    ]
-    dataset = preprocess.prepare(cohort, experiment)
-    here = experiments.run_jobs(jobs, dataset, tmp_path / "here", "job")
-    with joblib.parallel_config("loky", n_jobs=2):
-        there = experiments.run_jobs(jobs, dataset, tmp_path / "there", "job")
-    for (one, _), (other, _) in zip(here, there, strict=True):
-        assert one.equals(other)
