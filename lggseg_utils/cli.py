@@ -1,4 +1,4 @@
-"""The command line: run, crossval, ablate, predict, book, fetch, record, address."""
+"""The command line: run, crossval, ablate, predict, book, fetch, record."""
 
 import errno
 import os

@@ -124,7 +124,7 @@ class Run:
 
     def note_end(self, **facts):
         """Add facts, and when and at which commit the results were finished: a resumed run may end at another one."""
-        self.note(**facts, ended={"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}", "git_commit": git_commit()})
+        self.note(**facts, ended={"time": datetime.now(UTC).isoformat(timespec="seconds"), "git_commit": git_commit()})
 
 
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
@@ -191,7 +191,7 @@ def _first_record(run, overrides, command):
     return {
         "experiment": json.loads(run.experiment.model_dump_json()),
         "command": f"lggseg {command} {options}" + "".join(f" --set {shlex.quote(pair)}" for pair in pairs),
-        "created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},

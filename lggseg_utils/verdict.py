@@ -38,13 +38,12 @@ def judge(question):
     """Judge one entry of `QUESTIONS` by the records: an `Answer`."""
     parts = [question, *question.get("claims", [])]
     needed = [name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])]
-    missing = [name for name in needed if name not in runs.record_names()]
-    rule = RULES.get(question["rule"]) or RULES.get(question.get("id"))
-    if not missing and not rule:
-        return Answer(UNTESTED, "the rule that decides it is not written yet")
+    recorded = runs.record_names()
+    missing = [name for name in dict.fromkeys(needed) if name not in recorded]
     if missing:
-        return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(dict.fromkeys(missing))})")
-    return rule(question)
+        return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(missing)})")
+    rule = RULES.get(question["rule"]) or RULES.get(question.get("id"))
+    return rule(question) if rule else Answer(UNTESTED, "the rule that decides it is not written yet")
 
 
 def _number(question):
@@ -134,8 +133,8 @@ def implied_dice():
 def _one_quantity(question):
     """Check by arithmetic whether the reported scores can describe the same predictions."""
     pairs, test = implied_dice(), TABLES["test"]
-    # A mean IoU averages tumour and background; where tumour is rare, the background's IoU is nearly the accuracy.
     above = pairs.loc[pairs["gap"].idxmax()]
+    # A mean IoU averages tumour and background; where tumour is rare, the background's IoU is nearly the accuracy.
     tumour = 2 * test["mean_iou"] - test["accuracy"]
     apart = abs(tumour - test["jacard_coef"]) > CLAIMS["margin"]
     return Answer(

@@ -20,6 +20,17 @@ hypothesis_settings.register_profile("quick", max_examples=100, deadline=None, d
 hypothesis_settings.load_profile("quick")
 
 
+# What the contract says a run leaves, beside its notebooks.
+LEFT_BY_A_RUN = (
+    "run.json",
+    "slices.csv",
+    "split.csv",
+    "history.csv",
+    "model.keras",
+    "metrics.json",
+    "per_slice.csv",
+    "per_patient.csv",
+)
 LGGSEG = Path(sys.executable).with_name("lggseg")
 STOPPED = "lggseg: stopped; the same command resumes."
 # Shells make what they start in the background deaf to Ctrl-C; this lggseg hears it again.

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HEARS_CTRL_C, LGGSEG, STOPPED, assert_one_line, call, wait_for
+from conftest import HEARS_CTRL_C, LEFT_BY_A_RUN, LGGSEG, STOPPED, assert_one_line, call, wait_for
 
 from lggseg_utils import book, data, experiments, runs
 
@@ -39,17 +39,7 @@ def test_ctrl_c_ends_a_run_with_one_line(smoke_run):
 
 def test_a_run_leaves_everything_the_contract_names_and_nothing_unfinished(smoke_run):
     folder, _, finished = smoke_run
-    names = [
-        "run.json",
-        "slices.csv",
-        "split.csv",
-        "history.csv",
-        "model.keras",
-        "metrics.json",
-        "per_slice.csv",
-        "per_patient.csv",
-    ]
-    assert not [name for name in names if not (folder / name).exists()] and not list(folder.rglob(".part-*"))
+    assert not [name for name in LEFT_BY_A_RUN if not (folder / name).exists()] and not list(folder.rglob(".part-*"))
     assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [path.name for path in book.chapters()]
     assert finished.stdout.splitlines()[-1] == str(folder / "notebooks")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import LEFT_BY_A_RUN
 
 from lggseg_utils import data, evaluate, experiments, preprocess, runs
 from lggseg_utils.settings import UserError
@@ -16,17 +17,7 @@ def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort
     run = open_smoke(cohort_folder)
     cohort = data.load_cohort(run)
     per_slice, history = experiments.train_and_score(run, cohort)
-    names = [
-        "run.json",
-        "slices.csv",
-        "split.csv",
-        "history.csv",
-        "model.keras",
-        "metrics.json",
-        "per_slice.csv",
-        "per_patient.csv",
-    ]
-    assert not [name for name in names if not run.path(name).exists()]
+    assert not [name for name in LEFT_BY_A_RUN if not run.path(name).exists()]
     assert not run.path("checkpoint.keras").exists() and not list(run.folder.rglob(".part-*"))
     record = run.record()
     assert record["training"]["epochs"] == len(history) == 2 and record["ended"]["time"] >= record["created"]
