@@ -1,10 +1,22 @@
-"""Sphinx extension: the parts of prose pages that are made from the package: answers, settings, profiles."""
+"""Sphinx extension: the parts of prose pages that are made from the package and the records."""
 
+import contextlib
+import io
 import json
+import re
+import runpy
+import shutil
+from html import escape
 from pathlib import Path
 
-from lggseg_utils import verdict
+from lggseg_utils import runs, verdict
+from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
+
+# In the order in which data flow through them.
+MODULES = ("data", "preprocess", "augment", "model", "metrics", "train", "evaluate", "stats", "settings", "runs")
+NEW_PATIENTS = ("new-patients", "new-patients-1", "new-patients-2")
+MODULES += ("experiments", "verdict", "predict", "plots", "viewer", "book")
 
 
 def answers_table():
@@ -14,6 +26,52 @@ def answers_table():
         "\n".join(["| question | answer |", "|---|---|", *(f"| {text} | **{answer}** |" for text, answer in rows)])
         + "\n"
     )
+
+
+def answers_grid():
+    """Return the picture of the opening page as HTML: a row per question with its answer, the reported and our number.
+
+    What is untested comes last; questions without any number of ours share a row.
+    """
+    judged = [(question, verdict.judge(question)) for question in verdict.QUESTIONS.values()]
+    open_ones = [question for question, answer in judged if answer.number == "run missing"]
+    rows = [(answer, [question], question["reported"]) for question, answer in judged if question not in open_ones]
+    rows.sort(key=lambda row: row[0].answer == verdict.UNTESTED)
+    if open_ones:
+        rows.append((verdict.judge(open_ones[0]), open_ones, "–"))
+    lines = []
+    for answer, asked, reported in rows:
+        topics = "<br>".join(escape(question["topic"]) for question in asked)
+        cells = (
+            f'<td><span class="chip {answer.answer.split()[0]}">{answer.answer}</span></td>',
+            f'<th scope="row">{topics}</th>',
+            f"<td>{unbroken(reported)}</td>",
+            f"<td>{unbroken(answer.number.removeprefix('nearest run: '))}</td>",
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Answer", "Question", "Reported", "Found"))
+    return f'<table class="answers"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>\n'
+
+
+def unbroken(text):
+    """Return a text as HTML in which neither a score nor an interval is broken between two lines."""
+    pieces = re.findall(r"(?:Dice|IoU) [\d.–]+,?|\([^)]*\)|\S+", text)
+    return " ".join(f'<span class="unbroken">{escape(piece)}</span>' for piece in pieces)
+
+
+def three_numbers():
+    """Return the three numbers of the opening page as HTML."""
+    lost = verdict.judge(verdict.QUESTIONS["new-patients"]).table.iloc[0]
+    tables = [runs.load_record(name).per_patient["dice"] for name in NEW_PATIENTS]
+    failed = [(dice < 0.5).sum() for dice in tables]
+    rich = verdict.judge(verdict.QUESTIONS["sets-alike"]).number.removesuffix(" random sets")
+    numbers = {
+        f"{lost['difference']:.2f}": "Dice lost on new patients",
+        f"{min(failed)}–{max(failed)} of {len(tables[0])}": "new patients below Dice 0.5",
+        rich: "random sets as rich in tumour as validation seems",
+    }
+    items = "".join(f"<div><dt>{number}</dt><dd>{text}</dd></div>" for number, text in numbers.items())
+    return f'<dl class="numbers">{items}</dl>\n'
 
 
 def settings_table():
@@ -32,12 +90,49 @@ def profiles_text():
     return "\n".join(f"### `{name}`\n\n```yaml\n{text}```\n" for name, text in texts.items())
 
 
+def modules_text():
+    """Return a section per module that describes its public functions and classes, for autodoc."""
+    sections = (f".. automodule:: lggseg_utils.{name}\n   :members:\n" for name in MODULES)
+    return "\n".join(
+        f"## `{name}`\n\n```{{eval-rst}}\n{text}```\n" for name, text in zip(MODULES, sections, strict=True)
+    )
+
+
+def downloads_table():
+    """Return a Markdown table of the files of every record, each a link."""
+    lines = ["| record | files |", "|---|---|"]
+    for name in runs.record_names():
+        files = sorted(path.name for path in (runs.RECORDS / name).iterdir())
+        lines.append(f"| `{name}` | {', '.join(f'{{download}}`{file} <records/{name}/{file}>`' for file in files)} |")
+    return "\n".join(lines) + "\n"
+
+
+def walk_output():
+    """Run book/walk.py and return what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path(str(runs.REPOSITORY / "book" / "walk.py"))
+    return printed.getvalue()
+
+
+GENERATED = {
+    "walk": walk_output,
+    "answers": answers_grid,
+    "numbers": three_numbers,
+    "settings": settings_table,
+    "profiles": profiles_text,
+    "modules": modules_text,
+    "downloads": downloads_table,
+}
+
+
 def write(app):
-    """Write the parts beside the pages that include them."""
-    folder = Path(app.srcdir, "book", "generated")
-    folder.mkdir(exist_ok=True)
-    for name, text in {"answers": answers_table(), "settings": settings_table(), "profiles": profiles_text()}.items():
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    """Write the parts, and what can be downloaded, beside the pages that include them."""
+    pages = Path(app.srcdir, "book")
+    (pages / "generated").mkdir(exist_ok=True)
+    for name, make in GENERATED.items():
+        (pages / "generated" / f"{name}.txt").write_text(make(), encoding="utf-8")
+    for folder in (runs.RECORDS, REFERENCE):
+        shutil.copytree(folder, pages / folder.name, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True)
 
 
 def setup(app):
