@@ -23,23 +23,23 @@ BRIGHTNESS = 0.1
 
 
 def _uniform(count, seed, low=0.0, high=1.0):
-    """One number a slice, uniform between low and high, shape (count,)."""
+    """Return one uniform random number per slice, between low and high, shape (count,)."""
     return tf.random.stateless_uniform([count], seed, low, high)
 
 
 def _split(seed, number):
-    """Independent seeds from one."""
+    """Return independent seeds derived from one."""
     return tf.unstack(tf.random.split(seed, number))
 
 
 def _matrix(a, b, c, d, e, f):
-    """Affine maps, one a slice: float32 (n, 3, 3), which give input x and y from output x and y in pixels."""
+    """Return one affine map per slice: float32 (n, 3, 3), which give input x and y from output x and y in pixels."""
     zeros = tf.zeros_like(a)
     return tf.reshape(tf.stack([a, b, c, d, e, f, zeros, zeros, tf.ones_like(a)], axis=1), (-1, 3, 3))
 
 
 def _about_centre(side, a, b, d, e):
-    """The maps (a b; d e) that leave the slice's centre where it is."""
+    """Return the maps (a b; d e) that leave the slice's centre where it is."""
     centre = (side - 1) / 2
     return _matrix(a, b, centre * (1 - a - b), d, e, centre * (1 - d - e))
 
@@ -58,14 +58,14 @@ def flip(count, side, seed):
 
 
 def shift(count, side, seed):
-    """Move by whole pixels along x and y, zeros moving in."""
+    """Move by whole pixels along x and y; zeros fill the gap."""
     dx, dy = (tf.round(_uniform(count, part, -MAX_SHIFT, MAX_SHIFT) * side) for part in _split(seed, 2))
     one, zero = tf.ones_like(dx), tf.zeros_like(dx)
     return _matrix(one, zero, dx, zero, one, dy)
 
 
 def _random_square(count, side, seed):
-    """Random square a slice: its relative side, and the left and top edge in pixels."""
+    """Return one random square per slice: its relative side, and its left and top edge in pixels."""
     part, left, top = _split(seed, 3)
     scale = _uniform(count, part, MIN_CROP, 1.0)
     room = (side - 1) * (1 - scale)
@@ -80,7 +80,7 @@ def crop_zoom(count, side, seed):
 
 
 def crop_pad(count, side, seed):
-    """Put a random square in the middle; `_margin` says what is filled up with zeros."""
+    """Move a random square to the middle; `_margin` says how much around it becomes zero."""
     scale, left, top = _random_square(count, side, seed)
     margin = _margin(count, side, seed)
     one, zero = tf.ones_like(scale), tf.zeros_like(scale)
@@ -88,7 +88,7 @@ def crop_pad(count, side, seed):
 
 
 def _margin(count, side, seed):
-    """Pixels to each border that `crop_pad` of the same seed fills up with zeros, float32 (n,)."""
+    """Return how many pixels at each border `crop_pad` of the same seed fills with zeros, float32 (n,)."""
     return (side - 1) * (1 - _random_square(count, side, seed)[0]) / 2
 
 
@@ -109,7 +109,7 @@ def rotate_90(count, side, seed):
 
 
 def _warp(images, masks, maps):
-    """Apply one affine map a slice, to images bilinear, to masks nearest; whole pixels stay exact in both."""
+    """Apply one affine map per slice, bilinear to images, nearest to masks; shifts by whole pixels are exact in both."""
 
     def warp(pixels, interpolation):
         return tf.raw_ops.ImageProjectiveTransformV3(
@@ -125,7 +125,7 @@ def _warp(images, masks, maps):
 
 
 def _inside(maps, side, margin):
-    """Where the points that `maps` give lie `margin` pixels or more from every border: 1, elsewhere 0; (n, side, side, 1)."""
+    """Return 1 where the points given by `maps` are `margin` pixels or more from every border, else 0; (n, side, side, 1)."""
     line = tf.range(side)
     x, y = tf.meshgrid(line, line)
     points = tf.matmul(maps[:, :2], tf.reshape(tf.stack([x, y, tf.ones_like(x)]), (3, -1)))
@@ -178,7 +178,7 @@ INTENSITY = {"noise": noise, "gaussian_filter": gaussian_filter, "contrast": con
 
 
 def augment(images, masks, text, seed, probability=PROBABILITY):
-    """Apply the augmentations behind `text` one after the other, each to a slice with the given probability; return both.
+    """Apply the augmentations named by `text` in turn, each with the given probability; return images and masks.
 
     `text` is a composition or names joined by +. flip draws for itself whether it mirrors, so it always acts. Geometry
     comes first: its maps are composed to one, so that a slice is interpolated once at most.

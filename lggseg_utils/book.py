@@ -22,7 +22,7 @@ def chapters():
 
 
 def execute(run, parameters):
-    """Execute all notebooks in order into the run folder; a copy appears only when it is whole.
+    """Execute all notebooks in order into the run folder; a copy appears there only once it is complete.
 
     parameters: values for the notebooks that declare parameters. Raises `UserError` with the reason when a notebook fails;
     what it had printed is left under logs/.
@@ -39,7 +39,7 @@ def execute(run, parameters):
 
 
 def _execute_one(run, notebook, parameters):
-    """Execute one notebook beside its place and move it there when it is done."""
+    """Execute one notebook under logs/ and move it to its place when it is finished."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -61,12 +61,12 @@ def _execute_one(run, notebook, parameters):
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue} (see {unfinished})"
         raise UserError(f"{notebook.stem} failed: {' '.join(str(reason).split())}") from None
     except DeadKernelError:
-        raise UserError(f"{notebook.stem} failed: its kernel died, perhaps for want of memory.") from None
+        raise UserError(f"{notebook.stem} failed: its kernel died, perhaps because memory ran out.") from None
     unfinished.replace(run.path("notebooks", notebook.name))
 
 
 def stage(run_folder):
-    """Lay prose pages and executed notebooks side by side under _build/stage."""
+    """Copy prose pages and executed notebooks to _build/stage."""
     executed = [Path(run_folder, "notebooks", notebook.name) for notebook in chapters()]
     missing = [path for path in executed if not path.exists()]
     if missing:
@@ -107,5 +107,5 @@ def build(run_folder):
     if finished.returncode or missing:
         print(finished.stdout, finished.stderr, file=sys.stderr)
         reason = f": {missing[0]} has no page" if missing else ""
-        raise UserError(f"the book was not built{reason}; the reason stands above.")
+        raise UserError(f"the book was not built{reason}; the reason is shown above.")
     return BUILD / "html" / "index.html"

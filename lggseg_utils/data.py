@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", module="PIL")
 
 
 class BadSlice(ValueError):
-    """What is wrong with one slice's files."""
+    """A slice's files can't be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def read_cohort(source="", skip_bad=False, report=None):
 
 
 def _advice(source, problems, count, report):
-    """Return what a user is told of slices that can't be used."""
+    """Return the message about slices that can't be used."""
     first, listed = problems.iloc[0], f" All are listed in {report}." if report else ""
     return (
         f"{len(problems)} of {count} slices in {source} can't be used, the first: {first['path']}: {first['problem']}.{listed} "
-        "Mend or remove them, or go on without them (--skip-bad)."
+        "Repair or remove them, or continue without them (--skip-bad)."
     )
 
 
@@ -165,7 +165,9 @@ def find_slices(names, source):
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
         kind = "mask" if match and match["mask"] else "image"
         if match and pair[kind] and pair[kind].count("/") == path.count("/"):
-            raise UserError(f"{source} holds one slice twice: {pair[kind]} and {path}; remove or rename one of them.")
+            raise UserError(
+                f"{source} contains one slice twice: {pair[kind]} and {path}; remove or rename one of them."
+            )
         pair[kind] = pair[kind] or path
     if not found:
         raise UserError(f"no slice in {source}: expected PATIENT/PATIENT_NUMBER.tif and PATIENT_NUMBER_mask.tif.")
@@ -193,9 +195,9 @@ def decode(content):
     try:
         image = Image.open(io.BytesIO(content), formats=("TIFF", "PNG"))
         if max(image.size) > MAX_SIDE:
-            raise BadSlice(f"{image.width}x{image.height} pixels, at most {MAX_SIDE} a side are read")
+            raise BadSlice(f"{image.width}x{image.height} pixels, more than {MAX_SIDE} per side")
         if getattr(image, "n_frames", 1) > 1:
-            raise BadSlice("holds several pages, expected one image")
+            raise BadSlice("contains several pages, expected one image")
         if image.mode in ("P", "YCbCr", "LAB", "CMYK"):
             raise BadSlice(f"stored as {image.mode}, expected RGB or grey")
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
@@ -206,7 +208,7 @@ def decode(content):
     except Exception as error:  # Pillow passes on whatever its decoders raise on damaged files
         raise BadSlice(f"damaged or cut short ({' '.join(str(error).split())[:80]})") from None
     if pixels.dtype != np.uint8:
-        raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits a channel")
+        raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits per channel")
     return pixels
 
 
@@ -233,7 +235,7 @@ def decode_pair(image_content, mask_content):
     values = set(np.unique(mask).tolist())
     if not (values <= {0, 255} or values <= {0, 1}):
         shown = ", ".join(map(str, sorted(values - {0, 255})))
-        raise BadSlice(f"mask holds {shown[:40]}; expected 0 and 255, or 0 and 1")
+        raise BadSlice(f"mask contains {shown[:40]}; expected 0 and 255, or 0 and 1")
     return image, (mask > 0).astype(np.uint8)
 
 

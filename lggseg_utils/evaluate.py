@@ -1,4 +1,4 @@
-"""What a network predicts, counted and scored (report, section 1-6)."""
+"""Predictions, counted and scored (report, section 1-6)."""
 
 import numpy as np
 import pandas as pd
@@ -28,14 +28,14 @@ def predict(network, images, experiment):
 
 
 def count(truths, probabilities):
-    """Count each slice's pixels on either side of 0.5: a table tp, fp, fn, tn. truths: (n, side, side) of 0 and 1."""
+    """Return each slice's counts at threshold 0.5: a table tp, fp, fn, tn. truths: (n, side, side) of 0 and 1."""
     truth, predicted = np.asarray(truths) > 0, np.asarray(probabilities) > THRESHOLD
     pairs = {"tp": truth & predicted, "fp": ~truth & predicted, "fn": truth & ~predicted, "tn": ~truth & ~predicted}
     return pd.DataFrame({name: hits.sum((1, 2)) for name, hits in pairs.items()})
 
 
 def score_slices(slices, truths, probabilities):
-    """Count and score slices: the columns of per_slice.csv but `split`.
+    """Return counts and scores of slices: the columns of per_slice.csv except `split`.
 
     slices: a table patient, slice; truths (n, side, side) of 0 and 1; probabilities float (n, side, side). soft_intersection
     is the sum of truth times probability, soft_sum that of both, loss the mean binary cross-entropy.
@@ -50,7 +50,7 @@ def score_slices(slices, truths, probabilities):
 
 
 def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
-    """Predict and score the slices of some sets of a split: a table with the columns of per_slice.csv.
+    """Predict and score some sets of a split; return a table with the columns of per_slice.csv.
 
     The slices of a set are shuffled, since `dice_coef` and `jacard_coef` depend on which slices share a batch.
     """
@@ -66,7 +66,7 @@ def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
 
 
 def per_patient_table(per_slice):
-    """Sum a per-slice table per patient and set: patient, split, slices, tumour_slices, tp, fp, fn, tn, dice, iou."""
+    """Return a per-slice table summed per patient and set: patient, split, slices, tumour_slices, tp, fp, fn, tn, dice, iou."""
     has_tumour = per_slice["tp"] + per_slice["fn"] > 0
     grouped = per_slice.assign(slices=1, tumour_slices=has_tumour.astype(int)).groupby(["patient", "split"], sort=False)
     table = grouped[["slices", "tumour_slices", *COUNTS]].sum().reset_index()
@@ -81,9 +81,9 @@ def all_scores(per_slice, protocol, resamples=stats.RESAMPLES):
 
 
 def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
-    """Score one set of slices: a dictionary name -> {'value', 'low', 'high'}.
+    """Return the scores of one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
-    scored: a per-slice table. low and high are the 95 % interval by bootstrap over patients with all their slices; None for
+    scored: a per-slice table. low and high are the 95% interval by bootstrap over patients with all their slices; None for
     fewer than two patients, and where the score of a draw has no number. `dice_coef` and `jacard_coef` are averaged over batches
     of 16 slices in the order of the table; for their intervals, in random order. `whole_patients` adds the Dice per patient.
     """
@@ -106,7 +106,7 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
 
 
 def _scores_of_drawn(scored):
-    """Return a function that scores resampled patients, whose numbers are in `drawn` (..., patients): name -> (...)."""
+    """Return a function that scores resampled patients, given by their numbers (..., patients): name -> (...)."""
     tumour, dice = scored["tp"] + scored["fn"] > 0, metrics.dice(scored["tp"], scored["fp"], scored["fn"])
     columns = {"slices": 1.0, "tumour_slices": 1.0 * tumour, "dice": dice, "tumour_dice": dice * tumour}
     sums = scored[[*COUNTS, "loss"]].assign(**columns).groupby(scored["patient"], sort=False).sum()
@@ -128,7 +128,7 @@ def _scores_of_drawn(scored):
 
 
 def _pooled_scores(total):
-    """Return every score that follows from sums over slices; `total` maps a name to an array."""
+    """Return every score that can be computed from sums over slices; `total` maps a name to an array."""
     tp, fp, fn, tn = (total[name] for name in COUNTS)
     return {
         "loss": total["loss"] / total["slices"],

@@ -15,7 +15,7 @@ WRITTEN = ("per_slice.csv", "history.csv", "metrics.json")
 
 @dataclass(frozen=True)
 class Job:
-    """One training and what is scored of it: the sets named in `sets` of the split, a table `patient, slice, split`."""
+    """One training. `split` is a table `patient, slice, split`; the sets named in `sets` are scored afterwards."""
 
     name: str
     experiment: Experiment
@@ -81,7 +81,7 @@ def cross_validate(run, cohort):
 
 
 def _write_scores(run, per_slice, history):
-    """Write per_patient.csv, the cost in run.json and, last, metrics.json."""
+    """Write per_patient.csv, the training time in run.json and, last, metrics.json."""
     per_patient, protocol = evaluate.per_patient_table(per_slice), run.experiment.split
     if "fold" in per_slice and protocol == "patient":
         per_patient = per_patient.merge(per_slice[["patient", "fold"]].drop_duplicates(), on="patient")

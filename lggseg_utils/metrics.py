@@ -16,7 +16,7 @@ SCORED_BATCH = 16  # slices per batch wherever a score is averaged over batches,
 
 
 def ratio(part, whole, empty):
-    """Return part/whole, and `empty` where whole is 0."""
+    """Return part/whole, or `empty` where whole is 0."""
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, float(empty)), where=whole != 0)[()]
 

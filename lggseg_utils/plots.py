@@ -2,6 +2,7 @@
 
 import html
 
+import altair
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -10,17 +11,23 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from lggseg_utils import data
 
-# Okabe and Ito's colours, told apart with every common colour blindness.
+# Okabe and Ito's colours, distinguishable with every common colour blindness.
 BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#2B2B2B"
 TRUTH, PREDICTION = "#F0E442", "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
 SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
-WIDTH = 7.5  # inches of every figure: the width of the text, so that all type is the same size
+WIDTH = 6.0  # inches of every figure, so that all type has one size
+VEGA_LITE = f"application/vnd.vegalite.v{altair.SCHEMA_VERSION[1]}+json"
+FONT_SIZE = 11  # points: 9 pixels or more on a screen 420 pixels wide
 
 
 def set_style():
-    """Set the book's figure style: quiet axes, one type size, white ground, sharp at twice the resolution."""
-    size = {f"{part}size": 10 for part in ("axes.title", "axes.label", "xtick.label", "ytick.label", "legend.font")}
+    """Set the book's figure style: quiet axes, one type size, white ground, sharp at twice the resolution.
+
+    Altair's charts keep their specification beside their HTML, from which the book draws them without a network.
+    """
+    parts = ("axes.title", "axes.label", "xtick.label", "ytick.label", "legend.font")
+    size = {f"{part}size": FONT_SIZE for part in parts}
     colours = {"axes.edgecolor": INK, "axes.labelcolor": INK, "figure.facecolor": "white"}
     quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
     layout = {
@@ -30,8 +37,13 @@ def set_style():
         "figure.figsize": (WIDTH, 3),
     }
     cycle = {"axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY])}
-    sns.set_theme(style="ticks", rc={**size, **colours, **quiet, **layout, **cycle, "font.size": 10})
-    set_matplotlib_formats("png", facecolor="white", dpi=160)
+    sns.set_theme(style="ticks", rc={**size, **colours, **quiet, **layout, **cycle, "font.size": FONT_SIZE})
+    # Cut to its content, a figure would be enlarged on the page, and its type with it.
+    set_matplotlib_formats("png", dpi=160, bbox_inches=None)
+    altair.renderers.enable("html")
+    as_html = altair.renderers.get()
+    altair.renderers.register("book", lambda spec, **_: {**as_html(spec), VEGA_LITE: spec})
+    altair.renderers.enable("book")
 
 
 def table(frame, caption, digits=3):
@@ -54,14 +66,15 @@ def score(entry, digits=3):
 
 
 def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.FLAIR):
-    """Show one channel of an image (height, width, 3), or a map, with the outlines of masks (height, width)."""
+    """Show one channel of an image (height, width, 3), or a map, with the outlines of masks (height, width), on black."""
     shown = image[..., channel] if np.ndim(image) == 3 else image
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.max(shown)), 1e-6))
     for mask, colour, style in ((truth, TRUTH, "-"), (prediction, PREDICTION, "--")):
         if mask is not None and np.any(mask):
             axis.contour(np.asarray(mask, dtype=float), [0.5], colors=[colour], linewidths=1.4, linestyles=[style])
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, color="white")
     axis.axis("off")
+    axis.figure.set_facecolor("black")
 
 
 def slices(images, titles, truths=None, predictions=None, columns=5):
@@ -74,14 +87,14 @@ def slices(images, titles, truths=None, predictions=None, columns=5):
         masks = [None if volume is None else volume[position] for volume in (truths, predictions)]
         show_slice(axis, image, title, *masks)
     if predictions is not None:
-        lines = {"truth": ("#B8A900", "-"), "prediction": (PREDICTION, "--")}
+        lines = {"truth": (TRUTH, "-"), "prediction": (PREDICTION, "--")}
         handles = [Line2D([], [], color=colour, linestyle=style, label=name) for name, (colour, style) in lines.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor="white")
     return figure
 
 
 def forest(compared, xlabel):
-    """Draw differences with their 95 % intervals, a row per condition: a table of `stats.compare_conditions`."""
+    """Draw differences with their 95% intervals, a row per condition: a table of `stats.compare_conditions`."""
     figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.32 * len(compared)))
     position = np.arange(len(compared))[::-1]
     axis.axvline(0, color=GREY, linewidth=1)

@@ -1,4 +1,4 @@
-"""Masks for slices of one's own, by a trained network."""
+"""Masks for your own slices, by a trained network."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def predict(images, network_folder, out):
 
 
 def _listed(images):
-    """Return the paths of the images named and of those in the folders named, without the masks beside them."""
+    """Return the paths of the given images and of all images in the given folders, without masks and overlays."""
     paths = []
     for image in map(Path, images):
         if not image.exists():
@@ -50,7 +50,7 @@ def _listed(images):
             [path for path in found if not path.stem.endswith(("_mask", "_overlay"))] if image.is_dir() else [image]
         )
     if not paths:
-        raise UserError(f"no image in {', '.join(map(str, images))}; {', '.join(data.SUFFIXES)} are read.")
+        raise UserError(f"no image in {', '.join(map(str, images))}; supported: {', '.join(data.SUFFIXES)}.")
     stems = pd.Series([path.stem for path in paths])
     if stems.duplicated().any():
         name = stems[stems.duplicated()].iloc[0]

@@ -98,7 +98,7 @@ def load_split(run, slices, draw=None):
     keys = slices[["patient", "slice"]]
     whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
     if not whole or not split.reindex(columns=keys.columns).equals(keys):
-        raise UserError(f"{path} is not a split of these slices; remove it, and it is drawn again.")
+        raise UserError(f"{path} does not match these slices; delete it to have the split drawn again.")
     return split
 
 
@@ -110,7 +110,7 @@ def draw_split(slices, protocol, seed):
     """
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < 3:
-        raise UserError(f"a split by {protocol} needs at least 3 {protocol}s, the data hold {units}.")
+        raise UserError(f"a split by {protocol} needs at least 3 {protocol}s, but the data contain {units}.")
     names = np.full(len(slices), "train", dtype=object)
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
@@ -123,7 +123,7 @@ def draw_split(slices, protocol, seed):
 
 
 def _patient_parts(slices, seed):
-    """Return the part of its patient for each slice, of ten parts at most, in strata of ten patients by tumour volume."""
+    """Return for each slice the number of its patient's part, of at most ten, in strata of ten patients by tumour volume."""
     patients = data.patient_table(slices)
     order = patients["tumour_area"].rank(method="first").to_numpy() - 1
     strata = (order * max(1, len(patients) // PARTS) // len(patients)).astype(int)
@@ -140,7 +140,9 @@ def draw_folds(slices, protocol, seed):
     """
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < PARTS:
-        raise UserError(f"a cross-validation by {protocol} needs at least {PARTS} {protocol}s, the data hold {units}.")
+        raise UserError(
+            f"a cross-validation by {protocol} needs at least {PARTS} {protocol}s, but the data contain {units}."
+        )
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
     else:
@@ -166,7 +168,7 @@ def rows_by_set(split):
 
 
 def seen_in_training(split):
-    """Count what of the test set the network meets in training.
+    """Count how much of the test set also occurs in training.
 
     Returns a dictionary: patients and slices of the test set, patients_seen (with slices in training) and
     slices_with_neighbour (a slice of the same patient, one number off, in training).

@@ -1,4 +1,4 @@
-"""The run folder: opened, locked, written whole or not at all; and the records kept of finished runs."""
+"""Run folders, written atomically and used by one process at a time, and the records of finished runs."""
 
 import gzip
 import hashlib
@@ -62,13 +62,13 @@ def stderr_into(path):
 
 
 def write_json(path, content):
-    """Write `content` as indented JSON, whole or not at all."""
+    """Write `content` as indented JSON, atomically."""
     with write_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path, table):
-    """Write a pandas table without its index, whole or not at all; floats keep nine significant digits."""
+    """Write a pandas table without its index, atomically; floats keep nine significant digits."""
     with write_whole(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
 
@@ -79,7 +79,7 @@ def read_csv(path):
         return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])
     except ValueError as problem:
         reason = " ".join(str(problem).split())
-        raise UserError(f"{path} is damaged ({reason}); remove it, and it is made again.") from None
+        raise UserError(f"{path} is damaged ({reason}); delete it to have it made again.") from None
 
 
 def read_record(folder):
@@ -89,20 +89,20 @@ def read_record(folder):
         record = json.loads(path.read_text(encoding="utf-8"))
         return {**record, "subcommand": record["command"].split()[1], "experiment": dict(record["experiment"])}
     except FileNotFoundError:
-        raise UserError(f"{folder} is no run folder: run.json is missing.") from None
+        raise UserError(f"{folder} is not a run folder: run.json is missing.") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{path} is damaged; remove {folder} or choose another run folder.") from None
 
 
 def recorded_experiment(folder):
-    """Return the `Experiment` of a run folder or record; settings that exist no more are left out, new ones have their default."""
+    """Return the `Experiment` of a run folder or record; settings that no longer exist are left out, new ones have their default."""
     settings = read_record(folder)["experiment"]
     return Experiment(**{name: value for name, value in settings.items() if name in Experiment.model_fields})
 
 
 @dataclass(frozen=True)
 class Run:
-    """One execution: an experiment, the folder that holds all it makes, and the data it reads ('' for the sample)."""
+    """One execution: an experiment, its folder, and the data it reads ('' for the sample)."""
 
     experiment: Experiment
     folder: Path
@@ -123,19 +123,19 @@ class Run:
         write_json(self.path("run.json"), record)
 
     def note_end(self, **facts):
-        """Add facts, and when and at which commit the results were finished: a resumed run may end at another one."""
+        """Add facts, and the time and commit at the end, which may differ from those at the start."""
         self.note(**facts, ended={"time": datetime.now(UTC).isoformat(timespec="seconds"), "git_commit": git_commit()})
 
 
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
-    """Return the `Run` of an experiment; its folder is made when it is missing.
+    """Return the `Run` of an experiment; a missing folder is created.
 
     Empty `data_dir` stands for the sample, empty `run_dir` for a folder under runs/ named after the profile. `command` is
     the subcommand of lggseg that repeats the run. Raises `UserError` for a folder of other settings or another command.
     """
     experiment = load_experiment(profile, seed, overrides)
     run = Run(experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir))
-    # As long as no data were accepted, nothing was made with the first settings.
+    # Before data are accepted, nothing depends on the first settings.
     if not run.path("run.json").exists() or "data" not in run.record():
         write_json(run.path("run.json"), _first_record(run, overrides, command))
     if run.record()["subcommand"] != command:
@@ -164,12 +164,12 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
     if folder.is_dir() and not folder.joinpath("run.json").exists():
         found = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if found:
-            raise UserError(f"{folder} is no run folder, but holds {found[0]}; choose another folder.")
+            raise UserError(f"{folder} is not a run folder but contains {found[0]}; choose another folder.")
     return folder
 
 
 def lock(folder):
-    """Return a held lock on a run folder, for `with`; the end of the process releases it. Makes a missing folder.
+    """Return a lock on a run folder, for `with`; it ends with the process. A missing folder is created.
 
     Raises `UserError` where another process holds it. What a killed process left half-written is removed.
     """
@@ -184,7 +184,7 @@ def lock(folder):
 
 
 def _first_record(run, overrides, command):
-    """Return what run.json says before anything has run; where the data folder is differs from machine to machine."""
+    """Return the first content of run.json; the data folder is left open, because it differs between machines."""
     data = " --data DATA_FOLDER" if run.data_dir else ""
     options = f"--profile {run.experiment.profile} --seed {run.experiment.seed}{data}"
     pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
@@ -214,7 +214,7 @@ def git_commit():
 
 @dataclass(frozen=True)
 class Record:
-    """The numbers of one finished run, cross-validation or ablation; what it does not have is None.
+    """The numbers of one finished run, cross-validation or ablation; missing tables are None.
 
     run: run.json; metrics: metrics.json, set -> score -> {"value", "low", "high"}; the others are the tables of that name.
     own_grid: per_slice on the grid of a network that works on another one than 128x128.
@@ -235,7 +235,7 @@ def load_record(name):
     """Return the `Record` of that name under records/, or of a finished run folder, given by its path."""
     folder = RECORDS / name
     if not any((folder / file).exists() for file in FINISHED):
-        raise UserError(f"{folder} holds no finished run: metrics.json is missing. Run the evaluation first.")
+        raise UserError(f"{folder} contains no finished run: metrics.json is missing. Run the evaluation first.")
     metrics = folder / "metrics.json"
     scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else None
     paths = [next(folder.glob(f"{table}.csv*"), None) for table in TABLES]
@@ -249,7 +249,7 @@ def record_names():
 
 
 def record(folder, name):
-    """Copy a finished run's numbers to records/NAME and return that folder; tables of every slice are compressed."""
+    """Copy a finished run's numbers to records/NAME, per-slice tables compressed; return that folder."""
     load_record(Path(folder).resolve())
     target = RECORDS / name
     if not re.fullmatch(r"[\w-]+", name):

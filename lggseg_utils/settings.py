@@ -15,7 +15,7 @@ COMPOSITIONS = {"none": (), "report": ("flip", "rotate_90"), "all": AUGMENTATION
 
 
 class UserError(Exception):
-    """Something the user can put right; shown as one line, without a traceback."""
+    """A mistake that the user can correct; shown as one line, without a traceback."""
 
     def _render_traceback_(self):
         """Jupyter calls this instead of printing a traceback."""

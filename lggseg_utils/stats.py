@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap over patients, paired differences, draws of test sets, power."""
+"""Uncertainty: bootstrap over patients, paired differences, random test sets, power."""
 
 import warnings
 
@@ -12,7 +12,7 @@ LEVEL = 0.05
 
 
 def interval_over_patients(statistic, patients, resamples=RESAMPLES):
-    """Return the 95 % interval (low, high) of scores by the percentile bootstrap over patients; NaN for fewer than two.
+    """Return the 95% interval (low, high) of scores by the percentile bootstrap over patients; NaN for fewer than two.
 
     statistic(drawn, axis): the scores of resampled patients, whose numbers from 0 are in `drawn` (..., patients), taken
     along the last axis.
@@ -34,7 +34,7 @@ def interval_over_patients(statistic, patients, resamples=RESAMPLES):
 
 
 def paired_difference(differences):
-    """Summarise differences paired by patient, float (n,): difference (mean), low, high (95 % interval) and p.
+    """Summarise differences paired by patient, float (n,): difference (mean), low, high (95% interval) and p.
 
     p is Wilcoxon's signed-rank test, not corrected for the number of comparisons.
     """
@@ -61,7 +61,7 @@ def compare_conditions(scores, baseline="none", primary="all"):
 
 
 def holm(p):
-    """Correct p-values for their number: the k-th smallest of m times m + 1 - k, never below a smaller one's, at most 1.
+    """Return p-values corrected for their number m: the k-th smallest is multiplied by m + 1 - k; monotone, at most 1.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
     """
@@ -73,13 +73,13 @@ def holm(p):
 
 
 def draw(values, size, draws=DRAWS, replace=False):
-    """Draw `size` of the values (n, ...) at random, `draws` times: (draws, size, ...)."""
+    """Return `draws` random selections of `size` of the values (n, ...): (draws, size, ...)."""
     rng = np.random.default_rng(0)
     return np.stack([values[rng.choice(len(values), size, replace=replace)] for _ in range(draws)])
 
 
 def two_sets_within(score, labels, draws=RESAMPLES):
-    """Return what 95 % of the differences between two sets drawn like this one stay below.
+    """Return the 95% quantile of the absolute difference between two sets drawn like this one.
 
     score(rows): the scores, float (k,), of the rows drawn, in random order; labels: one per row, rows of one label are
     drawn together, with replacement.
@@ -93,7 +93,7 @@ def two_sets_within(score, labels, draws=RESAMPLES):
 
 
 def detectable(differences, power=0.8):
-    """Return the smallest true difference that as many pairs would show at the 5 % level with the given power.
+    """Return the smallest true difference that this many pairs would detect at the 5% level with the given power.
 
     differences: float (n,), paired. By the t distribution: (t of 1 - 0.05/2 + t of power) standard errors.
     """

@@ -1,4 +1,4 @@
-"""Training that resumes after a kill and ends in the same numbers (report, section 1-5)."""
+"""Training that can be killed and resumed without changing its result (report, section 1-5)."""
 
 import time
 import zipfile
@@ -87,7 +87,7 @@ def training_batches(images, masks, experiment, epoch):
 
     started = tf.data.Dataset.range(1).map(lambda _: tf.convert_to_tensor(epoch, tf.int64))
     loaded = started.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True)
-    # Keras warns of a pipeline that ends where it did not expect it.
+    # Without a known length, Keras warns at the end of the pipeline.
     return loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
 
 
@@ -100,10 +100,10 @@ def validation_batches(images, masks, experiment):
 
 
 class Keeper(keras.callbacks.Callback):
-    """Writes history, best network and checkpoint after each epoch, whole or not at all; stops early when asked.
+    """Writes history, best network and checkpoint after each epoch, atomically; stops early if the settings say so.
 
-    Keras' own callbacks write in place and forget at a kill when they last improved; this one reads it from the history. The
-    checkpoint comes last: an epoch that it does not hold is trained again.
+    Keras' own callbacks write in place, and after a kill they no longer know the best epoch; this one reads it from the history. The
+    checkpoint is written last: an epoch that it does not contain is trained again.
     """
 
     def __init__(self, folder, history, experiment):
@@ -179,7 +179,7 @@ def fit(experiment, dataset, split, folder):
 
 
 def _resume(experiment, folder, steps):
-    """Return the network and history to go on from: those of the checkpoint, or an untrained network and none."""
+    """Return network and history of the checkpoint, or an untrained network and an empty history."""
     checkpoint = folder / "checkpoint.keras"
     if not checkpoint.exists():
         return compile_unet(experiment, steps * experiment.epochs), []
@@ -193,7 +193,7 @@ def _resume(experiment, folder, steps):
 
 
 def save_network(network, path):
-    """Save a Keras network, whole or not at all."""
+    """Save a Keras network, atomically."""
     with write_whole(path) as temporary:
         network.save(temporary)
 
@@ -204,16 +204,16 @@ def load_network(path):
         return keras.models.load_model(path)
     except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise UserError(f"{path} holds no usable network ({reason}); remove it, and it is made again.") from None
+        raise UserError(f"{path} contains no usable network ({reason}); delete it to have it made again.") from None
 
 
 def load_trained(folder):
-    """Return (network, experiment) of a finished run folder, or of the reference network's; `UserError` for any other."""
+    """Return (network, experiment) of a finished run folder or of the reference network; `UserError` for any other folder."""
     folder = Path(folder)
     if (folder / "run.json").exists() and (folder / "model.keras").exists():
         return load_network(folder / "model.keras"), recorded_experiment(folder)
     if not all((folder / name).exists() for name in ("run.json", "weights.npz")):
-        raise UserError(f"{folder} holds no trained network (run.json and model.keras); name a finished run.")
+        raise UserError(f"{folder} contains no trained network (run.json and model.keras); name a finished run.")
     experiment = recorded_experiment(folder)
     keras.config.set_dtype_policy("float32")
     network = build_unet(experiment)

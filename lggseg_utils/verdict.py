@@ -1,4 +1,4 @@
-"""The verdict: what the sources report, and how `claims.yml` lets the records decide each question about it."""
+"""The verdict: what the sources report, and what the records say about it by the criteria of `claims.yml`."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,37 +27,41 @@ HOLDS, FAILS, INCONCLUSIVE, DEPENDS, CONTRADICTS, UNTESTED = CLAIMS["answers"]
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one question: one of `CLAIMS['answers']`, the evidence in a sentence, and the table behind it, or None."""
+    """The answer to one question.
+
+    answer: one of `CLAIMS['answers']`; number: what decides it, in a few words; evidence: one sentence; table: the numbers
+    behind it, or None.
+    """
 
     answer: str
+    number: str
     evidence: str
     table: pd.DataFrame | None = None
 
 
 def judge(question):
-    """Judge one entry of `QUESTIONS` by the records: an `Answer`."""
+    """Return the `Answer` that the records give to one entry of `QUESTIONS`."""
     parts = [question, *question.get("claims", [])]
     needed = [name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])]
     recorded = runs.record_names()
     missing = [name for name in dict.fromkeys(needed) if name not in recorded]
     if missing:
-        return Answer(UNTESTED, f"the run that decides it has not been made ({', '.join(missing)})")
+        near = f"nearest run: {_nearest(question)}" if "nearest" in question else "run missing"
+        hint = f". The nearest is {question['nearest']}" if "nearest" in question else ""
+        return Answer(UNTESTED, near, f"This needs a run that has not been made yet: {', '.join(missing)}{hint}")
     rule = RULES.get(question["rule"]) or RULES.get(question.get("id"))
-    return rule(question) if rule else Answer(UNTESTED, "the rule that decides it is not written yet")
+    return rule(question) if rule else Answer(UNTESTED, "rule missing", "the rule that decides it is not written yet")
 
 
 def _number(question):
-    """Compare reported numbers with a record's under every scoring and subset of slices."""
+    """Compare reported numbers with those of a record, under every scoring and subset of slices."""
     record = runs.load_record(question["records"][0])
-    per_slice = record.own_grid if question.get("grid") == "own" else record.per_slice
-    if per_slice is None:
-        return Answer(UNTESTED, f"{record.name} has no scores on its own grid")
-    tumour = per_slice["tp"] + per_slice["fn"] > 0
-    subsets = {"all slices": tumour | ~tumour, "slices with tumour": tumour}
+    if question.get("grid") == "own" and record.own_grid is None:
+        return Answer(UNTESTED, "scores missing", f"{record.name} has no scores on its own grid")
     rows = [
         {"claim": claim["text"], "slices": subset, "scoring": scoring, **_compare(claim, scored, definition)}
-        for claim, subset in product(question["claims"], question.get("subsets", ["all slices"]))
-        for scored in [per_slice[(per_slice["split"] == claim["set"]) & subsets[subset]]]
+        for claim in question["claims"]
+        for subset, scored in _scored_tables(record, question, claim["set"]).items()
         for scoring, definition in SCORINGS.items()
     ]
     table = pd.DataFrame(rows)
@@ -65,12 +69,35 @@ def _number(question):
     ranks = [HOLDS, INCONCLUSIVE, FAILS]
     worst = table["answer"].map(ranks.index).groupby([table["slices"], table["scoring"]]).max()
     answer = ranks[worst.iloc[0]] if worst.nunique() == 1 else DEPENDS
-    ranges = table.groupby("claim", sort=False)["ours"].agg(["min", "max"]).itertuples()
-    return Answer(answer, "; ".join(f"{row.Index}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges), table)
+    ranges = list(table.groupby("claim", sort=False)["ours"].agg(["min", "max"]).itertuples())
+    number = ", ".join(f"{row.min:.3f} to {row.max:.3f}" for row in ranges)
+    return Answer(
+        answer, number, "; ".join(f"{row.Index}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges), table
+    )
+
+
+def _nearest(question):
+    """Return the nearest record's range for each number of an untested question, over scorings and subsets, as text."""
+    ranges = []
+    for claim in question["claims"]:
+        scored = _scored_tables(runs.load_record(question["nearest"]), question, claim["set"])
+        score = ("dice", "iou").index(claim["metric"])
+        pairs = product(scored.values(), SCORINGS.values())
+        ours = [metrics.dice_and_iou(table, definition)[score] for table, definition in pairs]
+        ranges.append(f"{('Dice', 'IoU')[score]} {min(ours):.2f}–{max(ours):.2f}")
+    return ", ".join(ranges)
+
+
+def _scored_tables(record, question, part):
+    """Return the per-slice tables that a question compares for one set: subset -> table, on the grid that it names."""
+    per_slice = record.own_grid if question.get("grid") == "own" else record.per_slice
+    scored = per_slice[per_slice["split"] == part]
+    tables = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
+    return {name: tables[name] for name in question.get("subsets", ["all slices"])}
 
 
 def _compare(claim, scored, definition):
-    """Apply the rule for numbers: reported, ours, luck (95 % of two random sets differ by less) and the answer."""
+    """Apply the rule for numbers: reported, ours, luck (95% of two random sets differ by less) and the answer."""
     score = ("dice", "iou").index(claim["metric"])
     ours = metrics.dice_and_iou(scored, definition)[score]
     draw = partial(stats.two_sets_within, labels=scored["patient"], draws=400)
@@ -88,19 +115,21 @@ def _effect(question):
         answer = HOLDS if high < margin else FAILS if low > margin else INCONCLUSIVE
     else:
         answer = FAILS if high < margin else HOLDS if low > 0 else INCONCLUSIVE
-    return Answer(
-        answer,
-        f"{effect['more']:.3f} against {effect['less']:.3f}, a difference of {effect['difference']:+.3f} "
-        f"({low:+.3f} to {high:+.3f}) over {effect['patients']} patients; of mean Dice per patient, {effect['detectable']:.3f} "
-        "would have been seen",
-        pd.DataFrame([effect]),
+    name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
+    evidence = (
+        f"{name} falls from {effect['more']:.4f} to {effect['less']:.4f}, by {effect['difference']:.4f} (95% interval {low:.3f} to "
+        f"{high:.3f}, {effect['patients']} patients, mean of {len(question['more'])} seeds)"
     )
+    if question["score"] == "dice_patient_mean":
+        evidence += f". These patients could show a difference of {effect['detectable']:.3f}"
+    number = f"small network loses {effect['difference']:.3f} ({low:.3f}–{high:.3f})"
+    return Answer(answer, number, evidence, pd.DataFrame([effect]))
 
 
 def arm_difference(more, less, score="dice_pooled"):
     """Compare two lists of records, one per seed, on the patients of both.
 
-    score: 'dice_pooled' or 'dice_patient_mean'. Returns a dictionary: more, less (scores), difference, low, high (95 % interval by
+    score: 'dice_pooled' or 'dice_patient_mean'. Returns a dictionary: more, less (scores), difference, low, high (95% interval by
     bootstrap over patients), patients, and detectable (`stats.detectable` of the mean Dice per patient).
     """
     counted = ["tp", "fp", "fn"]
@@ -133,14 +162,16 @@ def implied_dice():
 def _one_quantity(question):
     """Check by arithmetic whether the reported scores can describe the same predictions."""
     pairs, test = implied_dice(), TABLES["test"]
-    above = pairs.loc[pairs["gap"].idxmax()]
+    above = pairs.loc[pairs["gap"].idxmax()].replace("train", "training")
     # A mean IoU averages tumour and background; where tumour is rare, the background's IoU is nearly the accuracy.
     tumour = 2 * test["mean_iou"] - test["accuracy"]
     apart = abs(tumour - test["jacard_coef"]) > CLAIMS["margin"]
     return Answer(
         CONTRADICTS if above["gap"] > 0 or apart else HOLDS,
-        f"the {above['set']} Dice of {above['dice']} is above {above['implied']:.4f}, the most its IoU allows; the mean IoU of "
-        f"{test['mean_iou']} implies a tumour IoU of {tumour:.3f}, not {test['jacard_coef']}",
+        f"{above['implied']:.3f} Dice at most",
+        f"Computed in the same way, an IoU of {above['iou']} allows a Dice of {above['implied']:.4f} at most, but the table of the "
+        f"{above['set']} set prints {above['dice']}. If it is pooled, the mean IoU of {test['mean_iou']} implies a tumour IoU of "
+        f"{tumour:.3f}, not {test['jacard_coef']}",
         pairs,
     )
 
@@ -174,12 +205,14 @@ def _sets_alike(question):
     drawn = {"slice": "known-patients", "patient": "new-patients"}
     errors = {by: (error_ratios(runs.load_record(name).per_slice, by) >= ratio).mean() for by, name in drawn.items()}
     shares = {by: (tumour_shares(by) >= tumour).mean() for by in drawn}
+    as_rich = sum(share * stats.DRAWS for share in shares.values())
     signs = [max(errors.values()), max(shares.values())]
     return Answer(
         FAILS if min(signs) < 0.001 else HOLDS if min(signs) > 0.05 else INCONCLUSIVE,
-        f"validation has {ratio:.2f} times the error rate of test, as {errors['slice']:.1%} of random pairs of tenths by slice do and "
-        f"{errors['patient']:.1%} by patient; its first accuracy means {tumour:.1%} tumour, which "
-        f"{max(shares.values()):.1%} of random tenths reach",
+        f"{as_rich:.0f} of {2 * stats.DRAWS:,} random sets",
+        f"The first validation accuracy implies {tumour:.1%} tumour; {as_rich:.0f} of {2 * stats.DRAWS:,} random tenths have as much. "
+        f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio occurs in {errors['slice']:.1%} of "
+        f"pairs of tenths drawn by slice and in {errors['patient']:.1%} by patient",
     )
 
 
@@ -187,7 +220,8 @@ def _documents(question):
     """List where two places of the sources disagree."""
     found = [claim for claim in question["claims"] if claim.get("found")]
     table = pd.DataFrame([{"claim": claim["text"], "found": claim["found"]} for claim in found])
-    return Answer(CONTRADICTS if found else HOLDS, "; ".join(claim["found"] for claim in found), table)
+    number = question["found"] if found else "no disagreement"
+    return Answer(CONTRADICTS if found else HOLDS, number, "; ".join(claim["found"] for claim in found), table)
 
 
 RULES = {"number": _number, "effect": _effect, "documents": _documents}

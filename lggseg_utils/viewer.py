@@ -64,7 +64,7 @@ def outline(mask):
 
 
 def _picture(channel, brightest):
-    """Return one channel of a slice (side, side) as the address of a picture; `brightest` of the volume becomes white."""
+    """Return one channel of a slice (side, side) as a data URL of a picture; `brightest` becomes white."""
     stretched = np.round(channel * (255 / max(brightest, 1))).astype(np.uint8)
     _, encoded = cv2.imencode(".webp", stretched, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()
