@@ -1,4 +1,4 @@
-"""Slices a second of each augmentation, and what augmenting costs a training at 128x128 with 32 filters."""
+"""Slices per second of each augmentation, and how much augmentation slows a training at 128x128 with 32 filters."""
 
 import statistics
 

@@ -14,7 +14,7 @@ from lggseg_utils import runs, train
 
 
 def in_turn(contenders, rounds):
-    """Seconds of each contender, {name: [seconds a round]}; contenders: {name: function that returns seconds}.
+    """Seconds of each contender, {name: [seconds per round]}; contenders: {name: function that returns seconds}.
 
     All run once a round, one after the other, so that the machine's moods fall on every one; the first round warms up and is
     left out.

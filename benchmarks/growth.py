@@ -48,7 +48,7 @@ def repeat_sample(folder, count):
 
 
 def line(counts, values):
-    """Least squares line: value a slice, constant, and the share of the variance that it explains."""
+    """Return the least-squares line: value per slice, constant, and the share of the variance that it explains."""
     slope, constant = np.polyfit(counts, values, 1)
     rest = np.asarray(values) - (slope * np.asarray(counts) + constant)
     return {"a_slice": slope, "constant": constant, "r_squared": 1 - rest.var() / np.var(values)}

@@ -1,4 +1,4 @@
-"""Slices a second in training: this package, plain Keras as a typical notebook calls it, and a U-Net in PyTorch.
+"""Slices per second in training: this package, plain Keras as a typical notebook calls it, and a U-Net in PyTorch.
 
 Needs PyTorch: pip install -r benchmarks/requirements.txt
 """
@@ -37,7 +37,7 @@ def prepare(case):
 
 
 def package(case, **compiled):
-    """An epoch as this package trains it; compiled: what to compile otherwise than the package does."""
+    """An epoch as this package trains it; compiled: what to compile differently from the package."""
     experiment, images, masks = prepare(case)
     train.set_up(experiment)
     steps = -(-len(images) // experiment.batch_size)
@@ -89,7 +89,7 @@ def flops_a_slice(case):
 
 
 def compare(case):
-    """Slices a second of the three, and their ratios."""
+    """Return slices per second of the three, and their ratios."""
     contenders = {"package": package(case), "plain Keras": plain_keras(case), "PyTorch": pytorch(case)}
     times = common.in_turn(contenders, ROUNDS)
     speed = {name: case[-1] / statistics.median(values) for name, values in times.items()}
@@ -103,7 +103,7 @@ def compare(case):
 
 
 def overhead(case):
-    """Slices a second of the package's own settings and of others."""
+    """Return slices per second with the package's own settings and with others."""
     others = {f"{steps} steps an execution": {"steps_per_execution": steps} for steps in (1, 32)}
     others["XLA"] = {"jit_compile": True, "steps_per_execution": 1}
     contenders = {"as it is": package(case), **{name: package(case, **changed) for name, changed in others.items()}}
@@ -112,7 +112,7 @@ def overhead(case):
 
 
 def side_by_side(case):
-    """Slices a second of two trainings at once, on one thread each, together."""
+    """Return slices per second of two simultaneous trainings, with one thread each, added up."""
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--alone", case]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -33,7 +33,7 @@ def test_help(command):
         ("run --profile smoke --data /no/such/folder", "lggseg: data folder /no/such/folder does not exist."),
         ("crossval --profile smoke --data /dev/null", "/dev/null is neither a folder nor a zip"),
         ("book --run /no/such/run", "is missing: execute the notebooks first, lggseg run --out /no/such/run."),
-        ("record /no/such/run name", "lggseg: /no/such/run holds no finished run"),
+        ("record /no/such/run name", "lggseg: /no/such/run contains no finished run"),
         ("predict /no/such/image.tif --out masks", "lggseg: /no/such/image.tif does not exist."),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_stopped_command_ends_in_one_line(tmp_path, cohort_folder, blow):
     ("source", "message"),
     [
         ("1 / 0", "01_broken failed: ZeroDivisionError: division by zero"),
-        ("import os; os.kill(os.getpid(), 9)", "01_broken failed: its kernel died, perhaps for want of memory"),
+        ("import os; os.kill(os.getpid(), 9)", "01_broken failed: its kernel died, perhaps because memory ran out"),
     ],
 )
 def test_a_notebook_that_fails_is_named_and_its_last_success_stays(tmp_path, monkeypatch, source, message):

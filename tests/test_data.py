@@ -44,7 +44,9 @@ def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path):
 def test_a_slice_that_stands_twice_at_one_depth_is_refused(tmp_path):
     write_slice(tmp_path / "one", "A", 1)
     write_slice(tmp_path / "two", "A", 1)
-    with pytest.raises(UserError, match=r"holds one slice twice: one/A/A_1\.tif and two/A/A_1\.tif; remove or rename"):
+    with pytest.raises(
+        UserError, match=r"contains one slice twice: one/A/A_1\.tif and two/A/A_1\.tif; remove or rename"
+    ):
         data.read_cohort(tmp_path)
 
 
@@ -88,11 +90,11 @@ IMAGE_DAMAGE = {
     "empty file (0 bytes)": lambda path: path.write_bytes(b""),
     "damaged or cut short": lambda path: path.write_bytes(path.read_bytes()[:-300]),
     "not a readable TIFF or PNG": lambda path: path.write_text("I am no TIFF"),
-    "stored as uint16, expected 8 bits a channel": save(np.zeros((16, 16), np.uint16)),
+    "stored as uint16, expected 8 bits per channel": save(np.zeros((16, 16), np.uint16)),
     "image has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
     "image has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
-    "holds several pages, expected one image": two_pages,
-    "5000x2 pixels, at most 4096 a side are read": save(np.zeros((2, 5000, 3), np.uint8)),
+    "contains several pages, expected one image": two_pages,
+    "5000x2 pixels, more than 4096 per side": save(np.zeros((2, 5000, 3), np.uint8)),
     "image is 8x16 but its mask is 16x16": save(np.zeros((16, 8, 3), np.uint8)),
     "larger than 256 MiB": lambda path: __import__("os").truncate(path, 2**40),
     "can't be read (No such file or directory)": lambda path: (path.unlink(), path.symlink_to("nowhere.tif")),
@@ -109,7 +111,7 @@ MASK_DAMAGE = {
     "mask: stored as P, expected RGB or grey": palette,
     "image without a mask": lambda path: path.unlink(),
     "mask: not a readable TIFF or PNG": lambda path: path.write_text("no TIFF"),
-    "mask holds 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
+    "mask contains 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
     "mask has 3 channels, expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 

@@ -65,7 +65,7 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
 def test_folds_of_other_slices_are_refused(crossval, tmp_path):
     run, cohort, _ = crossval
     (tmp_path / "split.csv").write_text("patient,slice,split\nA,1,test\n")
-    with pytest.raises(UserError, match="split.csv is not a split of these slices; remove it"):
+    with pytest.raises(UserError, match="split.csv does not match these slices; delete it"):
         experiments.cross_validate(runs.Run(run.experiment, tmp_path, run.data_dir), cohort)
 
 

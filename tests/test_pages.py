@@ -11,11 +11,22 @@ from chromium import HTML
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lggseg_utils import book
+from lggseg_utils import book, plots, runs, verdict
 
 pytestmark = pytest.mark.pages
 LOOKS = [(1280, "light"), (768, "dark"), (420, "light")]
-MARKUP = ("<a href", "$\\mathdefault", "{term}", "{doc}", "{numref}", "Traceback", "WARNING:")
+MARKUP = ("<a href", "$\\mathdefault", "{term}", "{doc}", "{numref}", "{download}", "Traceback", "WARNING:")
+# What is cut off or scrolls sideways: wider inside than outside, and not simply laid over its edge.
+SIDEWAYS = """
+return [...document.querySelectorAll('article *')].filter(e =>
+  !e.closest('svg, mjx-container, .math, .visually-hidden') && e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1
+  && !['visible', 'clip'].includes(getComputedStyle(e).overflowX)
+).map(e => e.tagName + ' ' + e.className + ': ' + e.innerText.slice(0, 60));
+"""
+# Pixels that one point of a figure's type takes on the screen; figures are `plots.WIDTH` inches wide.
+TYPE = """
+return [...document.querySelectorAll('article figure img')].map(i => i.clientWidth / arguments[0] / 72 * arguments[1]);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +72,9 @@ def test_a_page_can_be_read_by_everybody(browser, page, width, theme):
     unnamed = "return [...document.querySelectorAll('article img')].filter(i => !i.alt || i.alt.startsWith('../_images')).map(i => i.src)"
     assert browser.execute_script(unnamed) == []
     assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 1
+    assert browser.execute_script(SIDEWAYS) == []
+    sizes = browser.execute_script(TYPE, plots.WIDTH, plots.FONT_SIZE)
+    assert all(9 <= size <= 16 for size in sizes), sizes
     browser.execute_script(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
     script = "axe.run(document, {resultTypes: ['violations']}).then(arguments[arguments.length - 1])"
     found = browser.execute_async_script(script)["violations"]
@@ -75,12 +89,107 @@ def test_a_page_shows_no_markup_and_cuts_no_code(browser, page):
     assert [markup for markup in MARKUP if markup in text and page != "book/changelog"] == []
     cut = "return [...document.querySelectorAll('article div.highlight pre')].filter(p => p.scrollWidth > p.clientWidth + 1).length"
     assert browser.execute_script(cut) == 0
-    if page.startswith("notebooks/"):
+    assert "OWNER" not in text or page == "book/rerun"
+    if page.startswith("notebooks/") or page == "book/index":
         cells = browser.execute_script(
             "return [...document.querySelectorAll('article td, article .output p, article .output li')].map(c => c.innerText.trim())"
         )
         assert not [cell for cell in cells if cell in ("nan", "None", "NaN")]
-        assert not browser.find_elements(By.CSS_SELECTOR, "div.cell details.hide")
+
+
+@pytest.mark.parametrize("page", [page for page in book.pages() if page != "book/index"])
+def test_a_page_ends_with_a_next_step(browser, page):
+    open_page(browser, page)
+    script = """
+    const steps = [...document.querySelectorAll('article p')].filter(p => p.innerText.startsWith('Next.'));
+    return steps.length ? steps.at(-1).querySelectorAll('a[href]').length : 0;
+    """
+    assert browser.execute_script(script) >= 1
+
+
+@pytest.mark.parametrize("page", [page for page in book.pages() if page.startswith("notebooks/")] + ["book/walk"])
+def test_functions_in_code_lead_to_their_descriptions(browser, page):
+    open_page(browser, page)
+    links = browser.find_elements(By.CSS_SELECTOR, "article div.highlight a.sphinx-codeautolink-a")
+    assert (
+        len(
+            {
+                link.get_attribute("href")
+                for link in links
+                if "book/package.html#lggseg_utils" in link.get_attribute("href")
+            }
+        )
+        >= 3
+    )
+
+
+def test_solutions_unfold(browser):
+    open_page(browser, "notebooks/06_evaluation")
+    solution = browser.find_elements(By.CSS_SELECTOR, "div.cell details.hide")[0]
+    code = solution.find_element(By.CSS_SELECTOR, "div.highlight")
+    assert not code.is_displayed()
+    browser.execute_script("arguments[0].click()", solution.find_element(By.TAG_NAME, "summary"))
+    WebDriverWait(browser, 10).until(lambda driver: code.is_displayed())
+
+
+CHART_SAYS = "return document.querySelector('.vega-chart svg').outerHTML"
+
+
+def chart_says(browser):
+    """Wait for a page's chart and return its drawing."""
+    wait(browser, "return document.querySelector('.vega-chart svg') !== null")
+    return browser.execute_script(CHART_SAYS)
+
+
+@pytest.mark.parametrize(
+    ("page", "change"),
+    [
+        ("notebooks/06_evaluation", "const i = chart.querySelector('input[type=range]'); i.value = 0.8;"),
+        ("notebooks/08_definitions", "const i = chart.querySelector('select'); i.selectedIndex = 0;"),
+        ("notebooks/09_test_sets", "const i = chart.querySelector('input[type=checkbox]'); i.click();"),
+    ],
+)
+def test_charts_answer_to_their_controls(browser, page, change):
+    open_page(browser, page)
+    before = chart_says(browser)
+    assert browser.execute_script("return document.querySelector('.vega-chart').ariaLabel").count(" ") > 5
+    events = (
+        "i.dispatchEvent(new Event('input', {bubbles: true})); i.dispatchEvent(new Event('change', {bubbles: true}));"
+    )
+    browser.execute_script(f"const chart = document.querySelector('.vega-chart'); {change} {events}")
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(CHART_SAYS) != before)
+
+
+def test_each_click_draws_other_patients_and_their_mean_is_right(browser):
+    open_page(browser, "notebooks/09_test_sets")
+    chart_says(browser)
+    means = set()
+    for _ in range(4):
+        browser.find_element(By.CSS_SELECTOR, ".vega-chart .vega-bind label").click()
+        script = "return [...document.querySelectorAll('.vega-chart text')].map(t => t.textContent).find(t => t.startsWith('mean of'))"
+        means.add(float(browser.execute_script(script).rpartition(": ")[2]))
+    dice = runs.load_record("new-patients").per_patient["dice"].sort_values()
+    assert len(means) > 1 and all(dice.iloc[:11].mean() <= mean <= dice.iloc[-11:].mean() for mean in means)
+    assert (
+        browser.execute_script(CHART_SAYS).count("#0072B2".lower())
+        + browser.execute_script(CHART_SAYS).count("#0072B2")
+        >= 11
+    )
+
+
+def test_charts_follow_dark_mode_and_slices_do_not(browser):
+    open_page(browser, "notebooks/01_data", theme="dark")
+    filters = "return [...document.querySelectorAll('article figure img')].map(i => [i.classList.contains('photo'), getComputedStyle(i).filter])"
+    found = browser.execute_script(filters)
+    assert {photo for photo, _ in found} == {True, False}
+    assert all((kind == "none") == photo for photo, kind in found)
+
+
+def test_every_recorded_file_can_be_downloaded(browser):
+    open_page(browser, "book/downloads")
+    named = {link.text for link in browser.find_elements(By.CSS_SELECTOR, "article a.download")}
+    files = {path.name for path in runs.RECORDS.rglob("*") if path.suffix in (".csv", ".gz", ".json")}
+    assert files | {"weights.npz"} <= named
 
 
 @pytest.mark.parametrize("page", book.pages())
@@ -161,10 +270,11 @@ def test_the_verdicts_questions_unfold(browser):
     open_page(browser, "notebooks/07_verdict")
     cards = browser.find_elements(By.CSS_SELECTOR, "details.answer")
     assert len(cards) == 14
+    assert "Reported:" in cards[0].text and "Found:" in cards[0].text
     evidence = cards[0].find_element(By.TAG_NAME, "p")
     assert not evidence.is_displayed()
     cards[0].find_element(By.TAG_NAME, "summary").click()
-    assert evidence.is_displayed() and "Claimed:" in evidence.text
+    assert evidence.is_displayed() and evidence.text.startswith("Evidence.")
 
 
 @pytest.mark.parametrize("page", [page for page in book.pages() if page.startswith("notebooks/")])
@@ -183,5 +293,8 @@ def test_the_first_page_leads_to_the_book_and_is_short(browser):
     browser.get((HTML / "index.html").as_uri())
     open_page(browser, "book/index")
     assert "replicated" in browser.title
-    prose = browser.execute_script("return [...document.querySelectorAll('article p')].map(p => p.innerText).join(' ')")
-    assert len(prose.split()) < 250
+    text = browser.execute_script("return document.querySelector('article').innerText")
+    assert len(text.split()) < 250
+    asked = browser.find_element(By.CSS_SELECTOR, "table.answers").text
+    assert all(question["topic"] in asked for question in verdict.QUESTIONS.values())
+    assert len(browser.find_elements(By.CSS_SELECTOR, "dl.numbers dt")) == 3

@@ -109,11 +109,13 @@ def test_splits_depend_on_the_seed_alone(draw, protocol):
 
 
 def test_too_few_are_refused_in_one_line():
-    with pytest.raises(UserError, match="a split by patient needs at least 3 patients, the data hold 2"):
+    with pytest.raises(UserError, match="a split by patient needs at least 3 patients, but the data contain 2"):
         preprocess.draw_split(table_of(2, 5), "patient", 0)
-    with pytest.raises(UserError, match="a split by slice needs at least 3 slices, the data hold 2"):
+    with pytest.raises(UserError, match="a split by slice needs at least 3 slices, but the data contain 2"):
         preprocess.draw_split(table_of(1, 2), "slice", 0)
-    with pytest.raises(UserError, match="a cross-validation by patient needs at least 10 patients, the data hold 9"):
+    with pytest.raises(
+        UserError, match="a cross-validation by patient needs at least 10 patients, but the data contain 9"
+    ):
         preprocess.draw_folds(table_of(9, 3), "patient", 0)
 
 
@@ -137,6 +139,6 @@ def test_a_split_of_other_slices_or_without_a_test_set_is_refused(open_smoke, ch
     assert preprocess.load_split(run, slices).equals(split)
     runs.write_csv(run.path("split.csv"), change(split))
     with pytest.raises(
-        UserError, match=r"split.csv is not a split of these slices; remove it, and it is drawn again\."
+        UserError, match=r"split.csv does not match these slices; delete it to have the split drawn again\."
     ):
         preprocess.load_split(run, slices)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import evaluate, metrics, runs, stats
+from lggseg_utils import data, evaluate, metrics, runs, stats, verdict
 from lggseg_utils.predict import REFERENCE
 
 SCORED = [name for name in runs.record_names() if (runs.RECORDS / name / "metrics.json").exists()]
@@ -79,8 +79,6 @@ def test_recorded_precisions_are_of_the_same_seeds_and_patients():
 
 
 def test_the_reference_network_has_not_seen_the_sample():
-    from lggseg_utils import data
-
     split = runs.read_csv(REFERENCE / "split.csv").set_index("patient")["split"]
     sample = set(data.read_cohort().slices["patient"])
     assert sample == set(split.index[split == "test"]) and split.value_counts().to_dict() == {
@@ -97,7 +95,7 @@ def test_the_reference_network_has_not_seen_the_sample():
 
 
 def test_the_reference_network_scores_what_is_recorded():
-    from lggseg_utils import data, preprocess, train
+    from lggseg_utils import preprocess, train
 
     network, settings = train.load_trained(REFERENCE)
     dataset = preprocess.prepare(data.read_cohort(), settings)
@@ -108,6 +106,9 @@ def test_the_reference_network_scores_what_is_recorded():
     assert np.mean(evaluate.per_patient_table(scored)["dice"]) == pytest.approx(
         stored["dice_patient_mean"]["value"], abs=0.01
     )
+    # What the caption of chapter 6 says: overconfident where it is rather sure.
+    rather_sure = (probabilities > 0.8) & (probabilities < 0.9)
+    assert dataset.truths[rather_sure].mean() < 0.8
 
 
 def test_what_the_opening_picture_says_holds():
@@ -126,8 +127,24 @@ def test_what_headings_and_captions_say_holds():
     new, recipe, plain = (runs.load_record(name) for name in ("new-patients", "recipe-cv", "report64-plain"))
     assert new.per_patient["dice"].median() > new.per_patient["dice"].mean() + 0.05
     assert (recipe.per_patient["dice"] < 0.5).sum() < (new.per_patient["dice"] < 0.5).sum() / 2
-    ends = plain.history.tail(10).mean()
-    assert 0 < ends["dice_coef"] - ends["val_dice_coef"] < 0.05
+    change = recipe.per_patient.set_index("patient")["dice"] - new.per_patient.set_index("patient")["dice"]
+    assert 0.15 < (change < 0).mean() < 0.25 and (change[change < 0] > -0.1).mean() > 0.5
+    ends = plain.history.iloc[-1]
+    assert 0 < ends["dice_coef"] - ends["val_dice_coef"] < 0.06
+    knowing = verdict.arm_difference(["known-patients-77"], ["new-patients-1"])
+    more = verdict.arm_difference(["known-patients-1"], ["known-patients-77"])
+    assert knowing["patients"] == 77 and knowing["low"] > 0 and knowing["difference"] > 1.5 * more["difference"]
+    six = pd.DataFrame(verdict.REPORTED["runs"]).set_index("run")
+    assert six["val_dice"].max() - six["val_dice"].min() < 0.07 and six["val_iou"].max() - six["val_iou"].min() < 0.07
+    assert six.loc[6, "train_dice"] - six.loc[6, "val_dice"] > 1.5 * (ends["dice_coef"] - ends["val_dice_coef"])
+    institutions = data.patient_table(cohort)["institution"].value_counts()
+    assert institutions.iloc[:2].sum() > len(lengths) / 2
+    medians = new.per_patient["dice"].groupby(data.institutions(new.per_patient["patient"])).median()
+    assert medians.drop(index="EZ").max() - medians.min() < 0.06
+    worst = new.per_patient.nsmallest(12, "dice").set_index("patient")
+    tumour = worst["tp"] + worst["fn"]
+    assert (worst["tp"] / tumour < 0.2).sum() > 6
+    assert (worst["fp"] / tumour).filter(like="FG_A60K").iloc[0] > 5
     first = stats.compare_conditions(runs.load_record("ablation").ablation).set_index("condition")
     assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
     for name in ABLATIONS:
@@ -141,3 +158,26 @@ def test_what_headings_and_captions_say_holds():
     scored = new.per_slice.assign(area=new.per_slice["tp"] + new.per_slice["fn"]).query("area > 0")
     found = (scored["tp"] / scored["area"]).groupby(pd.qcut(scored["area"], 4), observed=True).median()
     assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85
+
+
+def test_what_is_said_of_definitions_holds():
+    record = runs.load_record("report64-plain")
+    sets = {name: record.per_slice[record.per_slice["split"] == name] for name in verdict.TABLES}
+
+    def met(definition, names, tables=sets, within=0.02):
+        """Count the reported scores of some sets that come this near to ours under a definition."""
+        pairs = [(metrics.dice_and_iou(tables[name], definition), verdict.TABLES[name]) for name in names]
+        keys = ("dice_coef", "jacard_coef")
+        return sum(
+            abs(our - table[key]) <= within for ours, table in pairs for our, key in zip(ours, keys, strict=True)
+        )
+
+    assert max(met(definition, sets) for definition in metrics.DEFINITIONS if not definition.background) == 3
+    own = {name: table for name, table in record.own_grid.groupby("split")}
+    for tables in (sets, own):
+        for scoring, definition in verdict.SCORINGS.items():
+            assert met(definition, ["val"], tables) < 2, "chapter 7: on validation no way of counting gives both"
+            assert met(definition, ["test"], tables, within=0.022) == (0 if scoring == "soft by batch" else 2), scoring
+    # Chapter 8: as a mean over slices of both classes, our mean IoU differs from the printed one by less than chance.
+    both = metrics.Definition(soft=False, unit="slice", background=True)
+    assert abs(metrics.dice_and_iou(sets["test"], both)[1] - verdict.TABLES["test"]["mean_iou"]) < 0.01

@@ -67,9 +67,14 @@ class TestNotebook:
                 figure, image = meta["mystnb"]["figure"], meta["mystnb"]["image"]
                 assert len(figure["caption"]) > 40 and len(image["alt"]) > 30
 
-    def test_folds_nothing(self, path):
-        tags = {tag for _, meta in cells_of(path) for tag in meta.get("tags", [])}
-        assert tags <= {"parameters", "remove-cell", "remove-input"}
+    def test_has_two_or_three_exercises_and_folds_their_solutions_alone(self, path):
+        cells = cells_of(path)
+        tags = {tag for _, meta in cells for tag in meta.get("tags", [])}
+        assert tags <= {"parameters", "remove-cell", "remove-input", "hide-cell"}
+        asked = [number for number, (source, _) in enumerate(cells) if "{admonition} Exercise" in source]
+        folded = [number for number, (_, meta) in enumerate(cells) if "hide-cell" in meta.get("tags", [])]
+        assert len(asked) in (2, 3) and folded == [number + 1 for number in asked]
+        assert all(cells[number][1]["mystnb"]["code_prompt_show"] == "Show the solution" for number in folded)
 
 
 def test_most_code_of_the_first_six_chapters_is_visible():
@@ -77,14 +82,16 @@ def test_most_code_of_the_first_six_chapters_is_visible():
     for path in NOTEBOOKS[:6]:
         for source, meta in cells_of(path, "code"):
             lines = len([line for line in source.splitlines() if line.strip()])
-            visible = not {"remove-cell", "remove-input"} & set(meta.get("tags", []))
-            shown, hidden = shown + visible * lines, hidden + (not visible) * lines
+            tags = set(meta.get("tags", []))
+            visible = not {"remove-cell", "remove-input"} & tags
+            # Solutions are no part of a chapter's argument.
+            shown, hidden = shown + (visible and "hide-cell" not in tags) * lines, hidden + (not visible) * lines
     assert shown / (shown + hidden) >= 0.6, (shown, hidden)
 
 
 def test_the_package_stays_small():
     lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lggseg_utils").glob("*.py")}
-    assert sum(lengths.values()) <= 2700 and max(lengths.values()) <= 350, lengths
+    assert sum(lengths.values()) <= 2750 and max(lengths.values()) <= 350, lengths
     for path in (ROOT / "lggseg_utils").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
@@ -219,6 +226,29 @@ def test_files_for_others_keep_to_their_schema(schema, files):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *paths]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert paths and not checked.returncode, checked.stdout
+
+
+def test_prose_passes_its_linters_and_they_find_faults(monkeypatch):
+    checked = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "prose.py"], capture_output=True, text=True, check=False
+    )
+    assert not checked.returncode, checked.stdout
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import prose
+
+    assert prose.translated("A mean Dice a patient stands beside it.") != []
+    monkeypatch.setattr(prose, "texts", lambda: {"page.md": "This is a very unique thing."})
+    with pytest.raises(SystemExit) as ended:
+        prose.main()
+    assert ended.value.code == 1
+
+
+def test_the_walk_through_the_code_runs_and_is_thirty_lines():
+    walk = ROOT / "book" / "walk.py"
+    finished = subprocess.run([sys.executable, walk], capture_output=True, text=True, check=False)
+    assert not finished.returncode and "does it generalise well?" in finished.stdout, finished.stderr
+    lines = [line for line in walk.read_text().splitlines() if line.strip() and not line.startswith(("#", '"""'))]
+    assert len(lines) <= 30
 
 
 def test_spelling():

@@ -10,7 +10,7 @@ from lggseg_utils.settings import UserError
 
 def test_a_run_folder_belongs_to_one_experiment(tmp_path):
     runs.open_run("smoke", run_dir=tmp_path / "run", overrides={"filters": 8})
-    # As long as no data were accepted, nothing was made with the first settings.
+    # Before data are accepted, nothing depends on the first settings.
     runs.open_run("smoke", run_dir=tmp_path / "run").note(data={})
     with pytest.raises(
         UserError, match=r"was made with filters 4, not 8; choose another run folder, or remove this one"
@@ -24,7 +24,7 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
 
 def test_a_folder_that_is_no_run_folder_is_not_written_into(tmp_path):
     (tmp_path / "photos.zip").touch()
-    with pytest.raises(UserError, match=r"is no run folder, but holds photos.zip; choose another folder\."):
+    with pytest.raises(UserError, match=r"is not a run folder but contains photos.zip; choose another folder\."):
         runs.open_run("smoke", run_dir=tmp_path)
     with pytest.raises(UserError, match=r"photos.zip is a file; name a folder\."):
         runs.open_run("smoke", run_dir=tmp_path / "photos.zip")
@@ -62,7 +62,7 @@ def test_names_of_patients_stay_text(tmp_path):
     runs.write_csv(tmp_path / "t.csv", pd.DataFrame({"patient": ["01", "NA"], "dice": [0.5, None]}))
     assert runs.read_csv(tmp_path / "t.csv")["patient"].tolist() == ["01", "NA"]
     (tmp_path / "t.csv").write_text("")
-    with pytest.raises(UserError, match=r"t.csv is damaged \(No columns to parse from file\); remove it"):
+    with pytest.raises(UserError, match=r"t.csv is damaged \(No columns to parse from file\); delete it"):
         runs.read_csv(tmp_path / "t.csv")
 
 
@@ -74,9 +74,9 @@ def test_a_damaged_run_json_gets_one_line(tmp_path, content):
 
 
 def test_a_folder_without_a_run_gets_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"is no run folder: run.json is missing\."):
+    with pytest.raises(UserError, match=r"is not a run folder: run.json is missing\."):
         runs.recorded_experiment(tmp_path)
-    with pytest.raises(UserError, match=r"holds no finished run: metrics.json is missing\."):
+    with pytest.raises(UserError, match=r"contains no finished run: metrics.json is missing\."):
         runs.record(tmp_path, "name")
 
 

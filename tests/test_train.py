@@ -159,7 +159,7 @@ def test_a_network_that_would_execute_code_is_refused(tmp_path):
     model = keras.Model(inputs, keras.layers.Lambda(lambda x, place=str(planted): Path(place).touch() or x)(inputs))
     model.save(tmp_path / "model.keras")
     planted.unlink()
-    with pytest.raises(UserError, match="holds no usable network .*[Ll]ambda.*remove it, and it is made again"):
+    with pytest.raises(UserError, match="contains no usable network .*[Ll]ambda.*delete it to have it made again"):
         train.load_network(tmp_path / "model.keras")
     assert not planted.exists()
 
@@ -167,7 +167,7 @@ def test_a_network_that_would_execute_code_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a network", b"PK\x05\x06" + bytes(18)])
 def test_a_damaged_network_gets_one_line(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
-    with pytest.raises(UserError, match="model.keras holds no usable network"):
+    with pytest.raises(UserError, match="model.keras contains no usable network"):
         train.load_network(tmp_path / "model.keras")
 
 
@@ -200,5 +200,5 @@ def test_weights_in_half_precision_predict_nearly_the_same_and_others_are_refuse
         with pytest.raises(UserError, match=r"weights.npz does not hold this network's weights"):
             train.load_trained(run.folder)
     run.path("weights.npz").unlink()
-    with pytest.raises(UserError, match="holds no trained network .run.json and model.keras.; name a finished run"):
+    with pytest.raises(UserError, match="contains no trained network .run.json and model.keras.; name a finished run"):
         train.load_trained(run.folder)

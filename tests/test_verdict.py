@@ -23,6 +23,9 @@ def test_the_reports_numbers_are_those_printed():
 def test_a_question_is_complete_and_answered(name):
     question = QUESTIONS[name]
     assert question["claims"] and all(claim["text"] and claim["source"] for claim in question["claims"])
+    known = {"text", "source", "set", "metric", "value", "found", "score", "more", "less", "margin", "claimed"}
+    assert all(claim.keys() <= known for claim in question["claims"])
+    assert question["topic"] and question["reported"]
     assert question["criterion"] and question["question"].endswith("?")
     page = "book/sources" if question["chapter"] == "sources" else f"notebooks/{question['chapter']}"
     assert page in book.pages()
@@ -30,7 +33,8 @@ def test_a_question_is_complete_and_answered(name):
     assert (
         answer.answer in verdict.CLAIMS["answers"]
         and answer.evidence
-        and "nan" not in answer.evidence
+        and 0 < len(answer.number) < 45
+        and "nan" not in answer.evidence + answer.number
         and "()" not in answer.evidence
     )
 
@@ -58,6 +62,23 @@ def test_a_question_without_its_run_is_untested_and_says_which():
     question = {**QUESTIONS["test-scores"], "records": ["no-such-run"]}
     answer = verdict.judge(question)
     assert answer.answer == verdict.UNTESTED and "no-such-run" in answer.evidence
+
+
+def test_the_nearest_run_is_shown_where_the_deciding_one_is_missing_and_decides_nothing():
+    near = {**QUESTIONS["test-scores"], "records": ["no-such-run"]}
+    table = runs.load_record("report64-plain").per_slice.query("split == 'test'")
+    dice, _ = zip(*(metrics.dice_and_iou(table, each) for each in verdict.SCORINGS.values()), strict=True)
+    answer = verdict.judge(near)
+    assert answer.answer == verdict.UNTESTED and answer.number.startswith("nearest run: ")
+    assert f"Dice {min(dice):.2f}–{max(dice):.2f}, " in answer.number
+    # Run 6 is compared on its own grid and two subsets, as its criterion says.
+    own = runs.load_record("report64-plain").own_grid.query("split == 'val'")
+    subsets = (own, own[own["tp"] + own["fn"] > 0])
+    dice = [metrics.dice_and_iou(table, each)[0] for table in subsets for each in verdict.SCORINGS.values()]
+    missing = {**QUESTIONS["run-6"], "records": ["no-such-run"]}
+    assert f"Dice {min(dice):.2f}–{max(dice):.2f}, " in verdict.judge(missing).number
+    far = {name: value for name, value in near.items() if name != "nearest"}
+    assert verdict.judge(far).number == "run missing"
 
 
 def table_of(tp, fp, fn, patients=10, seed=0):
@@ -131,7 +152,7 @@ def test_an_effect_that_few_patients_cannot_show_is_inconclusive(recorded):
     other.loc[other["patient"] == "1", ["tp", "fn"]] = [10, 80]
     recorded(a=noisy, b=other)
     answer = verdict.judge({"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_patient_mean"})
-    assert answer.answer == verdict.INCONCLUSIVE and "would have been seen" in answer.evidence
+    assert answer.answer == verdict.INCONCLUSIVE and "could show a difference of" in answer.evidence
 
 
 @pytest.mark.parametrize("score", ["dice_pooled", "dice_patient_mean"])
@@ -152,7 +173,7 @@ def test_arms_are_compared_on_common_patients_and_averaged_over_seeds(recorded, 
 def test_a_rule_that_is_not_written_is_said_to_be(recorded):
     recorded(a=table_of(80, 10, 10), b=table_of(80, 10, 10))
     answer = verdict.judge({**QUESTIONS["batch"], "more": ["a"], "less": ["b"]})
-    assert answer == verdict.Answer(verdict.UNTESTED, "the rule that decides it is not written yet")
+    assert answer.answer == verdict.UNTESTED and answer.evidence == "the rule that decides it is not written yet"
 
 
 def test_implied_scores_by_hand():
