@@ -123,5 +123,8 @@ def paired_patients(x, y, xlabel, ylabel):
     axis.set_aspect("equal")
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     axis.scatter(x, y, color=BLUE, s=24, alpha=0.7, linewidths=0)
-    axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel=xlabel, ylabel=f"{ylabel}\n(n = {len(x)} patients)")
+    span, ticks = (-0.03, 1.03), np.linspace(0, 1, 6)
+    axis.set(
+        xlim=span, ylim=span, xticks=ticks, yticks=ticks, xlabel=xlabel, ylabel=f"{ylabel}\n(n = {len(x)} patients)"
+    )
     return figure

@@ -171,7 +171,7 @@ def _one_quantity(question):
         f"{above['implied']:.3f} Dice at most",
         f"Computed in the same way, an IoU of {above['iou']} allows a Dice of {above['implied']:.4f} at most, but the table of the "
         f"{above['set']} set prints {above['dice']}. If it is pooled, the mean IoU of {test['mean_iou']} implies a tumour IoU of "
-        f"{tumour:.3f}, not {test['jacard_coef']}",
+        f"{tumour:.3f}, not {test['jacard_coef']}; a mean over slices would not",
         pairs,
     )
 
