@@ -59,6 +59,20 @@ def wait_for(path, process):
         time.sleep(0.05)
 
 
+def stop(process, blow):
+    """Send a signal until the process ends, as a user presses Ctrl-C again; return its error text.
+
+    A single one can be lost: Python drops an exception that it raises inside a destructor.
+    """
+    for _ in range(4):
+        process.send_signal(blow)
+        try:
+            return process.communicate(timeout=30)[1]
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError("the process did not stop")
+
+
 def write_slice(folder, patient, number, image=None, mask=None, suffix=".tif"):
     """Write one slice's image and mask in Kaggle's layout; return their paths."""
     (folder / patient).mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HEARS_CTRL_C, LEFT_BY_A_RUN, LGGSEG, STOPPED, assert_one_line, call, wait_for
+from conftest import HEARS_CTRL_C, LEFT_BY_A_RUN, LGGSEG, STOPPED, assert_one_line, call, stop, wait_for
 
 from lggseg_utils import book, data, experiments, runs
 
@@ -22,8 +22,7 @@ def smoke_run(tmp_path_factory, cohort_folder):
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     process = subprocess.Popen([sys.executable, "-c", HEARS_CTRL_C, *command], **streams)
     wait_for(folder / "notebooks" / "01_data.ipynb", process)
-    process.send_signal(signal.SIGINT)
-    stopped = process.communicate(timeout=60)[1]
+    stopped = stop(process, signal.SIGINT)
     process = subprocess.Popen([LGGSEG, *command], **streams)
     wait_for(folder / "notebooks" / "02_preprocessing.ipynb", process)
     os.killpg(process.pid, signal.SIGKILL)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HEARS_CTRL_C, STOPPED, assert_one_line, call, wait_for, write_slice
+from conftest import HEARS_CTRL_C, STOPPED, assert_one_line, call, stop, wait_for, write_slice
 
 from lggseg_utils import book, cli, data, runs
 from lggseg_utils.settings import UserError
@@ -119,8 +119,7 @@ def test_a_stopped_command_ends_in_one_line(tmp_path, cohort_folder, blow):
         [sys.executable, "-c", HEARS_CTRL_C, *map(str, command)], stderr=subprocess.PIPE, text=True
     )
     wait_for(tmp_path / "run" / "ablation" / "none-0" / "history.csv", process)
-    process.send_signal(blow)
-    _, errors = process.communicate(timeout=60)
+    errors = stop(process, blow)
     assert process.returncode == 1 and "Traceback" not in errors and errors.strip().splitlines()[-1] == STOPPED
 
 
