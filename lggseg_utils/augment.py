@@ -110,18 +110,10 @@ def rotate_90(count, side, seed):
 
 def _warp(images, masks, maps):
     """Apply one affine map per slice, bilinear to images, nearest to masks; shifts by whole pixels are exact in both."""
-
-    def warp(pixels, interpolation):
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pixels,
-            transforms=tf.reshape(maps, (-1, 9))[:, :8],
-            output_shape=tf.shape(pixels)[1:3],
-            fill_value=0.0,
-            interpolation=interpolation,
-            fill_mode="CONSTANT",
-        )
-
-    return warp(images, "BILINEAR"), warp(masks, "NEAREST")
+    warp, flat = tf.raw_ops.ImageProjectiveTransformV3, tf.reshape(maps, (-1, 9))[:, :8]
+    shared = {"transforms": flat, "output_shape": tf.shape(images)[1:3], "fill_value": 0.0, "fill_mode": "CONSTANT"}
+    moved = warp(images=images, interpolation="BILINEAR", **shared)
+    return moved, warp(images=masks, interpolation="NEAREST", **shared)
 
 
 def _inside(maps, side, margin):
@@ -165,16 +157,8 @@ def brightness(images, seed):
     return tf.clip_by_value(images + added[:, None, None, None], 0, 1)
 
 
-GEOMETRY = {
-    "rotation": rotation,
-    "flip": flip,
-    "shift": shift,
-    "crop_zoom": crop_zoom,
-    "crop_pad": crop_pad,
-    "shear": shear,
-    "rotate_90": rotate_90,
-}
-INTENSITY = {"noise": noise, "gaussian_filter": gaussian_filter, "contrast": contrast, "brightness": brightness}
+GEOMETRY = {move.__name__: move for move in (rotation, flip, shift, crop_zoom, crop_pad, shear, rotate_90)}
+INTENSITY = {change.__name__: change for change in (noise, gaussian_filter, contrast, brightness)}
 
 
 def augment(images, masks, text, seed, probability=PROBABILITY):
@@ -185,9 +169,8 @@ def augment(images, masks, text, seed, probability=PROBABILITY):
     """
     count, names = tf.shape(images)[0], parse_augmentation(text)
     drawn = {name: _split(tf.random.fold_in(seed, position), 2) for position, name in enumerate(names)}
-    chosen = {
-        name: _uniform(count, draw) < (1.0 if name == "flip" else probability) for name, (draw, _) in drawn.items()
-    }
+    odds = {"flip": 1.0}
+    chosen = {name: _uniform(count, draw) < odds.get(name, probability) for name, (draw, _) in drawn.items()}
     acts = {name: act for name, (_, act) in drawn.items()}
     images, masks = _move(images, masks, [name for name in names if name in GEOMETRY], acts, chosen)
     for name in [name for name in names if name in INTENSITY]:

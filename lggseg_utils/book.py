@@ -49,14 +49,8 @@ def _execute_one(run, notebook, parameters):
     run.path("notebooks").mkdir(exist_ok=True)
     try:
         with stderr_into(unfinished.with_suffix(".log")) as terminal:
-            papermill.execute_notebook(
-                str(notebook),
-                str(unfinished),
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(NOTEBOOKS),
-                progress_bar={"desc": notebook.stem, "file": terminal},
-            )
+            options = {"progress_bar": {"desc": notebook.stem, "file": terminal}, "cwd": str(NOTEBOOKS)}
+            papermill.execute_notebook(str(notebook), str(unfinished), parameters, kernel_name="python3", **options)
     except PapermillExecutionError as error:
         reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue} (see {unfinished})"
         raise UserError(f"{notebook.stem} failed: {' '.join(str(reason).split())}") from None
@@ -73,7 +67,6 @@ def stage(run_folder):
         raise UserError(f"{missing[0]} is missing: execute the notebooks first, lggseg run --out {run_folder}.")
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(REPOSITORY / "book", STAGE / "book")
-    shutil.copytree(REPOSITORY / "records" / "figures", STAGE / "book" / "figures")
     shutil.copy(REPOSITORY / "CHANGELOG.md", STAGE)
     # A chapter shows source from the package itself, never a copy of it.
     shutil.copytree(REPOSITORY / "lggseg_utils", STAGE / "lggseg_utils", ignore=shutil.ignore_patterns("__pycache__"))

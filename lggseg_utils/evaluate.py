@@ -100,9 +100,8 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     low, high = (np.broadcast_to(end, len(names)) for end in ends)
     rows = zip((values[name] for name in names), low, high, strict=True)
     finite = [[float(number) if np.isfinite(number) else None for number in row] for row in rows]
-    return {
-        name: dict(zip(("value", "low", "high"), row, strict=True)) for name, row in zip(names, finite, strict=True)
-    }
+    keys = ("value", "low", "high")
+    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, finite, strict=True)}
 
 
 def _scores_of_drawn(scored):

@@ -126,10 +126,7 @@ def _sums(truth, probabilities):
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 def dice_coef(truth, probabilities):
-    """Return the soft Dice of a batch, smoothed: (2 sum(t p) + 1)/(sum(t) + sum(p) + 1).
-
-    This is the usual Keras code. That the report's `dice_coef` is the same is our hypothesis: we have not read its notebook.
-    """
+    """Return the soft Dice of a batch, smoothed: (2 sum(t p) + 1)/(sum(t) + sum(p) + 1); that it is the report's is a guess."""
     shared, total = _sums(truth, probabilities)
     return (2 * shared + SMOOTH) / (total + SMOOTH)
 
@@ -172,6 +169,4 @@ def dice_crossentropy(truth, probabilities):
     return binary_crossentropy(truth, probabilities) + 1 - dice_coef(truth, probabilities)
 
 
-LOSSES = {
-    function.__name__: function for function in (binary_crossentropy, categorical_crossentropy, dice_crossentropy)
-}
+LOSSES = {loss.__name__: loss for loss in (binary_crossentropy, categorical_crossentropy, dice_crossentropy)}

@@ -22,24 +22,17 @@ FONT_SIZE = 11  # points: 9 pixels or more on a screen 420 pixels wide
 
 
 def set_style():
-    """Set the book's figure style: quiet axes, one type size, white ground, sharp at twice the resolution.
-
-    Altair's charts keep their specification beside their HTML, from which the book draws them without a network.
-    """
+    """Set the book's figure style: quiet axes, one type size, white ground, sharp at twice the resolution."""
     parts = ("axes.title", "axes.label", "xtick.label", "ytick.label", "legend.font")
     size = {f"{part}size": FONT_SIZE for part in parts}
     colours = {"axes.edgecolor": INK, "axes.labelcolor": INK, "figure.facecolor": "white"}
-    quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
-    layout = {
-        "figure.dpi": 100,
-        "savefig.dpi": 160,
-        "figure.constrained_layout.use": True,
-        "figure.figsize": (WIDTH, 3),
-    }
+    quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 100}
+    layout = {"savefig.dpi": 160, "figure.constrained_layout.use": True, "figure.figsize": (WIDTH, 3)}
     cycle = {"axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY])}
     sns.set_theme(style="ticks", rc={**size, **colours, **quiet, **layout, **cycle, "font.size": FONT_SIZE})
     # Cut to its content, a figure would be enlarged on the page, and its type with it.
     set_matplotlib_formats("png", dpi=160, bbox_inches=None)
+    # Beside its HTML a chart keeps its specification, from which the book draws it without a network.
     altair.renderers.enable("html")
     as_html = altair.renderers.get()
     altair.renderers.register("book", lambda spec, **_: {**as_html(spec), VEGA_LITE: spec})
@@ -120,11 +113,9 @@ def dice_bars(per_patient):
 def paired_patients(x, y, xlabel, ylabel):
     """Draw the Dice of each patient under two cross-validations, float (n,) each, and the line where both are equal."""
     figure, axis = plt.subplots(figsize=(WIDTH, WIDTH * 0.55))
-    axis.set_aspect("equal")
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     axis.scatter(x, y, color=BLUE, s=24, alpha=0.7, linewidths=0)
     span, ticks = (-0.03, 1.03), np.linspace(0, 1, 6)
-    axis.set(
-        xlim=span, ylim=span, xticks=ticks, yticks=ticks, xlabel=xlabel, ylabel=f"{ylabel}\n(n = {len(x)} patients)"
-    )
+    axis.set(aspect="equal", xlim=span, ylim=span, xticks=ticks, yticks=ticks)
+    axis.set(xlabel=xlabel, ylabel=f"{ylabel}\n(n = {len(x)} patients)")
     return figure

@@ -46,9 +46,8 @@ def _listed(images):
         if not image.exists():
             raise UserError(f"{image} does not exist.")
         found = [path for path in sorted(image.rglob("[!.]*")) if path.suffix.lower() in data.SUFFIXES]
-        paths += (
-            [path for path in found if not path.stem.endswith(("_mask", "_overlay"))] if image.is_dir() else [image]
-        )
+        slices = [path for path in found if not path.stem.endswith(("_mask", "_overlay"))]
+        paths += slices if image.is_dir() else [image]
     if not paths:
         raise UserError(f"no image in {', '.join(map(str, images))}; supported: {', '.join(data.SUFFIXES)}.")
     stems = pd.Series([path.stem for path in paths])

@@ -22,14 +22,13 @@ def interval_over_patients(statistic, patients, resamples=RESAMPLES):
     with warnings.catch_warnings():
         # A score that is undefined in every draw has no interval; the tables say so.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            (np.arange(patients),),
-            statistic,
-            n_resamples=resamples,
-            vectorized=True,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
+        options = {
+            "n_resamples": resamples,
+            "vectorized": True,
+            "method": "percentile",
+            "rng": np.random.default_rng(0),
+        }
+        result = stats.bootstrap((np.arange(patients),), statistic, **options)
     return result.confidence_interval
 
 

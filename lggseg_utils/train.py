@@ -94,9 +94,8 @@ def training_batches(images, masks, experiment, epoch):
 def validation_batches(images, masks, experiment):
     """Return a tf.data pipeline of scaled (images, masks) batches in the order given, without augmentation."""
     batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(metrics.SCORED_BATCH)
-    return batches.map(
-        lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32))
-    ).prefetch(2)
+    scaled = batches.map(lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32)))
+    return scaled.prefetch(2)
 
 
 class Keeper(keras.callbacks.Callback):

@@ -27,11 +27,7 @@ HOLDS, FAILS, INCONCLUSIVE, DEPENDS, CONTRADICTS, UNTESTED = CLAIMS["answers"]
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one question.
-
-    answer: one of `CLAIMS['answers']`; number: what decides it, in a few words; evidence: one sentence; table: the numbers
-    behind it, or None.
-    """
+    """The answer to one question, one of `CLAIMS['answers']`; the number that decides, the evidence, and the table behind it."""
 
     answer: str
     number: str
@@ -69,11 +65,10 @@ def _number(question):
     ranks = [HOLDS, INCONCLUSIVE, FAILS]
     worst = table["answer"].map(ranks.index).groupby([table["slices"], table["scoring"]]).max()
     answer = ranks[worst.iloc[0]] if worst.nunique() == 1 else DEPENDS
-    ranges = list(table.groupby("claim", sort=False)["ours"].agg(["min", "max"]).itertuples())
-    number = ", ".join(f"{row.min:.3f} to {row.max:.3f}" for row in ranges)
-    return Answer(
-        answer, number, "; ".join(f"{row.Index}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges), table
-    )
+    ours = table.groupby("claim", sort=False)["ours"].agg(["min", "max"])
+    ranges = {row.Index: f"{row.min:.3f} to {row.max:.3f}" for row in ours.itertuples()}
+    evidence = "; ".join(f"{claim}: ours {span}" for claim, span in ranges.items())
+    return Answer(answer, ", ".join(ranges.values()), evidence, table)
 
 
 def _nearest(question):
@@ -122,7 +117,7 @@ def _effect(question):
     )
     if question["score"] == "dice_patient_mean":
         evidence += f". These patients could show a difference of {effect['detectable']:.3f}"
-    number = f"small network loses {effect['difference']:.3f} ({low:.3f}–{high:.3f})"
+    number = f"{question.get('loser', 'it')} loses {effect['difference']:.3f} ({low:.3f}–{high:.3f})"
     return Answer(answer, number, evidence, pd.DataFrame([effect]))
 
 
@@ -218,10 +213,8 @@ def _sets_alike(question):
 
 def _documents(question):
     """List where two places of the sources disagree."""
-    found = [claim for claim in question["claims"] if claim.get("found")]
-    table = pd.DataFrame([{"claim": claim["text"], "found": claim["found"]} for claim in found])
-    number = question["found"] if found else "no disagreement"
-    return Answer(CONTRADICTS if found else HOLDS, number, "; ".join(claim["found"] for claim in found), table)
+    found = [claim["found"] for claim in question["claims"] if claim.get("found")]
+    return Answer(CONTRADICTS if found else HOLDS, question["found"] if found else "no disagreement", "; ".join(found))
 
 
 RULES = {"number": _number, "effect": _effect, "documents": _documents}

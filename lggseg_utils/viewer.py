@@ -1,7 +1,4 @@
-"""A slider through a volume: HTML that needs no server and no network.
-
-Ready-made volume viewers (ipywidgets, niivue) need a kernel, or several megabytes of scripts.
-"""
+"""A slider through a volume, as plain HTML: ready-made viewers (ipywidgets, niivue) need a kernel or megabytes of scripts."""
 
 import base64
 import hashlib

@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import shutil
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from lggseg_utils.settings import PROFILES, Experiment, profile_names
 
 # In the order in which data flow through them.
 MODULES = ("data", "preprocess", "augment", "model", "metrics", "train", "evaluate", "stats", "settings", "runs")
-NEW_PATIENTS = ("new-patients", "new-patients-1", "new-patients-2")
 MODULES += ("experiments", "verdict", "predict", "plots", "viewer", "book")
+NEW_PATIENTS = ("new-patients", "new-patients-1", "new-patients-2")
+# Drawing thousands of random sets takes seconds, and several parts show the same answers.
+judge_once = cache(lambda name: verdict.judge(verdict.QUESTIONS[name]))
 
 
 def answers_table():
     """Return every question about the report with its answer as a Markdown table."""
-    rows = [(question["question"], verdict.judge(question).answer) for question in verdict.QUESTIONS.values()]
+    rows = [(question["question"], judge_once(name).answer) for name, question in verdict.QUESTIONS.items()]
     return (
         "\n".join(["| question | answer |", "|---|---|", *(f"| {text} | **{answer}** |" for text, answer in rows)])
         + "\n"
@@ -33,12 +36,12 @@ def answers_grid():
 
     What is untested comes last; questions without any number of ours share a row.
     """
-    judged = [(question, verdict.judge(question)) for question in verdict.QUESTIONS.values()]
+    judged = [(question, judge_once(name)) for name, question in verdict.QUESTIONS.items()]
     open_ones = [question for question, answer in judged if answer.number == "run missing"]
     rows = [(answer, [question], question["reported"]) for question, answer in judged if question not in open_ones]
     rows.sort(key=lambda row: row[0].answer == verdict.UNTESTED)
     if open_ones:
-        rows.append((verdict.judge(open_ones[0]), open_ones, "–"))
+        rows.append((judge_once(open_ones[0]["id"]), open_ones, "–"))
     lines = []
     for answer, asked, reported in rows:
         topics = "<br>".join(escape(question["topic"]) for question in asked)
@@ -63,7 +66,7 @@ def lead():
     """Return the answer of the opening page as Markdown."""
     question = verdict.QUESTIONS["test-scores"]
     reported = next(claim["value"] for claim in question["claims"] if claim["metric"] == "dice")
-    similar = re.search(r"Dice ([\d.–]+)", verdict.judge(question).number)[1]
+    similar = re.search(r"Dice ([\d.–]+)", judge_once(question["id"]).number)[1]
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
         f"**It holds in part, so far.** Its test {{term}}`Dice` is {reported:.2f}; a similar network has {similar}, "
@@ -74,10 +77,10 @@ def lead():
 
 def three_numbers():
     """Return the three numbers of the opening page as HTML."""
-    lost = verdict.judge(verdict.QUESTIONS["new-patients"]).table.iloc[0]
+    lost = judge_once("new-patients").table.iloc[0]
     tables = [runs.load_record(name).per_patient["dice"] for name in NEW_PATIENTS]
     failed = [(dice < 0.5).sum() for dice in tables]
-    answers = [verdict.judge(question).answer for question in verdict.QUESTIONS.values()]
+    answers = [judge_once(name).answer for name in verdict.QUESTIONS]
     numbers = {
         f"{lost['difference']:.2f}": "Dice lost on new patients",
         f"{min(failed)}–{max(failed)} of {len(tables[0])}": "new patients below Dice 0.5",
