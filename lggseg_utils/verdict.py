@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import yaml
 
 from lggseg_utils import metrics, runs, stats
@@ -44,9 +45,10 @@ def judge(question):
     if missing:
         near = f"nearest run: {_nearest(question)}" if "nearest" in question else "run missing"
         hint = f". The nearest is {question['nearest']}" if "nearest" in question else ""
-        return Answer(UNTESTED, near, f"This needs a run that has not been made yet: {', '.join(missing)}{hint}")
-    rule = RULES.get(question["rule"]) or RULES.get(question.get("id"))
-    return rule(question) if rule else Answer(UNTESTED, "rule missing", "the rule that decides it is not written yet")
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return Answer(UNTESTED, near, f"Runs not made yet: {', '.join(missing[:3])}{more}{hint}")
+    rule = RULES.get(question["rule"]) or RULES[question["id"]]
+    return rule(question)
 
 
 def _number(question):
@@ -62,9 +64,8 @@ def _number(question):
     ]
     table = pd.DataFrame(rows)
     # The answer under a scoring is that of its worst number; the question's is what scorings and subsets agree on.
-    ranks = [HOLDS, INCONCLUSIVE, FAILS]
-    worst = table["answer"].map(ranks.index).groupby([table["slices"], table["scoring"]]).max()
-    answer = ranks[worst.iloc[0]] if worst.nunique() == 1 else DEPENDS
+    worst = table.groupby(["slices", "scoring"])["answer"].agg(_worst)
+    answer = worst.iloc[0] if worst.nunique() == 1 else DEPENDS
     ours = table.groupby("claim", sort=False)["ours"].agg(["min", "max"])
     ranges = {row.Index: f"{row.min:.3f} to {row.max:.3f}" for row in ours.itertuples()}
     evidence = "; ".join(f"{claim}: ours {span}" for claim, span in ranges.items())
@@ -105,11 +106,8 @@ def _compare(claim, scored, definition):
 def _effect(question):
     """Compare two arms of records, paired by patient and averaged over seeds."""
     effect = arm_difference(question["more"], question["less"], question["score"])
-    margin, (low, high) = question.get("margin", CLAIMS["margin"]), (effect["low"], effect["high"])
-    if question.get("claimed") == "less than the margin":
-        answer = HOLDS if high < margin else FAILS if low > margin else INCONCLUSIVE
-    else:
-        answer = FAILS if high < margin else HOLDS if low > 0 else INCONCLUSIVE
+    low, high = effect["low"], effect["high"]
+    answer = _beyond(low, high, question.get("margin", CLAIMS["margin"]), question.get("claimed"))
     name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
     evidence = (
         f"{name} falls from {effect['more']:.4f} to {effect['less']:.4f}, by {effect['difference']:.4f} (95% interval {low:.3f} to "
@@ -119,6 +117,18 @@ def _effect(question):
         evidence += f". These patients could show a difference of {effect['detectable']:.3f}"
     number = f"{question.get('loser', 'it')} loses {effect['difference']:.3f} ({low:.3f}–{high:.3f})"
     return Answer(answer, number, evidence, pd.DataFrame([effect]))
+
+
+def _beyond(low, high, margin, claimed=None):
+    """Return the answer that an interval gives to a claim that something is more, or that it is 'less than the margin'."""
+    if claimed == "less than the margin":
+        return HOLDS if high < margin else FAILS if low > margin else INCONCLUSIVE
+    return FAILS if high < margin else HOLDS if low > 0 else INCONCLUSIVE
+
+
+def _worst(answers):
+    """Return the worst of several answers."""
+    return max(answers, key=[HOLDS, INCONCLUSIVE, FAILS].index)
 
 
 def arm_difference(more, less, score="dice_pooled"):
@@ -144,6 +154,62 @@ def arm_difference(more, less, score="dice_pooled"):
     by_patient = np.subtract(*(metrics.dice(*np.moveaxis(arm, -1, 0)).mean(0) for arm in counts))
     values = {"more": first, "less": second, "difference": first - second, "low": float(low), "high": float(high)}
     return {**values, "patients": len(patients), "detectable": stats.detectable(by_patient)}
+
+
+def _seeds(question):
+    """Compare scores that exist once a training, paired by seed, claim by claim."""
+    rows = [{"claim": claim["text"], **_seed_difference({**question, **claim})} for claim in question["claims"]]
+    table = pd.DataFrame(rows)
+    evidence = [
+        f"{row.claim}: {row.score} {row.difference:+.4f} (95% interval {row.low:+.4f} to {row.high:+.4f}, {row.seeds} seeds): {row.answer}"
+        for row in table.itertuples()
+    ]
+    number = ", ".join(f"{row.score} {row.difference:+.3f}" for row in table.itertuples())
+    return Answer(_worst(table["answer"]), number, "; ".join(evidence), table)
+
+
+def _seed_difference(claim):
+    """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), seeds and answer of one claim."""
+    # Several records of one seed are averaged: both rates of dropout count alike.
+    more, less = (
+        pd.Series([_training_score(record, claim["score"]) for record in arm])
+        .groupby([record.run["experiment"]["seed"] for record in arm])
+        .mean()
+        for arm in ([runs.load_record(name) for name in claim[side]] for side in ("more", "less"))
+    )
+    difference = (more - less).dropna()
+    low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
+    answer = _beyond(low, high, claim.get("margin", CLAIMS["margin"]), claim.get("claimed"))
+    spread = {"difference": difference.mean(), "low": low, "high": high, "seeds": len(difference)}
+    return {"score": claim["score"], **spread, "answer": answer}
+
+
+def _training_score(record, score):
+    """Return a score that a training has once: 'gap', 'jumps' or 'dice_pooled', as claims.yml defines them."""
+    history = record.history
+    if score == "gap":
+        return (history["val_loss"] - history["loss"]).tail(10).mean()
+    if score == "jumps":
+        return history["val_loss"].tail(51).diff().abs().median()
+    return metrics.dice_and_iou(record.per_slice.query("split == 'val'"), SCORINGS["pooled"])[0]
+
+
+def _curves(question):
+    """Judge from one training's losses whether it overfits, and less so at half its epochs."""
+    history = runs.load_record(question["records"][0]).history
+    losses = history.set_index("epoch")[["loss", "val_loss"]].rolling(10).mean().dropna()
+    lowest, half, end = losses.loc[losses["val_loss"].idxmin()], losses.loc[64], losses.loc[128]
+    rise = end["val_loss"] / lowest["val_loss"]
+    gaps = [row["val_loss"] - row["loss"] for row in (half, end)]
+    held = [rise > 1.1 and end["loss"] < lowest["loss"], gaps[0] < gaps[1]]
+    return Answer(
+        HOLDS if all(held) else INCONCLUSIVE if any(held) else FAILS,
+        f"validation loss {rise:.2f} times its lowest",
+        f"The validation loss is lowest around epoch {lowest.name} and {rise:.2f} times that at the end, while the training loss goes "
+        f"from {lowest['loss']:.4f} to {end['loss']:.4f}. Validation less training loss is {gaps[0]:.4f} at epoch 64 and "
+        f"{gaps[1]:.4f} at epoch 128",
+        losses.reset_index(),
+    )
 
 
 def implied_dice():
@@ -217,5 +283,5 @@ def _documents(question):
     return Answer(CONTRADICTS if found else HOLDS, question["found"] if found else "no disagreement", "; ".join(found))
 
 
-RULES = {"number": _number, "effect": _effect, "documents": _documents}
+RULES = {"number": _number, "effect": _effect, "seeds": _seeds, "curves": _curves, "documents": _documents}
 RULES |= {"one-quantity": _one_quantity, "sets-alike": _sets_alike}

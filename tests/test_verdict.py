@@ -42,7 +42,8 @@ def test_a_question_is_complete_and_answered(name):
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_criterion_is_older_than_the_runs_it_judges(name):
     question = QUESTIONS[name]
-    used = question.get("records", []) + question.get("more", []) + question.get("less", [])
+    parts = [question, *question["claims"]]
+    used = [name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])]
     for record in set(used) & set(runs.record_names()):
         commit = runs.read_record(runs.RECORDS / record)["git_commit"]
         shown = subprocess.run(
@@ -170,10 +171,72 @@ def test_arms_are_compared_on_common_patients_and_averaged_over_seeds(recorded, 
     assert effect["low"] < effect["difference"] < effect["high"] and effect["detectable"] > 0
 
 
-def test_a_rule_that_is_not_written_is_said_to_be(recorded):
-    recorded(a=table_of(80, 10, 10), b=table_of(80, 10, 10))
-    answer = verdict.judge({**QUESTIONS["batch"], "more": ["a"], "less": ["b"]})
-    assert answer.answer == verdict.UNTESTED and answer.evidence == "the rule that decides it is not written yet"
+def training(recorded_as, val_loss, loss=0.01, seed=0, per_slice=None):
+    """A record of one training: its losses, epoch by epoch."""
+    history = pd.DataFrame({"epoch": np.arange(1, len(val_loss) + 1), "loss": loss, "val_loss": val_loss})
+    run = {"experiment": {"seed": seed}}
+    return runs.Record(recorded_as, run, {}, per_slice, None, history, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "answer"),
+    [
+        ((0.030, 0.031, 0.029), verdict.HOLDS),
+        ((0.001, 0.002, 0.0), verdict.FAILS),
+        ((0.03, -0.02, 0.01), verdict.INCONCLUSIVE),
+    ],
+)
+def test_a_gap_is_compared_over_seeds(monkeypatch, gaps, answer):
+    """Ten epochs count: the first fifty of these would say the opposite."""
+    arms = {}
+    for seed, gap in enumerate(gaps):
+        arms[f"grid64-batch16-{seed}"] = training("x", np.r_[np.full(50, 9.0), np.full(50, 0.02)], 0.01, seed)
+        arms[f"grid64-batch32-{seed}"] = training("x", np.r_[np.full(50, 0.0), np.full(50, 0.02 + gap)], 0.01, seed)
+    monkeypatch.setattr(verdict.runs, "record_names", lambda: list(arms))
+    monkeypatch.setattr(verdict.runs, "load_record", arms.__getitem__)
+    judged = verdict.judge(QUESTIONS["batch"])
+    assert judged.answer == answer and judged.table["difference"][0] == pytest.approx(np.mean(gaps))
+    # Student's t for two degrees of freedom, from a printed table: 4.303.
+    half = 4.303 * np.std(gaps, ddof=1) / np.sqrt(3)
+    assert judged.table["high"][0] - judged.table["low"][0] == pytest.approx(2 * half, rel=1e-3)
+
+
+def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(monkeypatch):
+    def arm(name, gap, jump, hits, seed):
+        zigzag = 0.01 + gap + jump * (np.arange(100) % 2)
+        return training(name, zigzag, 0.01, seed, table_of(hits, 10, 10, 40).assign(split="val"))
+
+    arms = {f"grid64-batch16-{seed}": arm("x", 0.05, 0.0, 80, seed) for seed in range(3)}
+    for rate, gap in ((1, 0.01), (2, 0.02)):
+        for seed in range(3):
+            arms[f"grid64-dropout{rate}-{seed}"] = arm("x", gap + seed / 1000, 0.02 * rate, 80, seed)
+    monkeypatch.setattr(verdict.runs, "record_names", lambda: list(arms))
+    monkeypatch.setattr(verdict.runs, "load_record", arms.__getitem__)
+    table = verdict.judge(QUESTIONS["dropout"]).table.set_index("score")
+    # Of ten epochs, half jump up: means 0.015 + 0.001 + 0.015 against 0.05; jumps of 0.02 and 0.04.
+    assert table.loc["gap", "difference"] == pytest.approx(0.05 - (0.015 + 0.001 + 0.015))
+    assert table.loc["jumps", "difference"] == pytest.approx(0.03)
+    assert table.loc["dice_pooled", "difference"] == 0 and set(table["answer"]) == {verdict.HOLDS}
+    for seed in range(3):
+        arms[f"grid64-dropout2-{seed}"] = arm("x", 0.02, 0.04, 400, seed)
+    assert verdict.judge(QUESTIONS["dropout"]).answer == verdict.FAILS
+
+
+@pytest.mark.parametrize(
+    ("late", "first_loss", "answer"),
+    [
+        (0.03, 0.1, verdict.HOLDS),
+        (0.0205, 0.1, verdict.INCONCLUSIVE),
+        (0.019, 0.002, verdict.FAILS),
+    ],
+)
+def test_overfitting_is_read_from_smoothed_losses(monkeypatch, late, first_loss, answer):
+    """The validation loss rests at 0.02, then ends at `late`; the training loss goes from `first_loss` to 0.002."""
+    loss = np.r_[np.linspace(first_loss, 0.002, 100), np.full(28, 0.002)]
+    val_loss = np.r_[np.full(90, 0.02), np.linspace(0.02, late, 20), np.full(18, late)]
+    monkeypatch.setattr(verdict.runs, "record_names", lambda: ["report128"])
+    monkeypatch.setattr(verdict.runs, "load_record", {"report128": training("report128", val_loss, loss)}.__getitem__)
+    assert verdict.judge(QUESTIONS["overfitting"]).answer == answer
 
 
 def test_implied_scores_by_hand():
