@@ -11,20 +11,17 @@ COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
 
 
-def predict(network, images, experiment):
-    """Return the probability of tumour on the scoring grid: float32 (n, score_size, score_size).
+def predict(network, dataset, experiment):
+    """Return the probability of tumour in a dataset's slices, on the scoring grid: float32 (n, score_size, score_size).
 
-    images: uint8 (n, size, size, 3), prepared as for the training. A network of another size predicts on its own grid, and
-    its probabilities are interpolated.
+    The network predicts on its own grid, and its probabilities are interpolated; outside its square of a slice they are 0.
     """
-    import tensorflow as tf
-
-    batches = []
-    for start in range(0, len(images), metrics.SCORED_BATCH):
-        scaled = preprocess.minmax(images[start : start + metrics.SCORED_BATCH], experiment.scaling)
-        probability = network.predict_on_batch(scaled)[..., -1:]
-        batches.append(tf.image.resize(probability, (experiment.score_size,) * 2).numpy()[..., 0])
-    return np.concatenate(batches)
+    probabilities = []
+    for start in range(0, len(dataset.images), metrics.SCORED_BATCH):
+        scaled = preprocess.minmax(dataset.images[start : start + metrics.SCORED_BATCH], experiment.scaling)
+        probabilities.extend(network.predict_on_batch(scaled)[..., -1])
+    pairs = zip(probabilities, dataset.squares, strict=True)
+    return np.stack([preprocess.paste(probability, square, experiment.score_size) for probability, square in pairs])
 
 
 def count(truths, probabilities):
@@ -50,19 +47,25 @@ def score_slices(slices, truths, probabilities):
 
 
 def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
-    """Predict and score some sets of a split; return a table with the columns of per_slice.csv.
+    """Predict and score some sets of a split.
 
-    The slices of a set are shuffled, since `dice_coef` and `jacard_coef` depend on which slices share a batch.
+    Returns a table with the columns of per_slice.csv and a table patient, split, hd95, surface_dice (`metrics.surface_scores`). The
+    slices of a set are shuffled, since `dice_coef` and `jacard_coef` depend on which slices share a batch.
     """
     tables = []
     for name in sets:
         rows = np.random.default_rng(experiment.seed).permutation(preprocess.rows_by_set(split)[name])
         # A chunk at a time: all probabilities of a cohort at once would take gigabytes.
         for part in np.array_split(rows, len(rows) // 512 + 1):
-            probabilities = predict(network, dataset.images[part], experiment)
-            scored = score_slices(dataset.slices.iloc[part], dataset.truths[part], probabilities)
-            tables.append(scored.assign(split=name))
-    return pd.concat(tables, ignore_index=True)[PER_SLICE_COLUMNS]
+            taken = dataset.take(part)
+            probabilities = predict(network, taken, experiment)
+            borders = map(metrics.surface_distances, taken.truths > 0, probabilities > THRESHOLD)
+            scored = score_slices(taken.slices, taken.truths, probabilities)
+            tables.append(scored.assign(split=name, distances=list(borders)))
+    scored = pd.concat(tables, ignore_index=True)
+    patients = scored.groupby(["patient", "split"], sort=False)["distances"]
+    surfaces = [(*key, *metrics.surface_scores(distances)) for key, distances in patients]
+    return scored[PER_SLICE_COLUMNS], pd.DataFrame(surfaces, columns=["patient", "split", "hd95", "surface_dice"])
 
 
 def per_patient_table(per_slice):

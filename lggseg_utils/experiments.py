@@ -1,7 +1,8 @@
 """Everything that trains: one job function for a run, the folds of a cross-validation and the trainings of an ablation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
@@ -24,23 +25,25 @@ class Job:
 
 
 def run_job(job, dataset, folder):
-    """Train and score one job, or read what an earlier call left in `folder`: (per-slice table, history table).
+    """Train and score one job, or read what an earlier call left in `folder`.
 
-    An interrupted job resumes from its last epoch.
+    Returns three tables: per slice, history, and the surface scores of each patient. An interrupted job resumes from its last epoch.
     """
-    if not all((folder / name).exists() for name in ("per_slice.csv", "history.csv", "model.keras")):
+    tables = [folder / name for name in ("per_slice.csv", "history.csv", "surfaces.csv")]
+    if not all(path.exists() for path in (*tables, folder / "model.keras")):
         from lggseg_utils import train
 
         network, _ = train.fit(job.experiment, dataset, job.split, folder)
         train.save_network(network, folder / "model.keras")
-        scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
+        scored, surfaces = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         write_csv(folder / "per_slice.csv", scored)
+        write_csv(folder / "surfaces.csv", surfaces)
         (folder / "checkpoint.keras").unlink(missing_ok=True)
-    return read_csv(folder / "per_slice.csv"), read_csv(folder / "history.csv")
+    return tuple(map(read_csv, tables))
 
 
 def run_jobs(jobs, dataset, folder, unit):
-    """Run independent jobs, each in a folder of its name below `folder`; return one (per-slice table, history) per job.
+    """Run independent jobs, each in a folder of its name below `folder`; return the tables of `run_job` for each.
 
     joblib runs them: `joblib.parallel_config` chooses this process (the default), several, or a Dask cluster.
     """
@@ -51,14 +54,31 @@ def run_jobs(jobs, dataset, folder, unit):
 def train_and_score(run, cohort):
     """Train and score a run's network on its own split, or read the results: (per-slice table, history table).
 
-    Writes history.csv, model.keras, per_slice.csv, per_patient.csv and, last, metrics.json into the run folder.
+    Writes history.csv, model.keras, per_slice.csv, per_patient.csv, per_slice_own_grid.csv (where the network works on
+    another grid than the scores) and, last, metrics.json into the run folder.
     """
     split = preprocess.load_split(run, cohort.slices)
     if not all(run.path(name).exists() for name in WRITTEN):
-        job = Job("run", run.experiment, split, preprocess.SETS)
-        per_slice, history = run_job(job, preprocess.prepare(cohort, run.experiment), run.folder)
-        _write_scores(run, per_slice, history)
+        job, dataset = Job("run", run.experiment, split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
+        tables = run_job(job, dataset, run.folder)
+        if run.experiment.size != run.experiment.score_size:
+            _score_own_grid(run, dataset, split)
+        _write_scores(run, *tables)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
+
+
+def _score_own_grid(run, dataset, split):
+    """Write per_slice_own_grid.csv: a run's slices, scored on the grid that its network works on."""
+    from lggseg_utils import train
+
+    network, experiment = train.load_network(run.path("model.keras")), run.experiment
+    squares = np.tile(preprocess.WHOLE, (len(dataset.images), 1))
+    own = (
+        replace(dataset, truths=dataset.masks, squares=squares),
+        split,
+        experiment.model_copy(update={"score_size": experiment.size}),
+    )
+    write_csv(run.path("per_slice_own_grid.csv"), evaluate.score_split(network, *own)[0])
 
 
 def cross_validate(run, cohort):
@@ -73,18 +93,19 @@ def cross_validate(run, cohort):
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))
-        per_slice, history = (pd.concat(each, ignore_index=True) for each in tables)
+        per_slice, history, surfaces = (pd.concat(each, ignore_index=True) for each in tables)
         write_csv(run.path("per_slice.csv"), per_slice)
         write_csv(run.path("history.csv"), history)
-        _write_scores(run, per_slice, history)
+        _write_scores(run, per_slice, history, surfaces)
     return read_csv(run.path("per_slice.csv"))
 
 
-def _write_scores(run, per_slice, history):
+def _write_scores(run, per_slice, history, surfaces):
     """Write per_patient.csv, the training time in run.json and, last, metrics.json."""
     per_patient, protocol = evaluate.per_patient_table(per_slice), run.experiment.split
-    if "fold" in per_slice and protocol == "patient":
-        per_patient = per_patient.merge(per_slice[["patient", "fold"]].drop_duplicates(), on="patient")
+    # In folds of slices, a patient's borders lie in several folds.
+    if protocol == "patient" or "fold" not in surfaces:
+        per_patient = per_patient.merge(surfaces, on=["patient", "split"])
     write_csv(run.path("per_patient.csv"), per_patient)
     run.note_end(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
     write_json(run.path("metrics.json"), evaluate.all_scores(per_slice, protocol))
@@ -106,7 +127,7 @@ def ablate(run, cohort):
         results = run_jobs(jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training")
         tables = [
             evaluate.per_patient_table(per_slice).assign(condition=name, seed=seed)
-            for (name, seed), (per_slice, _) in zip(pairs, results, strict=True)
+            for (name, seed), (per_slice, *_) in zip(pairs, results, strict=True)
         ]
         scores = pd.concat(tables)[["condition", "seed", "patient", "dice"]]
         write_csv(run.path("ablation_patients.csv"), scores)

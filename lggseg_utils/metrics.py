@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
+from scipy import ndimage
 
 SMOOTH = 1.0  # added above and below in the usual Keras code; the report's own constant is not known
+TOLERANCE = 2.0  # pixels of the 128x128 grid that two borders may lie apart and still agree
 SCORED_BATCH = 16  # slices per batch wherever a score is averaged over batches, as in the report's runs
 
 
@@ -58,6 +60,29 @@ def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
     dice_values = (2 * shared + SMOOTH) / (total + SMOOTH)
     jacard_values = (shared + SMOOTH) / (total - shared + SMOOTH)
     return float(dice_values.mean()), float(jacard_values.mean())
+
+
+def surface_distances(truth, predicted):
+    """Return the distances of every border pixel of one mask from the other's border, both ways, in pixels: float (k,).
+
+    truth, predicted: masks of one slice, bool (height, width). A border pixel touches the background or the slice's edge with one of
+    its four sides. Where one mask is empty, the distances are the slice's diagonal.
+    """
+    borders = [mask & ~ndimage.binary_erosion(mask) for mask in (truth, predicted)]
+    if not all(border.any() for border in borders):
+        return np.full(sum(border.sum() for border in borders), np.hypot(*truth.shape))
+    away = [ndimage.distance_transform_edt(~border) for border in borders]
+    return np.concatenate([away[1][borders[0]], away[0][borders[1]]])
+
+
+def surface_scores(distances):
+    """Return (HD95, surface Dice) of the pooled `surface_distances` of a patient's slices; (0, 1) where there is no border.
+
+    HD95 is the distance that 95% of the border pixels stay within; surface Dice the share of them within TOLERANCE pixels (Nikolov
+    et al., "Clinically applicable segmentation of head and neck anatomy", Journal of Medical Internet Research 23, 2021).
+    """
+    distances = np.concatenate(list(distances))
+    return (np.percentile(distances, 95), np.mean(distances <= TOLERANCE)) if distances.size else (0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Experiment(BaseModel):
     size: int = Field(128, ge=16, le=512, description="side of the slices the network sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
     scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what MinMax is taken over")
+    crop: bool = Field(False, description="cut each volume to a square around the head")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")

@@ -161,7 +161,7 @@ def _seeds(question):
     rows = [{"claim": claim["text"], **_seed_difference({**question, **claim})} for claim in question["claims"]]
     table = pd.DataFrame(rows)
     evidence = [
-        f"{row.claim}: {row.score} {row.difference:+.4f} (95% interval {row.low:+.4f} to {row.high:+.4f}, {row.seeds} seeds): {row.answer}"
+        f"{row.claim}: {row.answer}, {row.score} {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}, {row.seeds} seeds)"
         for row in table.itertuples()
     ]
     number = ", ".join(f"{row.score} {row.difference:+.3f}" for row in table.itertuples())

@@ -95,7 +95,10 @@ def test_a_slice_is_predicted_the_same_alone_and_among_others():
     train.set_up(experiment)
     network = model.build_unet(experiment)
     images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
-    together, alone = (evaluate.predict(network, part, experiment) for part in (images, images[19:]))
+    whole = preprocess.Dataset(
+        pd.DataFrame(index=range(20)), images, images, images, np.tile(preprocess.WHOLE, (20, 1))
+    )
+    together, alone = (evaluate.predict(network, part, experiment) for part in (whole, whole.take([19])))
     assert together.shape == (20, 128, 128) and together.dtype == np.float32
     assert together[19] == pytest.approx(alone[0], abs=1e-4)
 
@@ -105,8 +108,13 @@ def test_a_split_is_scored_whole_and_in_random_order(cohort_folder):
     cohort = data.read_cohort(cohort_folder)
     dataset = preprocess.prepare(cohort, experiment)
     split = preprocess.draw_split(cohort.slices, "slice", 0)
-    scored = evaluate.score_split(model.build_unet(experiment), dataset, split, experiment)
+    scored, surfaces = evaluate.score_split(model.build_unet(experiment), dataset, split, experiment)
     assert list(scored) == evaluate.PER_SLICE_COLUMNS and (scored[evaluate.COUNTS].sum(axis=1) == 128 * 128).all()
+    # An untrained network marks something in every patient, and most of it is wrong.
+    assert set(map(tuple, surfaces[["patient", "split"]].to_numpy())) == set(
+        map(tuple, split[["patient", "split"]].to_numpy())
+    )
+    assert (surfaces["hd95"] > 0).all() and (surfaces["surface_dice"] < 1).all()
     keys = ["patient", "slice", "split"]
     assert scored[keys].sort_values(keys, ignore_index=True).equals(split[keys].sort_values(keys, ignore_index=True))
     train_rows = scored[scored["split"] == "train"]

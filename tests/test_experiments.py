@@ -20,6 +20,10 @@ def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort
     assert not [name for name in LEFT_BY_A_RUN if not run.path(name).exists()]
     assert not run.path("checkpoint.keras").exists() and not list(run.folder.rglob(".part-*"))
     record = run.record()
+    patients = runs.read_csv(run.path("per_patient.csv"))
+    assert patients["hd95"].between(0, 182).all() and patients["surface_dice"].between(0, 1).all()
+    own = runs.read_csv(run.path("per_slice_own_grid.csv"))
+    assert (own[evaluate.COUNTS].sum(axis=1) == 32**2).all() and (own["split"] == per_slice["split"]).all()
     assert record["training"]["epochs"] == len(history) == 2 and record["ended"]["time"] >= record["created"]
     refuse_to_train(monkeypatch)
     again, _ = experiments.train_and_score(run, cohort)

@@ -49,6 +49,40 @@ def test_against_scikit_learn():
     assert metrics.rates(tp, fp, fn, tn) == pytest.approx(wanted)
 
 
+def square(top, left, side, grid=20):
+    """A mask with one square."""
+    mask = np.zeros((grid, grid), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_surface_distances_by_hand():
+    """Two squares of side 6, one moved right by 3. Each border has 20 pixels, and both directions are alike."""
+    rows = 2 * [3, 2, 1, 0, 0, 0]  # top and bottom: the other square's rows begin three pixels further right
+    outer, inner = [3, 3, 3, 3], [1, 2, 2, 1]  # left column; right column, inside the other square
+    distances = metrics.surface_distances(square(5, 4, 6), square(5, 7, 6))
+    assert sorted(distances) == sorted(2 * (rows + outer + inner))
+
+
+def test_surface_scores_by_hand():
+    assert metrics.surface_scores([np.array([0.0, 1.0]), np.array([2.0, 5.0])]) == (pytest.approx(4.55), 0.75)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected"),
+    [
+        (square(0, 0, 0), square(0, 0, 0), (0, 1)),
+        (square(5, 5, 4), square(0, 0, 0), (np.hypot(20, 20), 0)),
+        (square(0, 0, 0), square(5, 5, 4), (np.hypot(20, 20), 0)),
+        (square(0, 0, 20), square(0, 0, 20), (0, 1)),
+    ],
+    ids=["both empty", "empty prediction", "empty truth", "to the edge"],
+)
+def test_surface_scores_of_empty_and_full_masks(truth, predicted, expected):
+    distances = metrics.surface_distances(truth, predicted)
+    assert metrics.surface_scores([distances]) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("tp", "fp", "fn", "expected"),
     [(0, 0, 5, 0), (0, 5, 0, 0), (0, 0, 0, 1)],

@@ -224,11 +224,7 @@ def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(monkeypat
 
 @pytest.mark.parametrize(
     ("late", "first_loss", "answer"),
-    [
-        (0.03, 0.1, verdict.HOLDS),
-        (0.0205, 0.1, verdict.INCONCLUSIVE),
-        (0.019, 0.002, verdict.FAILS),
-    ],
+    [(0.03, 0.1, verdict.HOLDS), (0.0205, 0.1, verdict.INCONCLUSIVE), (0.019, 0.002, verdict.FAILS)],
 )
 def test_overfitting_is_read_from_smoothed_losses(monkeypatch, late, first_loss, answer):
     """The validation loss rests at 0.02, then ends at `late`; the training loss goes from `first_loss` to 0.002."""

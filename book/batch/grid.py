@@ -41,7 +41,7 @@ def main():
     dataset = preprocess.prepare(cohort, jobs[0].experiment)
     with joblib.parallel_config("dask" if options.scheduler else "loky", n_jobs=options.jobs):
         results = experiments.run_jobs(jobs, dataset, Path(options.out), "training")
-    scores = [evaluate.set_scores(per_slice, True, resamples=0)["dice_pooled"]["value"] for per_slice, _ in results]
+    scores = [evaluate.set_scores(per_slice, True, resamples=0)["dice_pooled"]["value"] for per_slice, *_ in results]
     table = pd.DataFrame(list(GRID)).assign(dice_pooled=scores)
     table.to_csv(Path(options.out) / "grid.csv", index=False)
     print(table.to_string(index=False))
