@@ -31,15 +31,31 @@ def run_job(job, dataset, folder):
     """
     tables = [folder / name for name in ("per_slice.csv", "history.csv", "surfaces.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        from lggseg_utils import train
-
-        network, _ = train.fit(job.experiment, dataset, job.split, folder)
-        train.save_network(network, folder / "model.keras")
+        network = _train(job, dataset, folder)
         scored, surfaces = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         write_csv(folder / "per_slice.csv", scored)
         write_csv(folder / "surfaces.csv", surfaces)
-        (folder / "checkpoint.keras").unlink(missing_ok=True)
+        for checkpoint in folder.rglob("checkpoint.keras"):
+            checkpoint.unlink()
     return tuple(map(read_csv, tables))
+
+
+def _train(job, dataset, folder):
+    """Train a job's networks, whose seeds follow each other, and return their average; writes history.csv and model.keras."""
+    from lggseg_utils import model, train
+
+    experiment, networks, histories = job.experiment, [], []
+    for number in range(experiment.networks):
+        place = folder / f"network_{number}" if experiment.networks > 1 else folder
+        member = experiment.model_copy(update={"seed": experiment.seed + number})
+        network, history = train.fit(member, dataset, job.split, place)
+        networks.append(network)
+        histories.append(history.assign(network=number))
+    if experiment.networks > 1:
+        write_csv(folder / "history.csv", pd.concat(histories))
+    network = model.average(networks, experiment.mirrored)
+    train.save_network(network, folder / "model.keras")
+    return network
 
 
 def run_jobs(jobs, dataset, folder, unit):
@@ -90,6 +106,8 @@ def cross_validate(run, cohort):
     if not all(run.path(name).exists() for name in WRITTEN):
         folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
         splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
+        if not run.experiment.hold_out:
+            splits = [split.replace({"split": {"val": "train"}}) for split in splits]
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))
