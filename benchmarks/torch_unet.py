@@ -40,9 +40,10 @@ class UNet(nn.Module):
 
 
 class Trainer:
-    """Adam on binary cross-entropy, bfloat16 autocast, channels last."""
+    """Adam on binary cross-entropy, channels last; bfloat16 autocast if the machine has it."""
 
-    def __init__(self, filters, images, masks):
+    def __init__(self, filters, images, masks, bfloat16):
+        self.bfloat16 = bfloat16
         self.network = UNet(filters).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.network.parameters())
         self.images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).contiguous(
@@ -53,7 +54,7 @@ class Trainer:
     def epoch(self, batch):
         """One pass over the slices."""
         for part in torch.randperm(len(self.images)).split(batch):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 logits = self.network(self.images[part])
             loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), self.masks[part])
             self.optimizer.zero_grad()

@@ -66,7 +66,8 @@ def pytorch(case):
     from torch_unet import Trainer
 
     experiment, images, masks = prepare(case)
-    trainer = Trainer(experiment.filters, preprocess.minmax(images).numpy(), masks)
+    bfloat16 = train.machine_precision() == "mixed_bfloat16"
+    trainer = Trainer(experiment.filters, preprocess.minmax(images).numpy(), masks, bfloat16)
     return lambda: common.seconds(trainer.epoch, experiment.batch_size)
 
 
