@@ -60,9 +60,6 @@ def build_unet(experiment):
     shape = (experiment.size, experiment.size, 3)
     inputs = x = keras.Input(shape, name="image")
     skips = []
-    if experiment.stem:
-        start = {"padding": "same", "kernel_initializer": initializers.HeNormal(draw())}
-        x = layers.Conv2D(experiment.filters, 4, strides=2, activation="relu", name="stem", **start)(x)
     for level in range(bottom):
         x = _level(x, experiment, level, "down", draw)
         skips.append(x)
@@ -72,8 +69,6 @@ def build_unet(experiment):
         x = _enlarge(x, experiment, level, draw)
         x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
         x = _level(x, experiment, level, "up", draw)
-    if experiment.stem:
-        x = layers.Activation("relu", name="up_0_relu")(_enlarge(x, experiment, -1, draw))
     outputs = _probability(x, experiment, draw)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
@@ -100,7 +95,7 @@ def _level(x, experiment, level, side, draw):
 
 def _enlarge(x, experiment, level, draw):
     """Double height and width by a transposed 2x2 convolution."""
-    filters, start = int(experiment.filters * 2**level), initializers.GlorotUniform(draw())
+    filters, start = experiment.filters * 2**level, initializers.GlorotUniform(draw())
     name = f"up_{level + 1}"
     return layers.Conv2DTranspose(filters, 2, strides=2, kernel_initializer=start, name=name)(x)
 

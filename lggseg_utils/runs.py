@@ -258,7 +258,7 @@ def record(folder, name):
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=RECORDS))
     for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
-        content, large = source.read_bytes(), source.name in ("per_slice.csv", "split.csv")
+        content, large = source.read_bytes(), source.stem in ("per_slice", "per_slice_own_grid", "split")
         (temporary / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
     temporary.chmod(0o755)
     temporary.replace(target)

@@ -37,7 +37,6 @@ class Experiment(BaseModel):
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
     depth: int = Field(5, ge=2, le=6, description="number of levels")
-    stem: bool = Field(False, description="halve the slice by a strided convolution first, and double the output")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate after each convolution")
     normalization: Literal["none", "batch"] = Field("none", description="normalisation after each convolution")
     output: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one sigmoid channel, or two with softmax")
@@ -115,9 +114,9 @@ def _check_together(experiment):
     """Refuse settings that contradict each other."""
     if (experiment.loss == "categorical_crossentropy") != (experiment.output == "softmax"):
         raise UserError("loss categorical_crossentropy and output softmax belong together: set both or neither.")
-    times = experiment.depth - 1 + experiment.stem
-    multiple = 2**times
+    multiple = 2 ** (experiment.depth - 1)
     if experiment.size % multiple:
+        times = experiment.depth - 1
         raise UserError(f"setting size: {experiment.size} can't be halved {times} times; use a multiple of {multiple}.")
     for augmentation in (experiment.augmentation, *experiment.ablation_conditions):
         parse_augmentation(augmentation)

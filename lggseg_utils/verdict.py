@@ -170,18 +170,18 @@ def _seeds(question):
 
 def _seed_difference(claim):
     """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), seeds and answer of one claim."""
-    # Several records of one seed are averaged: both rates of dropout count alike.
-    more, less = (
-        pd.Series([_training_score(record, claim["score"]) for record in arm])
-        .groupby([record.run["experiment"]["seed"] for record in arm])
-        .mean()
-        for arm in ([runs.load_record(name) for name in claim[side]] for side in ("more", "less"))
-    )
-    difference = (more - less).dropna()
+    difference = _by_seed(claim["more"], claim["score"]) - _by_seed(claim["less"], claim["score"])
     low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
     answer = _beyond(low, high, claim.get("margin", CLAIMS["margin"]), claim.get("claimed"))
     spread = {"difference": difference.mean(), "low": low, "high": high, "seeds": len(difference)}
     return {"score": claim["score"], **spread, "answer": answer}
+
+
+def _by_seed(names, score):
+    """Return the score of each seed, averaged over the records that share it (both rates of dropout count alike)."""
+    records = [runs.load_record(name) for name in names]
+    seeds = [record.run["experiment"]["seed"] for record in records]
+    return pd.Series([_training_score(record, score) for record in records]).groupby(seeds).mean()
 
 
 def _training_score(record, score):
