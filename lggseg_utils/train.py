@@ -88,14 +88,25 @@ def training_batches(images, masks, experiment, epoch):
     started = tf.data.Dataset.range(1).map(lambda _: tf.convert_to_tensor(epoch, tf.int64))
     loaded = started.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True)
     # Without a known length, Keras warns at the end of the pipeline.
-    return loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
+    return _untuned(loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4))
+
+
+def _untuned(batches):
+    """Return a pipeline without TensorFlow's tuner, which has nothing to tune here.
+
+    The tuner's thread sleeps twice as long each time, up to a minute, and an epoch often ends only when it wakes: half of the epochs
+    measured took up to twice as long.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def validation_batches(images, masks, experiment):
     """Return a tf.data pipeline of scaled (images, masks) batches in the order given, without augmentation."""
     batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(metrics.SCORED_BATCH)
     scaled = batches.map(lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32)))
-    return scaled.prefetch(2)
+    return _untuned(scaled.prefetch(2))
 
 
 class Keeper(keras.callbacks.Callback):

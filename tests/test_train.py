@@ -81,6 +81,17 @@ def test_the_best_weights_are_those_of_the_lowest_loss(cohort_folder, tmp_path):
     assert best.evaluate(batches, verbose=0)[0] == pytest.approx(history["val_loss"].min(), rel=1e-4)
 
 
+def test_no_tuner_holds_up_the_end_of_an_epoch(cohort_folder):
+    """TensorFlow's tuner of pipelines can make an epoch end after 0.31, 0.63, 1.27, ... 41, 82 seconds only."""
+    cohort, experiment = data.read_cohort(cohort_folder), load_experiment("smoke")
+    dataset = preprocess.prepare(cohort, experiment)
+    pipelines = (
+        train.training_batches(dataset.images, dataset.masks, experiment, 0),
+        train.validation_batches(dataset.images, dataset.masks, experiment),
+    )
+    assert [pipeline.options().autotune.enabled for pipeline in pipelines] == [False, False]
+
+
 def test_early_stopping_looks_at_the_history(tmp_path):
     experiment = load_experiment("smoke", overrides={"early_stopping": 2, "epochs": 50})
     history = [{"val_loss": value} for value in (0.5, 0.4, 0.41, 0.42)]
