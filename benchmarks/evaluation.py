@@ -7,7 +7,7 @@ import common
 import numpy as np
 import pandas as pd
 
-from lggseg_utils import evaluate, model, preprocess, stats, train
+from lggseg_utils import evaluate, model, stats, train
 from lggseg_utils.settings import load_experiment
 
 PATIENTS, SLICES, ROUNDS = 11, 393, 3
@@ -21,13 +21,13 @@ def main():
     images, masks = common.example(SLICES, experiment.size)
     patients = [f"P{number % PATIENTS}" for number in range(SLICES)]
     slices = pd.DataFrame({"patient": patients, "slice": np.arange(SLICES)})
-    dataset = preprocess.Dataset(slices, images, masks, masks, np.tile(preprocess.WHOLE, (SLICES, 1)))
 
     def predict_and_score():
         started = time.perf_counter()
-        probabilities = evaluate.predict(network, dataset, experiment)
-        scored = evaluate.score_slices(slices, masks, probabilities)
-        evaluate.per_patient_table(scored.assign(split="test"))
+        scored = evaluate.score_slices(slices, masks, evaluate.predict(network, images, experiment)).assign(
+            split="test"
+        )
+        evaluate.per_patient_table(scored)
         evaluate.set_scores(scored, whole_patients=True)
         return time.perf_counter() - started
 

@@ -11,17 +11,20 @@ COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
 
 
-def predict(network, dataset, experiment):
-    """Return the probability of tumour in a dataset's slices, on the scoring grid: float32 (n, score_size, score_size).
+def predict(network, images, experiment):
+    """Return the probability of tumour on the scoring grid: float32 (n, score_size, score_size).
 
-    The network predicts on its own grid, and its probabilities are interpolated; outside its square of a slice they are 0.
+    images: uint8 (n, size, size, 3), prepared as for the training. A network of another size predicts on its own grid, and
+    its probabilities are interpolated.
     """
-    probabilities = []
-    for start in range(0, len(dataset.images), metrics.SCORED_BATCH):
-        scaled = preprocess.minmax(dataset.images[start : start + metrics.SCORED_BATCH], experiment.scaling)
-        probabilities.extend(network.predict_on_batch(scaled)[..., -1])
-    pairs = zip(probabilities, dataset.squares, strict=True)
-    return np.stack([preprocess.paste(probability, square, experiment.score_size) for probability, square in pairs])
+    import tensorflow as tf
+
+    batches = []
+    for start in range(0, len(images), metrics.SCORED_BATCH):
+        scaled = preprocess.minmax(images[start : start + metrics.SCORED_BATCH], experiment.scaling)
+        probability = network.predict_on_batch(scaled)[..., -1:]
+        batches.append(tf.image.resize(probability, (experiment.score_size,) * 2).numpy()[..., 0])
+    return np.concatenate(batches)
 
 
 def count(truths, probabilities):
@@ -57,10 +60,9 @@ def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
         rows = np.random.default_rng(experiment.seed).permutation(preprocess.rows_by_set(split)[name])
         # A chunk at a time: all probabilities of a cohort at once would take gigabytes.
         for part in np.array_split(rows, len(rows) // 512 + 1):
-            taken = dataset.take(part)
-            probabilities = predict(network, taken, experiment)
-            borders = map(metrics.surface_distances, taken.truths > 0, probabilities > THRESHOLD)
-            scored = score_slices(taken.slices, taken.truths, probabilities)
+            probabilities, truths = predict(network, dataset.images[part], experiment), dataset.truths[part]
+            borders = map(metrics.surface_distances, truths > 0, probabilities > THRESHOLD)
+            scored = score_slices(dataset.slices.iloc[part], truths, probabilities)
             tables.append(scored.assign(split=name, distances=list(borders)))
     scored = pd.concat(tables, ignore_index=True)
     patients = scored.groupby(["patient", "split"], sort=False)["distances"]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
@@ -31,31 +30,15 @@ def run_job(job, dataset, folder):
     """
     tables = [folder / name for name in ("per_slice.csv", "history.csv", "surfaces.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        network = _train(job, dataset, folder)
+        from lggseg_utils import train
+
+        network, _ = train.fit(job.experiment, dataset, job.split, folder)
+        train.save_network(network, folder / "model.keras")
         scored, surfaces = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         write_csv(folder / "per_slice.csv", scored)
         write_csv(folder / "surfaces.csv", surfaces)
-        for checkpoint in folder.rglob("checkpoint.keras"):
-            checkpoint.unlink()
+        (folder / "checkpoint.keras").unlink(missing_ok=True)
     return tuple(map(read_csv, tables))
-
-
-def _train(job, dataset, folder):
-    """Train a job's networks, whose seeds follow each other, and return their average; writes history.csv and model.keras."""
-    from lggseg_utils import model, train
-
-    experiment, networks, histories = job.experiment, [], []
-    for number in range(experiment.networks):
-        place = folder / f"network_{number}" if experiment.networks > 1 else folder
-        member = experiment.model_copy(update={"seed": experiment.seed + number})
-        network, history = train.fit(member, dataset, job.split, place)
-        networks.append(network)
-        histories.append(history.assign(network=number))
-    if experiment.networks > 1:
-        write_csv(folder / "history.csv", pd.concat(histories))
-    network = model.average(networks, experiment.mirrored)
-    train.save_network(network, folder / "model.keras")
-    return network
 
 
 def run_jobs(jobs, dataset, folder, unit):
@@ -87,14 +70,10 @@ def _score_own_grid(run, dataset, split):
     """Write per_slice_own_grid.csv: a run's slices, scored on the grid that its network works on."""
     from lggseg_utils import train
 
-    network, experiment = train.load_network(run.path("model.keras")), run.experiment
-    squares = np.tile(preprocess.WHOLE, (len(dataset.images), 1))
-    own = (
-        replace(dataset, truths=dataset.masks, squares=squares),
-        split,
-        experiment.model_copy(update={"score_size": experiment.size}),
-    )
-    write_csv(run.path("per_slice_own_grid.csv"), evaluate.score_split(network, *own)[0])
+    network = train.load_network(run.path("model.keras"))
+    experiment = run.experiment.model_copy(update={"score_size": run.experiment.size})
+    scored, _ = evaluate.score_split(network, replace(dataset, truths=dataset.masks), split, experiment)
+    write_csv(run.path("per_slice_own_grid.csv"), scored)
 
 
 def cross_validate(run, cohort):
@@ -106,8 +85,6 @@ def cross_validate(run, cohort):
     if not all(run.path(name).exists() for name in WRITTEN):
         folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
         splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
-        if not run.experiment.hold_out:
-            splits = [split.replace({"split": {"val": "train"}}) for split in splits]
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))

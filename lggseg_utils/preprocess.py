@@ -15,9 +15,6 @@ SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
 FOLDS = 5  # of a cross-validation: two parts each
 HEAD = 0.15  # of the 99th percentile: brighter pixels are head, the others air
-GRID = 128  # side of the slices that heads are looked for in
-WHOLE = (0, 0, GRID)
-MARGIN = 2
 HEAD_LEVEL = 102  # of 255: the median of the head after scaling
 
 
@@ -26,77 +23,22 @@ class Dataset:
     """A cohort's slices as arrays, in the order of the table `slices`.
 
     images: uint8 (n, size, size, 3), channels as `data.CHANNELS`; masks: uint8 (n, size, size) of 0 and 1;
-    truths: the masks of the whole slices on the scoring grid, uint8 (n, score_size, score_size);
-    squares: what of each slice the images and masks show, see `find_heads`.
+    truths: the masks on the scoring grid, uint8 (n, score_size, score_size).
     """
 
     slices: pd.DataFrame
     images: np.ndarray
     masks: np.ndarray
     truths: np.ndarray
-    squares: np.ndarray
-
-    def take(self, rows):
-        """Return the dataset of some rows."""
-        arrays = (self.images, self.masks, self.truths, self.squares)
-        return Dataset(self.slices.iloc[rows], *(array[rows] for array in arrays))
 
 
 def prepare(cohort, experiment):
     """Return a cohort's slices as the `Dataset` that an experiment's network is trained and scored on."""
-    images, squares = prepare_images(cohort.images, cohort.slices["patient"], experiment)
-    masks = [
-        resize_mask(cut(mask, square), experiment.size) for mask, square in zip(cohort.masks, squares, strict=True)
-    ]
-    truths = [resize_mask(mask, experiment.score_size) for mask in cohort.masks]
-    return Dataset(cohort.slices, images, np.stack(masks), np.stack(truths), squares)
-
-
-def prepare_images(images, patients, experiment):
-    """Return images as a network takes them, uint8 (n, size, size, 3), and the squares that they show, int (n, 3).
-
-    images: a list of uint8 (height, width, 3); patients: a name per image, since crop and scaling look at whole volumes.
-    """
-    squares = find_heads(images, patients) if experiment.crop else np.tile(WHOLE, (len(images), 1))
-    cropped = [resize_image(cut(image, square), experiment.size) for image, square in zip(images, squares, strict=True)]
-    return scale_volumes(np.stack(cropped), patients, experiment.scaling), squares
-
-
-def find_heads(images, patients):
-    """Return the square around the head in each image's volume: top, left and side in pixels of a GRID x GRID slice, int (n, 3).
-
-    Half a percent of the head's pixels may lie beyond each side of the square before MARGIN pixels are added: a few bright ones in the
-    air must not widen it.
-    """
-    small, patients = np.stack([resize_image(image, GRID) for image in images]), np.asarray(patients)
-    squares = np.empty((len(images), 3), dtype=int)
-    for patient in pd.unique(patients):
-        volume = small[patients == patient]
-        head = (volume > HEAD * np.percentile(volume, 99, axis=(0, 1, 2))).any(-1)
-        head |= ~head.any()  # a blank volume is kept whole
-        ends = np.percentile(np.argwhere(head)[:, 1:], (0.5, 99.5), axis=0)
-        side = min(GRID, int(np.ceil((ends[1] - ends[0]).max())) + 2 * MARGIN + 1)
-        corner = np.clip(np.round((ends.sum(0) - side) / 2), 0, GRID - side)
-        squares[patients == patient] = (*corner, side)
-    return squares
-
-
-def cut(image, square):
-    """Return the part of an image (height, width, ...) that a square of `find_heads` covers."""
-    top, left, side = square
-    height, width = image.shape[:2]
-    rows, columns = (
-        np.round(np.array([start, start + side]) * n / GRID).astype(int) for start, n in ((top, height), (left, width))
-    )
-    return image[slice(*rows), slice(*columns)]
-
-
-def paste(probability, square, side):
-    """Return a probability (n, n) of a square's pixels on the whole slice's grid, float32 (side, side); 0 around it."""
-    whole = np.zeros((side, side), np.float32)
-    place = cut(whole, square)
-    place[:] = cv2.resize(probability, place.shape[::-1])
-    return whole
+    images = np.stack([resize_image(image, experiment.size) for image in cohort.images])
+    images = scale_volumes(images, cohort.slices["patient"], experiment.scaling)
+    sides = (experiment.size, experiment.score_size)
+    masks, truths = (np.stack([resize_mask(mask, side) for mask in cohort.masks]) for side in sides)
+    return Dataset(cohort.slices, images, masks, truths)
 
 
 def resize_image(image, side):

@@ -32,7 +32,6 @@ class Experiment(BaseModel):
     size: int = Field(128, ge=16, le=512, description="side of the slices the network sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
     scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what MinMax is taken over")
-    crop: bool = Field(False, description="cut each volume to a square around the head")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
@@ -50,9 +49,6 @@ class Experiment(BaseModel):
     augmentation: str = Field("none", description="`none`, `report`, `all`, or names joined by +")
     early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower loss; 0: never")
     weights: Literal["last", "best"] = Field("last", description="epoch whose weights are scored: last, or lowest loss")
-    hold_out: bool = Field(True, description="keep a tenth for validation; false, in folds alone: train on it too")
-    networks: int = Field(1, ge=1, le=20, description="networks trained with seeds in a row and averaged")
-    mirrored: bool = Field(False, description="average over each slice's four mirror images")
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: the fastest that the machine has"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import Dropout, average, build_unet
+from lggseg_utils.model import Dropout, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
@@ -134,38 +134,30 @@ class Keeper(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = _watched(logs)
-        if not np.isfinite(loss):
+        if not np.isfinite(logs["val_loss"]):
             self.bar.close()
             raise UserError(
-                f"the loss is not a number after epoch {epoch + 1}; train with a smaller learning_rate, or "
+                f"the validation loss is not a number after epoch {epoch + 1}; train with a smaller learning_rate, or "
                 "with precision float32."
             )
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
-        if loss < min(map(_watched, self.history[:-1]), default=np.inf):
+        if logs["val_loss"] < min((row["val_loss"] for row in self.history[:-1]), default=np.inf):
             save_network(self.model, self.folder / "best.keras")
         if epoch + 1 in self.experiment.kept_epochs:
             save_network(self.model, self.folder / f"epoch_{epoch + 1}.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
         save_network(self.model, self.folder / "checkpoint.keras")
         self.bar.update()
-        self.bar.set_postfix(
-            {name: f"{logs[name]:.3f}" for name in ("loss", "val_loss", "val_dice_coef") if name in logs}
-        )
+        self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
         self.model.stop_training = _finished(self.history, self.experiment)
 
     def on_train_end(self, logs=None):
         self.bar.close()
 
 
-def _watched(row):
-    """Return the validation loss of an epoch, or the training loss where no slice is held out."""
-    return row["val_loss" if "val_loss" in row else "loss"]
-
-
 def _finished(history, experiment):
     """Return whether the training is over: all epochs done, or stopped early."""
-    losses = list(map(_watched, history))
+    losses = [row["val_loss"] for row in history]
     stale = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
     return len(history) >= experiment.epochs or 0 < experiment.early_stopping <= stale
 
@@ -186,7 +178,7 @@ def fit(experiment, dataset, split, folder):
     if not _finished(history, experiment):
         network.fit(
             training_batches(*sets[0], experiment, keeper.epoch),
-            validation_data=validation_batches(*sets[1], experiment) if len(rows["val"]) else None,
+            validation_data=validation_batches(*sets[1], experiment),
             epochs=experiment.epochs,
             initial_epoch=len(history),
             shuffle=False,
@@ -236,7 +228,7 @@ def load_trained(folder):
         raise UserError(f"{folder} contains no trained network (run.json and model.keras); name a finished run.")
     experiment = recorded_experiment(folder)
     keras.config.set_dtype_policy("float32")
-    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
+    network = build_unet(experiment)
     try:
         with np.load(folder / "weights.npz", allow_pickle=False) as stored:
             network.set_weights([stored[name] for name in stored.files])

@@ -107,7 +107,7 @@ def _effect(question):
     """Compare two arms of records, paired by patient and averaged over seeds."""
     effect = arm_difference(question["more"], question["less"], question["score"])
     low, high = effect["low"], effect["high"]
-    answer = _beyond(low, high, question.get("margin", CLAIMS["margin"]), question.get("claimed"))
+    answer = _beyond(low, high, question)
     name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
     evidence = (
         f"{name} falls from {effect['more']:.4f} to {effect['less']:.4f}, by {effect['difference']:.4f} (95% interval {low:.3f} to "
@@ -119,9 +119,10 @@ def _effect(question):
     return Answer(answer, number, evidence, pd.DataFrame([effect]))
 
 
-def _beyond(low, high, margin, claimed=None):
+def _beyond(low, high, claim):
     """Return the answer that an interval gives to a claim that something is more, or that it is 'less than the margin'."""
-    if claimed == "less than the margin":
+    margin = claim.get("margin", CLAIMS["margin"])
+    if claim.get("claimed") == "less than the margin":
         return HOLDS if high < margin else FAILS if low > margin else INCONCLUSIVE
     return FAILS if high < margin else HOLDS if low > 0 else INCONCLUSIVE
 
@@ -172,7 +173,7 @@ def _seed_difference(claim):
     """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), seeds and answer of one claim."""
     difference = _by_seed(claim["more"], claim["score"]) - _by_seed(claim["less"], claim["score"])
     low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
-    answer = _beyond(low, high, claim.get("margin", CLAIMS["margin"]), claim.get("claimed"))
+    answer = _beyond(low, high, claim)
     spread = {"difference": difference.mean(), "low": low, "high": high, "seeds": len(difference)}
     return {"score": claim["score"], **spread, "answer": answer}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import LEFT_BY_A_RUN
 
-from lggseg_utils import data, evaluate, experiments, preprocess, runs, train
+from lggseg_utils import data, evaluate, experiments, preprocess, runs
 from lggseg_utils.settings import UserError
 
 
@@ -88,21 +88,3 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     refuse_to_train(monkeypatch)
     assert experiments.ablate(run, cohort).equals(scores)
     assert runs.load_record(run.folder).ablation.equals(scores)
-
-
-def test_networks_are_averaged_and_held_out_slices_trained_on(large_cohort_folder, tmp_path, monkeypatch):
-    overrides = {"epochs": 1, "networks": 2, "mirrored": True, "hold_out": False, "crop": True}
-    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
-    cohort, seen = data.load_cohort(run), []
-    fit = __import__("lggseg_utils.train").train.fit
-    monkeypatch.setattr("lggseg_utils.train.fit", lambda *given: seen.append((given[0].seed, given[2])) or fit(*given))
-    per_slice = experiments.cross_validate(run, cohort)
-    assert [seed for seed, _ in seen] == 5 * [0, 1] and len(per_slice) == len(cohort.slices)
-    assert all(set(split["split"]) == {"train", "test"} for _, split in seen)
-    history = runs.load_record(run.folder).history
-    assert len(history) == 10 and "val_loss" not in history and not list(run.folder.rglob("checkpoint.keras"))
-    # A stored average predicts what was scored.
-    network, fold = train.load_network(run.path("folds", "0", "model.keras")), per_slice[per_slice["fold"] == 0]
-    dataset = preprocess.prepare(cohort, run.experiment)
-    again, _ = evaluate.score_split(network, dataset, seen[0][1], run.experiment, ("test",))
-    np.testing.assert_allclose(again["soft_sum"], fold["soft_sum"], rtol=1e-5)

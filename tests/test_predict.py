@@ -11,10 +11,8 @@ from lggseg_utils.settings import UserError
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cohort_folder):
-    """A trained run whose network crops and scales whole volumes."""
-    run = runs.open_run(
-        "smoke", cohort_folder, tmp_path_factory.mktemp("run") / "run", 0, {"scaling": "head", "crop": True}
-    )
+    """A trained run whose network scales whole volumes."""
+    run = runs.open_run("smoke", cohort_folder, tmp_path_factory.mktemp("run") / "run", 0, {"scaling": "head"})
     experiments.train_and_score(run, data.load_cohort(run))
     return run
 
@@ -22,7 +20,7 @@ def finished(tmp_path_factory, cohort_folder):
 def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, cohort_folder, tmp_path):
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), finished.experiment)
     network = train.load_network(finished.path("model.keras"))
-    highest = evaluate.predict(network, dataset, finished.experiment).max((1, 2))
+    highest = evaluate.predict(network, dataset.images, finished.experiment).max((1, 2))
     table = predict.predict([cohort_folder], finished.folder, tmp_path)
     assert table[["patient", "slice"]].equals(dataset.slices[["patient", "slice"]])
     assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=1e-4)

@@ -142,39 +142,3 @@ def test_a_split_of_other_slices_or_without_a_test_set_is_refused(open_smoke, ch
         UserError, match=r"split.csv does not match these slices; delete it to have the split drawn again\."
     ):
         preprocess.load_split(run, slices)
-
-
-def heads(places, grid=128):
-    """One volume of four slices per place: a bright square head on air with faint noise, and one bright speck in the air."""
-    images, rng = [], np.random.default_rng(0)
-    for top, left, side in places:
-        for number in range(4):
-            image = rng.integers(0, 6, (grid, grid, 3), np.uint8)
-            image[top : top + side, left : left + side] += np.uint8(100 + 10 * number)
-            image[1, 1] = 250
-            images.append(image)
-    return images, np.repeat([f"P{number}" for number in range(len(places))], 4)
-
-
-def test_heads_are_found_and_a_speck_in_the_air_is_not():
-    squares = preprocess.find_heads(*heads([(20, 30, 60), (50, 0, 70)]))
-    assert (squares[:4] == squares[0]).all() and squares.shape == (8, 3)
-    for (top, left, side), (y, x, wanted) in zip(squares[::4], [(20, 30, 60), (50, 0, 70)], strict=True):
-        margins = np.array([y - top, x - left, top + side - y - wanted, left + side - x - wanted])
-        assert ((margins >= 0) & (margins <= 2 * preprocess.MARGIN + 2)).all()
-    blank = [np.zeros((40, 30, 3), np.uint8)] * 2
-    assert preprocess.find_heads(blank, ["A", "A"]).tolist() == [list(preprocess.WHOLE)] * 2
-
-
-@pytest.mark.parametrize("shape", [(128, 128), (256, 256), (90, 70)])
-def test_what_is_cut_is_pasted_where_it_was(shape):
-    """A mask that is cut out, enlarged and pasted again lies where it lay."""
-    whole = np.zeros(shape, np.uint8)
-    height, width = shape
-    whole[int(0.4 * height) : int(0.6 * height), int(0.3 * width) : int(0.55 * width)] = 1
-    square = (20, 25, 90)
-    probability = preprocess.resize_mask(preprocess.cut(whole, square), 96).astype(np.float32)
-    pasted = preprocess.paste(probability, square, 128) > 0.5
-    wanted = preprocess.resize_mask(whole, 128) > 0
-    assert (pasted & wanted).sum() / (pasted | wanted).sum() > 0.93
-    assert preprocess.paste(np.ones((96, 96), np.float32), square, 128).sum() == 90 * 90

@@ -191,7 +191,9 @@ def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
     keeper.set_params({"epochs": 3})
     keeper.on_train_begin()
     keeper.started = 0.0
-    with pytest.raises(UserError, match=r"the loss is not a number after epoch 2; train with a smaller learning_rate"):
+    with pytest.raises(
+        UserError, match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate"
+    ):
         keeper.on_epoch_end(1, {"val_loss": float("nan"), "val_dice_coef": 0.0})
     assert list(tmp_path.iterdir()) == []
 
