@@ -93,12 +93,14 @@ def table_of(tp, fp, fn, patients=10, seed=0):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Let per-slice tables stand for records: recorded(name=table, ...)."""
+    """Let per-slice tables, or whole records, be all that is recorded: recorded(name=table, ...)."""
 
-    def put(**tables):
+    def put(**given):
         found = {
-            name: runs.Record(name, {"experiment": {}}, {}, table, None, None, None, None, None)
-            for name, table in tables.items()
+            name: each
+            if isinstance(each, runs.Record)
+            else runs.Record(name, {"experiment": {}}, {}, each, None, None, None, None, None)
+            for name, each in given.items()
         }
         monkeypatch.setattr(verdict.runs, "record_names", lambda: list(found))
         monkeypatch.setattr(verdict.runs, "load_record", found.__getitem__)
@@ -186,14 +188,13 @@ def training(recorded_as, val_loss, loss=0.01, seed=0, per_slice=None):
         ((0.03, -0.02, 0.01), verdict.INCONCLUSIVE),
     ],
 )
-def test_a_gap_is_compared_over_seeds(monkeypatch, gaps, answer):
+def test_a_gap_is_compared_over_seeds(recorded, gaps, answer):
     """Ten epochs count: the first fifty of these would say the opposite."""
     arms = {}
     for seed, gap in enumerate(gaps):
         arms[f"grid64-batch16-{seed}"] = training("x", np.r_[np.full(50, 9.0), np.full(50, 0.02)], 0.01, seed)
         arms[f"grid64-batch32-{seed}"] = training("x", np.r_[np.full(50, 0.0), np.full(50, 0.02 + gap)], 0.01, seed)
-    monkeypatch.setattr(verdict.runs, "record_names", lambda: list(arms))
-    monkeypatch.setattr(verdict.runs, "load_record", arms.__getitem__)
+    recorded(**arms)
     judged = verdict.judge(QUESTIONS["batch"])
     assert judged.answer == answer and judged.table["difference"][0] == pytest.approx(np.mean(gaps))
     # Student's t for two degrees of freedom, from a printed table: 4.303.
@@ -201,7 +202,7 @@ def test_a_gap_is_compared_over_seeds(monkeypatch, gaps, answer):
     assert judged.table["high"][0] - judged.table["low"][0] == pytest.approx(2 * half, rel=1e-3)
 
 
-def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(monkeypatch):
+def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(recorded):
     def arm(name, gap, jump, hits, seed):
         zigzag = 0.01 + gap + jump * (np.arange(100) % 2)
         return training(name, zigzag, 0.01, seed, table_of(hits, 10, 10, 40).assign(split="val"))
@@ -210,8 +211,7 @@ def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(monkeypat
     for rate, gap in ((1, 0.01), (2, 0.02)):
         for seed in range(3):
             arms[f"grid64-dropout{rate}-{seed}"] = arm("x", gap + seed / 1000, 0.02 * rate, 80, seed)
-    monkeypatch.setattr(verdict.runs, "record_names", lambda: list(arms))
-    monkeypatch.setattr(verdict.runs, "load_record", arms.__getitem__)
+    recorded(**arms)
     table = verdict.judge(QUESTIONS["dropout"]).table.set_index("score")
     # Of ten epochs, half jump up: means 0.015 + 0.001 + 0.015 against 0.05; jumps of 0.02 and 0.04.
     assert table.loc["gap", "difference"] == pytest.approx(0.05 - (0.015 + 0.001 + 0.015))
@@ -219,6 +219,7 @@ def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(monkeypat
     assert table.loc["dice_pooled", "difference"] == 0 and set(table["answer"]) == {verdict.HOLDS}
     for seed in range(3):
         arms[f"grid64-dropout2-{seed}"] = arm("x", 0.02, 0.04, 400, seed)
+    recorded(**arms)
     assert verdict.judge(QUESTIONS["dropout"]).answer == verdict.FAILS
 
 
@@ -226,12 +227,11 @@ def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(monkeypat
     ("late", "first_loss", "answer"),
     [(0.03, 0.1, verdict.HOLDS), (0.0205, 0.1, verdict.INCONCLUSIVE), (0.019, 0.002, verdict.FAILS)],
 )
-def test_overfitting_is_read_from_smoothed_losses(monkeypatch, late, first_loss, answer):
+def test_overfitting_is_read_from_smoothed_losses(recorded, late, first_loss, answer):
     """The validation loss rests at 0.02, then ends at `late`; the training loss goes from `first_loss` to 0.002."""
     loss = np.r_[np.linspace(first_loss, 0.002, 100), np.full(28, 0.002)]
     val_loss = np.r_[np.full(90, 0.02), np.linspace(0.02, late, 20), np.full(18, late)]
-    monkeypatch.setattr(verdict.runs, "record_names", lambda: ["report128"])
-    monkeypatch.setattr(verdict.runs, "load_record", {"report128": training("report128", val_loss, loss)}.__getitem__)
+    recorded(report128=training("report128", val_loss, loss))
     assert verdict.judge(QUESTIONS["overfitting"]).answer == answer
 
 
