@@ -11,20 +11,17 @@ COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
 
 
-def predict(network, images, experiment):
+def predict(network, images, boxes, experiment):
     """Return the probability of tumour on the scoring grid: float32 (n, score_size, score_size).
 
-    images: uint8 (n, size, size, 3), prepared as for the training. A network of another size predicts on its own grid, and
-    its probabilities are interpolated.
+    images and boxes: of a `preprocess.Dataset`. The network predicts on its own grid, and its probabilities are interpolated.
     """
-    import tensorflow as tf
-
-    batches = []
+    probabilities = []
     for start in range(0, len(images), metrics.SCORED_BATCH):
         scaled = preprocess.minmax(images[start : start + metrics.SCORED_BATCH], experiment.scaling)
-        probability = network.predict_on_batch(scaled)[..., -1:]
-        batches.append(tf.image.resize(probability, (experiment.score_size,) * 2).numpy()[..., 0])
-    return np.concatenate(batches)
+        probabilities.extend(network.predict_on_batch(scaled)[..., -1])
+    pairs = zip(probabilities, boxes, strict=True)
+    return np.stack([preprocess.paste(probability, box, experiment.score_size) for probability, box in pairs])
 
 
 def count(truths, probabilities):
@@ -60,7 +57,8 @@ def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
         rows = np.random.default_rng(experiment.seed).permutation(preprocess.rows_by_set(split)[name])
         # A chunk at a time: all probabilities of a cohort at once would take gigabytes.
         for part in np.array_split(rows, len(rows) // 512 + 1):
-            probabilities, truths = predict(network, dataset.images[part], experiment), dataset.truths[part]
+            probabilities = predict(network, dataset.images[part], dataset.boxes[part], experiment)
+            truths = dataset.truths[part]
             borders = map(metrics.surface_distances, truths > 0, probabilities > THRESHOLD)
             scored = score_slices(dataset.slices.iloc[part], truths, probabilities)
             tables.append(scored.assign(split=name, distances=list(borders)))

@@ -30,15 +30,30 @@ def run_job(job, dataset, folder):
     """
     tables = [folder / name for name in ("per_slice.csv", "history.csv", "surfaces.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        from lggseg_utils import train
-
-        network, _ = train.fit(job.experiment, dataset, job.split, folder)
-        train.save_network(network, folder / "model.keras")
+        network = _train(job, dataset, folder)
         scored, surfaces = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         write_csv(folder / "per_slice.csv", scored)
         write_csv(folder / "surfaces.csv", surfaces)
-        (folder / "checkpoint.keras").unlink(missing_ok=True)
+        for checkpoint in folder.rglob("checkpoint.keras"):
+            checkpoint.unlink()
     return tuple(map(read_csv, tables))
+
+
+def _train(job, dataset, folder):
+    """Train a job's networks, whose seeds follow each other, and return their average; writes history.csv and model.keras."""
+    from lggseg_utils import model, train
+
+    networks, histories = [], []
+    for number in range(job.experiment.networks):
+        member = job.experiment.model_copy(update={"seed": job.experiment.seed + number})
+        place = folder / f"network_{number}" if job.experiment.networks > 1 else folder
+        network, history = train.fit(member, dataset, job.split, place)
+        networks.append(network)
+        histories.append(history.assign(network=number))
+    write_csv(folder / "history.csv", pd.concat(histories))
+    network = model.average(networks, job.experiment.mirrored)
+    train.save_network(network, folder / "model.keras")
+    return network
 
 
 def run_jobs(jobs, dataset, folder, unit):
@@ -60,7 +75,7 @@ def train_and_score(run, cohort):
     if not all(run.path(name).exists() for name in WRITTEN):
         job, dataset = Job("run", run.experiment, split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
         tables = run_job(job, dataset, run.folder)
-        if run.experiment.size != run.experiment.score_size:
+        if run.experiment.size != run.experiment.score_size and not run.experiment.crop:
             _score_own_grid(run, dataset, split)
         _write_scores(run, *tables)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))

@@ -5,7 +5,7 @@ from functools import partial
 
 import keras
 import tensorflow as tf
-from keras import initializers, layers
+from keras import initializers, layers, ops
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
@@ -50,14 +50,14 @@ class Dropout(layers.Dropout):
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
-    Input: float (n, size, size, 3), 0 to 1. Output: float32 probability of tumour
+    Input: float (n, size, size, 3) or (n, size, size, 9) with neighbours, 0 to 1. Output: float32 probability of tumour
     (n, size, size, 1) for 'sigmoid', of background and tumour (n, size, size, 2) for
     'softmax'. The first weights depend on the experiment's seed alone.
     """
     # Keras would take its seeds from Python's global generator, as other threads do.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
     bottom = experiment.depth - 1
-    shape = (experiment.size, experiment.size, 3)
+    shape = (experiment.size, experiment.size, 9 if experiment.neighbours else 3)
     inputs = x = keras.Input(shape, name="image")
     skips = []
     for level in range(bottom):
@@ -105,3 +105,15 @@ def _probability(x, experiment, draw):
     classes, start = 1 if experiment.output == "sigmoid" else 2, initializers.GlorotUniform(draw())
     settings = {"activation": experiment.output, "kernel_initializer": start, "dtype": "float32"}
     return layers.Conv2D(classes, 1, name="probability", **settings)(x)
+
+
+def average(networks, mirrored):
+    """Return one network: the mean probability of several, and if `mirrored` over each slice's four mirror images."""
+    if len(networks) == 1 and not mirrored:
+        return networks[0]
+    inputs, outputs = keras.Input(networks[0].input_shape[1:], name="image"), []
+    for number, network in enumerate(networks):
+        network.name = f"network_{number}"
+        for axes in ([], [1], [2], [1, 2]) if mirrored else ([],):
+            outputs.append(ops.flip(network(ops.flip(inputs, axes)), axes))
+    return keras.Model(inputs, sum(outputs) / len(outputs), name="average")

@@ -26,9 +26,9 @@ def predict(images, network_folder, out):
     files, pixels = _read(_listed(images))
     if Path(out).resolve() in [Path(name).resolve().parent for name in files["image"]]:
         raise UserError(f"{out} holds the images themselves, and masks could be written over; name another folder.")
-    small = np.stack([preprocess.resize_image(image, experiment.size) for image in pixels])
-    small = preprocess.scale_volumes(small, files["patient"], experiment.scaling)
-    probabilities = evaluate.predict(network, small, experiment)
+    probabilities = evaluate.predict(
+        network, *preprocess.prepare_images(pixels, files["patient"], experiment), experiment
+    )
     tumour = []
     for name, image, probability in zip(files["image"], pixels, probabilities, strict=True):
         mask = cv2.resize(probability, image.shape[1::-1]) > evaluate.THRESHOLD

@@ -2,6 +2,7 @@
 
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import Dropout, build_unet
+from lggseg_utils.model import Dropout, average, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
@@ -58,9 +59,10 @@ def compile_unet(experiment, steps):
     return network
 
 
-def _steps(count, batch_size):
-    """Return the steps of one epoch over `count` slices; the last batch may be smaller."""
-    return -(-count // batch_size)
+def _steps(masks, experiment):
+    """Return (slices, steps) of one epoch over slices with these masks; the last batch may be smaller."""
+    count = min(len(masks), 2 * np.count_nonzero(masks.any((1, 2)))) if experiment.balanced else len(masks)
+    return count, -(-count // experiment.batch_size)
 
 
 def training_batches(images, masks, experiment, epoch):
@@ -70,14 +72,16 @@ def training_batches(images, masks, experiment, epoch):
     each time the pipeline starts. Order and augmentation depend on seed, epoch and step alone, so a resumed training
     sees the batches that it would have seen.
     """
+    (count, steps), healthy, seed = _steps(masks, experiment), ~masks.any((1, 2)), experiment.seed
     images, masks = tf.constant(images), tf.constant(masks[..., None])
-    count, size, seed = len(images), experiment.batch_size, experiment.seed
-    steps = _steps(count, size)
 
     def batches_of(epoch):
-        shuffle_seed = tf.stack([seed, tf.cast(epoch, tf.int32)])
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=shuffle_seed)
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(size).enumerate()
+        shuffle = partial(tf.random.experimental.stateless_shuffle, seed=tf.stack([seed, tf.cast(epoch, tf.int32)]))
+        order = shuffle(tf.range(len(healthy)))
+        if experiment.balanced:
+            tumour_first = tf.argsort(tf.gather(tf.cast(healthy, tf.int32), order), stable=True)
+            order = shuffle(tf.gather(order, tumour_first)[:count])
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(experiment.batch_size).enumerate()
         return batches.map(lambda step, rows: (epoch * steps + step, rows))
 
     def load(step, rows):
@@ -171,10 +175,11 @@ def fit(experiment, dataset, split, folder):
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
-    steps = _steps(len(rows["train"]), experiment.batch_size)
-    network, history = _resume(experiment, Path(folder), steps)
-    keeper = Keeper(folder, history, experiment)
+    if not experiment.hold_out:
+        rows["train"] = np.union1d(rows["train"], rows["val"])
     sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
+    network, history = _resume(experiment, Path(folder), _steps(sets[0][1], experiment)[1])
+    keeper = Keeper(folder, history, experiment)
     if not _finished(history, experiment):
         network.fit(
             training_batches(*sets[0], experiment, keeper.epoch),
@@ -197,7 +202,7 @@ def _resume(experiment, folder, steps):
         return compile_unet(experiment, steps * experiment.epochs), []
     network = load_network(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
-    epochs = _steps(int(network.optimizer.iterations), steps)
+    epochs = -(-int(network.optimizer.iterations) // steps)
     history = read_csv(folder / "history.csv").head(epochs).to_dict("records")
     if len(history) < epochs:
         raise UserError(f"{folder / 'history.csv'} ends before checkpoint.keras; remove both to train anew.")
@@ -228,7 +233,7 @@ def load_trained(folder):
         raise UserError(f"{folder} contains no trained network (run.json and model.keras); name a finished run.")
     experiment = recorded_experiment(folder)
     keras.config.set_dtype_policy("float32")
-    network = build_unet(experiment)
+    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
     try:
         with np.load(folder / "weights.npz", allow_pickle=False) as stored:
             network.set_weights([stored[name] for name in stored.files])

@@ -1,35 +1,74 @@
 """Try changes of the recipe on validation patients: python scripts/search.py COHORT_FOLDER WORK_FOLDER [ATTEMPT ...]
 
-Each attempt of `attempts.yml` changes settings of the profile `recipe`. It is trained on the training patients of three folds and
-scored on their validation patients, never on those that the fold tests. Rows are added to WORK_FOLDER/search.csv: attempt, fold,
-patient, dice, hd95, surface_dice, minutes, git_commit. After an interruption, the same command resumes.
+Each attempt of `attempts.yml` is trained on the training patients of three folds and scored on their validation patients, never
+on those that the fold tests. WORK_FOLDER/search.csv receives a row per attempt, prediction and patient: attempt, prediction, fold,
+patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over four mirror images), `threshold 0.3`
+and the like, or `largest piece` (of the volume). After an interruption, the same command resumes.
 """
 
 from pathlib import Path
 
 import click
+import numpy as np
 import pandas as pd
 import yaml
+from scipy import ndimage
 
-from lggseg_utils import cli, data, evaluate, experiments, preprocess, runs
+from lggseg_utils import cli, data, evaluate, experiments, metrics, model, preprocess, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 ATTEMPTS = yaml.safe_load(Path(__file__).with_name("attempts.yml").read_text(encoding="utf-8"))
 FOLDS = (0, 1, 2)
+THRESHOLDS = (0.3, 0.4, 0.6)
 
 
-def train(name, cohort, folds, work_folder):
+def settings_of(name):
+    """Return the settings that an attempt changes in the profile `recipe`."""
+    changes = dict(ATTEMPTS[name])
+    return settings_of(changes.pop("of")) | changes if "of" in changes else changes
+
+
+def largest_piece(volume):
+    """Return the largest connected piece of a mask (n, height, width), bool."""
+    pieces, _ = ndimage.label(volume)
+    return pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])
+
+
+def predictions(network, dataset, rows, experiment):
+    """Yield each way to predict, and its masks of the slices, bool (rows, score_size, score_size)."""
+    inputs = dataset.images[rows], dataset.boxes[rows], experiment
+    plain = evaluate.predict(network, *inputs)
+    yield "plain", plain > evaluate.THRESHOLD
+    yield from ((f"threshold {threshold}", plain > threshold) for threshold in THRESHOLDS)
+    volumes = dataset.slices["patient"].iloc[rows]
+    pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
+    yield "largest piece", np.concatenate(pieces)
+    yield "mirrored", evaluate.predict(model.average([network], mirrored=True), *inputs) > evaluate.THRESHOLD
+
+
+def score(network, dataset, rows, experiment):
+    """Return a table prediction, patient, dice of the slices in `rows`."""
+    tables = []
+    for name, masks in predictions(network, dataset, rows, experiment):
+        counts = evaluate.count(dataset.truths[rows], masks)
+        sums = counts.groupby(dataset.slices["patient"].iloc[rows].to_numpy(), sort=False).sum()
+        table = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
+        tables.append(pd.DataFrame({"prediction": name, "patient": sums.index, "dice": table}))
+    return pd.concat(tables)
+
+
+def attempt(name, cohort, folds, folder):
     """Train and score one attempt in each fold; return its rows."""
-    experiment = load_experiment("recipe", 0, ATTEMPTS[name])
-    splits = [preprocess.split_of_fold(folds, fold) for fold in FOLDS]
+    experiment = load_experiment("recipe", 0, settings_of(name))
+    dataset, splits = preprocess.prepare(cohort, experiment), [preprocess.split_of_fold(folds, fold) for fold in FOLDS]
     jobs = [experiments.Job(str(fold), experiment, split, ("val",)) for fold, split in zip(FOLDS, splits, strict=True)]
-    results = experiments.run_jobs(jobs, preprocess.prepare(cohort, experiment), work_folder / name, "fold")
-    rows = []
-    for fold, (per_slice, history, surfaces) in zip(FOLDS, results, strict=True):
-        table = evaluate.per_patient_table(per_slice).merge(surfaces, on=["patient", "split"])
-        minutes = round(history["seconds"].sum() / 60, 1)
-        rows.append(table[["patient", "dice", "hd95", "surface_dice"]].assign(fold=fold, minutes=minutes))
-    return pd.concat(rows).assign(attempt=name, git_commit=runs.git_commit())
+    tables = []
+    for job, (_, history, _) in zip(jobs, experiments.run_jobs(jobs, dataset, folder, "fold"), strict=True):
+        network = train.load_network(folder / job.name / "model.keras")
+        rows = preprocess.rows_by_set(job.split)["val"]
+        spent = {"fold": int(job.name), "epochs": len(history), "minutes": round(history["seconds"].sum() / 60, 1)}
+        tables.append(score(network, dataset, rows, experiment).assign(**spent))
+    return pd.concat(tables).assign(attempt=name, git_commit=runs.git_commit())
 
 
 @click.command()
@@ -46,9 +85,9 @@ def main(cohort_folder, work_folder, names):
     for name in names or ATTEMPTS:
         done = runs.read_csv(target) if target.exists() else pd.DataFrame(columns=["attempt"])
         if name not in set(done["attempt"]):
-            rows = train(name, cohort, folds, work_folder)
+            rows = attempt(name, cohort, folds, work_folder / name)
             runs.write_csv(target, pd.concat([done, rows]))
-            print(name, f"mean Dice {rows['dice'].mean():.4f}, median {rows['dice'].median():.4f}", flush=True)
+            print(name, rows.groupby("prediction", sort=False)["dice"].mean().round(4).to_dict(), flush=True)
 
 
 if __name__ == "__main__":

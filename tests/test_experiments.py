@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import LEFT_BY_A_RUN
 
-from lggseg_utils import data, evaluate, experiments, preprocess, runs
+from lggseg_utils import data, evaluate, experiments, preprocess, runs, train
 from lggseg_utils.settings import UserError
 
 
@@ -88,3 +88,23 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     refuse_to_train(monkeypatch)
     assert experiments.ablate(run, cohort).equals(scores)
     assert runs.load_record(run.folder).ablation.equals(scores)
+
+
+def test_networks_are_averaged_and_held_out_slices_trained_on(large_cohort_folder, tmp_path, monkeypatch):
+    overrides = {"epochs": 1, "networks": 2, "mirrored": True, "hold_out": False, "crop": True, "neighbours": True}
+    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
+    cohort, trained = data.load_cohort(run), []
+    batches = train.training_batches
+    monkeypatch.setattr(
+        train, "training_batches", lambda *given: trained.append((given[2].seed, len(given[0]))) or batches(*given)
+    )
+    per_slice = experiments.cross_validate(run, cohort)
+    tested = per_slice["fold"].value_counts()
+    assert trained == [(seed, len(per_slice) - tested[fold]) for fold in range(5) for seed in (0, 1)]
+    assert len(runs.load_record(run.folder).history) == 10 and not list(run.folder.rglob("checkpoint.keras"))
+    # A stored average predicts what was scored.
+    network, scored = train.load_network(run.path("folds", "0", "model.keras")), per_slice[per_slice["fold"] == 0]
+    split = preprocess.split_of_fold(runs.read_csv(run.path("split.csv")), 0)
+    dataset = preprocess.prepare(cohort, run.experiment)
+    again, _ = evaluate.score_split(network, dataset, split, run.experiment, ("test",))
+    np.testing.assert_allclose(again["soft_sum"], scored["soft_sum"], rtol=1e-5)

@@ -142,3 +142,45 @@ def test_a_split_of_other_slices_or_without_a_test_set_is_refused(open_smoke, ch
         UserError, match=r"split.csv does not match these slices; delete it to have the split drawn again\."
     ):
         preprocess.load_split(run, slices)
+
+
+def heads(places):
+    """One volume of four slices per place: a bright head on air with faint noise, and one bright speck in the air."""
+    images, rng = [], np.random.default_rng(0)
+    for top, left, height, width in places:
+        for number in range(4):
+            image = rng.integers(0, 6, (128, 128, 3), np.uint8)
+            image[top : top + height, left : left + width] += np.uint8(100 + 10 * number)
+            image[1, 1] = 250
+            images.append(image)
+    return images, np.repeat([f"P{number}" for number in range(len(places))], 4)
+
+
+def test_heads_are_found_and_a_speck_in_the_air_is_not():
+    places = [(20, 30, 60, 50), (50, 0, 70, 90)]
+    boxes = preprocess.find_heads(*heads(places))
+    assert boxes.shape == (8, 4) and (boxes[:4] == boxes[0]).all()
+    for box, (top, left, height, width) in zip(boxes[::4], places, strict=True):
+        outside = np.array([top, left, -top - height, -left - width]) - box * [1, 1, -1, -1]
+        assert ((outside >= 0) & (outside <= preprocess.MARGIN)).all()
+    blank = [np.zeros((40, 30, 3), np.uint8)] * 2
+    assert preprocess.find_heads(blank, ["A", "A"]).tolist() == [[0, 0, 128, 128]] * 2
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (256, 256), (90, 70)])
+def test_what_is_cut_is_pasted_where_it_was(shape):
+    """A mask that is cut out, stretched and pasted lies where it lay."""
+    whole, (height, width) = np.zeros(shape, np.uint8), shape
+    whole[int(0.4 * height) : int(0.6 * height), int(0.3 * width) : int(0.55 * width)] = 1
+    box = np.array((20, 25, 110, 95))
+    seen = preprocess.resize_mask(preprocess.cut(whole, box), 96).astype(np.float32)
+    pasted, wanted = preprocess.paste(seen, box, 128) > 0.5, preprocess.resize_mask(whole, 128) > 0
+    assert (pasted & wanted).sum() / (pasted | wanted).sum() > 0.93
+    assert preprocess.paste(np.ones((96, 96), np.float32), box, 128).sum() == 90 * 70
+
+
+def test_neighbours_are_the_slices_before_and_after_of_the_same_patient():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    stacked = preprocess.with_neighbours(images, list("AAABB"))
+    assert stacked.shape == (5, 2, 2, 9)
+    assert stacked[:, 0, 0, ::3].tolist() == [[0, 0, 1], [1, 0, 2], [2, 1, 2], [3, 3, 4], [4, 3, 4]]
