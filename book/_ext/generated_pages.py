@@ -10,7 +10,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from lggseg_utils import runs, verdict
+from lggseg_utils import plots, runs, verdict
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
 
@@ -90,6 +90,24 @@ def three_numbers():
     return f'<dl class="numbers">{items}</dl>\n'
 
 
+def reference_text():
+    """Return what the records say of the reference network as Markdown: its settings, its training and its scores."""
+    record, experiment = runs.read_record(REFERENCE), runs.recorded_experiment(REFERENCE)
+    scores = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
+    counts = runs.read_csv(REFERENCE / "split.csv")["split"].value_counts()
+    dice = {name: plots.score(table["dice_patient_mean"]) for name, table in scores.items()}
+    repeated = plots.score(runs.load_record("recipe-cv").metrics["test"]["dice_patient_mean"])
+    return (
+        f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
+        f"{experiment.size}x{experiment.size} pixels, {experiment.filters} filters at the first level, {experiment.epochs} epochs, "
+        f"{record['training']['seconds'] / 60:.0f} minutes, commit `{record['git_commit']}`.\n\n"
+        "| mean Dice per patient (95% interval) | |\n|---|---|\n"
+        f"| the {counts['test']} patients of the sample, new to it | {dice['test']} |\n"
+        f"| its {counts['train']} training patients | {dice['train']} |\n"
+        f"| five networks trained in the same way, each on patients new to it, all 110 (record `recipe-cv`) | {repeated} |\n"
+    )
+
+
 def settings_table():
     """Return every setting as a Markdown table: name, default, allowed values, meaning."""
     lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
@@ -135,6 +153,7 @@ GENERATED = {
     "lead": lead,
     "answers": answers_grid,
     "numbers": three_numbers,
+    "reference": reference_text,
     "settings": settings_table,
     "profiles": profiles_text,
     "modules": modules_text,
