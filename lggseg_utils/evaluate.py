@@ -49,8 +49,8 @@ def score_slices(slices, truths, probabilities):
 def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
     """Predict and score some sets of a split.
 
-    Returns a table with the columns of per_slice.csv and a table patient, split, hd95, surface_dice (`metrics.surface_scores`). The
-    slices of a set are shuffled, since `dice_coef` and `jacard_coef` depend on which slices share a batch.
+    Returns a table with the columns of per_slice.csv, and its `per_patient_table` with hd95 and surface_dice as
+    `metrics.surface_scores`. The slices of a set are shuffled, since `dice_coef` and `jacard_coef` depend on which share a batch.
     """
     tables = []
     for name in sets:
@@ -63,9 +63,9 @@ def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
             scored = score_slices(dataset.slices.iloc[part], truths, probabilities)
             tables.append(scored.assign(split=name, distances=list(borders)))
     scored = pd.concat(tables, ignore_index=True)
-    patients = scored.groupby(["patient", "split"], sort=False)["distances"]
-    surfaces = [(*key, *metrics.surface_scores(distances)) for key, distances in patients]
-    return scored[PER_SLICE_COLUMNS], pd.DataFrame(surfaces, columns=["patient", "split", "hd95", "surface_dice"])
+    distances = scored.groupby(["patient", "split"], sort=False)["distances"]
+    hd95, surface_dice = zip(*(metrics.surface_scores(of_patient) for _, of_patient in distances), strict=True)
+    return scored[PER_SLICE_COLUMNS], per_patient_table(scored).assign(hd95=hd95, surface_dice=surface_dice)
 
 
 def per_patient_table(per_slice):

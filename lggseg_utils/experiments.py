@@ -26,14 +26,14 @@ class Job:
 def run_job(job, dataset, folder):
     """Train and score one job, or read what an earlier call left in `folder`.
 
-    Returns three tables: per slice, history, and the surface scores of each patient. An interrupted job resumes from its last epoch.
+    Returns three tables: per slice, per patient, and the history. An interrupted job resumes from its last epoch.
     """
-    tables = [folder / name for name in ("per_slice.csv", "history.csv", "surfaces.csv")]
+    tables = [folder / name for name in ("per_slice.csv", "per_patient.csv", "history.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
         network = _train(job, dataset, folder)
-        scored, surfaces = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
-        write_csv(folder / "per_slice.csv", scored)
-        write_csv(folder / "surfaces.csv", surfaces)
+        scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
+        for path, table in zip(tables, scored, strict=False):
+            write_csv(path, table)
         for checkpoint in folder.rglob("checkpoint.keras"):
             checkpoint.unlink()
     return tuple(map(read_csv, tables))
@@ -74,10 +74,10 @@ def train_and_score(run, cohort):
     split = preprocess.load_split(run, cohort.slices)
     if not all(run.path(name).exists() for name in WRITTEN):
         job, dataset = Job("run", run.experiment, split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
-        tables = run_job(job, dataset, run.folder)
+        per_slice, _, history = run_job(job, dataset, run.folder)
         if run.experiment.size != run.experiment.score_size and not run.experiment.crop:
             _score_own_grid(run, dataset, split)
-        _write_scores(run, *tables)
+        _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
 
 
@@ -103,22 +103,21 @@ def cross_validate(run, cohort):
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))
-        per_slice, history, surfaces = (pd.concat(each, ignore_index=True) for each in tables)
+        per_slice, per_patient, history = (pd.concat(each, ignore_index=True) for each in tables)
+        if run.experiment.split == "slice":
+            # A patient's slices lie in several folds, and so do its borders.
+            per_patient = evaluate.per_patient_table(per_slice)
         write_csv(run.path("per_slice.csv"), per_slice)
+        write_csv(run.path("per_patient.csv"), per_patient)
         write_csv(run.path("history.csv"), history)
-        _write_scores(run, per_slice, history, surfaces)
+        _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv"))
 
 
-def _write_scores(run, per_slice, history, surfaces):
-    """Write per_patient.csv, the training time in run.json and, last, metrics.json."""
-    per_patient, protocol = evaluate.per_patient_table(per_slice), run.experiment.split
-    # In folds of slices, a patient's borders lie in several folds.
-    if protocol == "patient" or "fold" not in surfaces:
-        per_patient = per_patient.merge(surfaces, on=["patient", "split"])
-    write_csv(run.path("per_patient.csv"), per_patient)
+def _write_scores(run, per_slice, history):
+    """Write the training time into run.json and, last, metrics.json."""
     run.note_end(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
-    write_json(run.path("metrics.json"), evaluate.all_scores(per_slice, protocol))
+    write_json(run.path("metrics.json"), evaluate.all_scores(per_slice, run.experiment.split))
 
 
 def ablate(run, cohort):
@@ -136,8 +135,8 @@ def ablate(run, cohort):
         ]
         results = run_jobs(jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training")
         tables = [
-            evaluate.per_patient_table(per_slice).assign(condition=name, seed=seed)
-            for (name, seed), (per_slice, *_) in zip(pairs, results, strict=True)
+            per_patient.assign(condition=name, seed=seed)
+            for (name, seed), (_, per_patient, _) in zip(pairs, results, strict=True)
         ]
         scores = pd.concat(tables)[["condition", "seed", "patient", "dice"]]
         write_csv(run.path("ablation_patients.csv"), scores)

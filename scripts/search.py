@@ -63,7 +63,7 @@ def attempt(name, cohort, folds, folder):
     dataset, splits = preprocess.prepare(cohort, experiment), [preprocess.split_of_fold(folds, fold) for fold in FOLDS]
     jobs = [experiments.Job(str(fold), experiment, split, ("val",)) for fold, split in zip(FOLDS, splits, strict=True)]
     tables = []
-    for job, (_, history, _) in zip(jobs, experiments.run_jobs(jobs, dataset, folder, "fold"), strict=True):
+    for job, (_, _, history) in zip(jobs, experiments.run_jobs(jobs, dataset, folder, "fold"), strict=True):
         network = train.load_network(folder / job.name / "model.keras")
         rows = preprocess.rows_by_set(job.split)["val"]
         spent = {"fold": int(job.name), "epochs": len(history), "minutes": round(history["seconds"].sum() / 60, 1)}
