@@ -101,7 +101,7 @@ def reference_text():
         f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
         f"{experiment.size}x{experiment.size} pixels, {experiment.filters} filters at the first level, {experiment.epochs} epochs, "
         f"{record['training']['seconds'] / 60:.0f} minutes, commit `{record['git_commit']}`.\n\n"
-        "| mean Dice per patient (95% interval) | |\n|---|---|\n"
+        "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
         f"| the {counts['test']} patients of the sample, new to it | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
         f"| five networks trained in the same way, each on patients new to it, all 110 (record `recipe-cv`) | {repeated} |\n"
