@@ -5,7 +5,7 @@ from functools import partial
 
 import keras
 import tensorflow as tf
-from keras import initializers, layers, ops
+from keras import initializers, layers
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
@@ -105,15 +105,3 @@ def _probability(x, experiment, draw):
     classes, start = 1 if experiment.output == "sigmoid" else 2, initializers.GlorotUniform(draw())
     settings = {"activation": experiment.output, "kernel_initializer": start, "dtype": "float32"}
     return layers.Conv2D(classes, 1, name="probability", **settings)(x)
-
-
-def average(networks, mirrored):
-    """Return one network: the mean probability of several, and if `mirrored` over each slice's four mirror images."""
-    if len(networks) == 1 and not mirrored:
-        return networks[0]
-    inputs, outputs = keras.Input(networks[0].input_shape[1:], name="image"), []
-    for number, network in enumerate(networks):
-        network.name = f"network_{number}"
-        for axes in ([], [1], [2], [1, 2]) if mirrored else ([],):
-            outputs.append(ops.flip(network(ops.flip(inputs, axes)), axes))
-    return keras.Model(inputs, sum(outputs) / len(outputs), name="average")

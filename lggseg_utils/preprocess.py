@@ -65,11 +65,16 @@ def find_heads(images, patients):
     boxes = np.empty((len(images), 4), dtype=int)
     for patient in pd.unique(patients):
         volume = small[patients == patient]
-        head = (volume > HEAD * np.percentile(volume, 99, axis=(0, 1, 2))).any(-1)
+        head = _head(volume).any(-1)
         head |= ~head.any()  # a blank volume is kept whole
         first, last = np.percentile(np.argwhere(head)[:, 1:], (0.5, 99.5), axis=0).round().astype(int)
         boxes[patients == patient] = np.clip((*first - MARGIN, *last + MARGIN + 1), 0, GRID)
     return boxes
+
+
+def _head(volume):
+    """Return which values of a volume (n, height, width, 3) are head and not air, channel by channel: bool."""
+    return volume > HEAD * np.percentile(volume, 99, axis=(0, 1, 2))
 
 
 def cut(image, box):
@@ -134,8 +139,8 @@ def scale_volumes(images, patients, scaling):
     scaled, patients = np.empty_like(images), np.asarray(patients)
     for patient in pd.unique(patients):
         volume = images[patients == patient].astype(np.float32)
-        heads = [channel[channel > HEAD * np.percentile(channel, 99)] for channel in np.moveaxis(volume, -1, 0)]
-        levels = [np.median(head) if head.size else np.inf for head in heads]
+        channels = zip(np.moveaxis(volume, -1, 0), np.moveaxis(_head(volume), -1, 0), strict=True)
+        levels = [np.median(channel[head]) if head.any() else np.inf for channel, head in channels]
         scaled[patients == patient] = np.clip(HEAD_LEVEL * volume / levels, 0, 255).round()
     return scaled
 

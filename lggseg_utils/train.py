@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import Dropout, average, build_unet
+from lggseg_utils.model import Dropout, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
@@ -175,8 +175,6 @@ def fit(experiment, dataset, split, folder):
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
-    if not experiment.hold_out:
-        rows["train"] = np.union1d(rows["train"], rows["val"])
     sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
     network, history = _resume(experiment, Path(folder), _steps(sets[0][1], experiment)[1])
     keeper = Keeper(folder, history, experiment)
@@ -233,7 +231,7 @@ def load_trained(folder):
         raise UserError(f"{folder} contains no trained network (run.json and model.keras); name a finished run.")
     experiment = recorded_experiment(folder)
     keras.config.set_dtype_policy("float32")
-    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
+    network = build_unet(experiment)
     try:
         with np.load(folder / "weights.npz", allow_pickle=False) as stored:
             network.set_weights([stored[name] for name in stored.files])

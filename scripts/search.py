@@ -6,7 +6,9 @@ patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored
 and the like, or `largest piece` (of the volume). After an interruption, the same command resumes.
 """
 
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 import yaml
 from scipy import ndimage
 
-from lggseg_utils import cli, data, evaluate, experiments, metrics, model, preprocess, runs, train
+from lggseg_utils import cli, data, evaluate, experiments, preprocess, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 ATTEMPTS = yaml.safe_load(Path(__file__).with_name("attempts.yml").read_text(encoding="utf-8"))
@@ -34,6 +36,16 @@ def largest_piece(volume):
     return pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])
 
 
+def mirrored(network):
+    """Return what predicts a batch as a network does, averaged over each slice's four mirror images."""
+
+    def predict_on_batch(images):
+        turns = list(product((1, -1), repeat=2))
+        return np.mean([network.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x] for y, x in turns], axis=0)
+
+    return SimpleNamespace(predict_on_batch=predict_on_batch)
+
+
 def predictions(network, dataset, rows, experiment):
     """Yield each way to predict, and its masks of the slices, bool (rows, score_size, score_size)."""
     inputs = dataset.images[rows], dataset.boxes[rows], experiment
@@ -43,17 +55,15 @@ def predictions(network, dataset, rows, experiment):
     volumes = dataset.slices["patient"].iloc[rows]
     pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
     yield "largest piece", np.concatenate(pieces)
-    yield "mirrored", evaluate.predict(model.average([network], mirrored=True), *inputs) > evaluate.THRESHOLD
+    yield "mirrored", evaluate.predict(mirrored(network), *inputs) > evaluate.THRESHOLD
 
 
 def score(network, dataset, rows, experiment):
     """Return a table prediction, patient, dice of the slices in `rows`."""
-    tables = []
+    slices, tables = dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="val"), []
     for name, masks in predictions(network, dataset, rows, experiment):
-        counts = evaluate.count(dataset.truths[rows], masks)
-        sums = counts.groupby(dataset.slices["patient"].iloc[rows].to_numpy(), sort=False).sum()
-        table = metrics.dice(sums["tp"], sums["fp"], sums["fn"])
-        tables.append(pd.DataFrame({"prediction": name, "patient": sums.index, "dice": table}))
+        table = evaluate.per_patient_table(slices.join(evaluate.count(dataset.truths[rows], masks)))
+        tables.append(table[["patient", "dice"]].assign(prediction=name))
     return pd.concat(tables)
 
 

@@ -90,19 +90,12 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     assert runs.load_record(run.folder).ablation.equals(scores)
 
 
-def test_networks_are_averaged_and_held_out_slices_trained_on(large_cohort_folder, tmp_path, monkeypatch):
-    overrides = {"epochs": 1, "networks": 2, "mirrored": True, "hold_out": False, "crop": True, "neighbours": True}
+def test_a_cropped_network_with_neighbours_predicts_from_its_file_what_was_scored(large_cohort_folder, tmp_path):
+    overrides = {"epochs": 1, "crop": True, "neighbours": True, "balanced": True}
     run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
-    cohort, trained = data.load_cohort(run), []
-    batches = train.training_batches
-    monkeypatch.setattr(
-        train, "training_batches", lambda *given: trained.append((given[2].seed, len(given[0]))) or batches(*given)
-    )
+    cohort = data.load_cohort(run)
     per_slice = experiments.cross_validate(run, cohort)
-    tested = per_slice["fold"].value_counts()
-    assert trained == [(seed, len(per_slice) - tested[fold]) for fold in range(5) for seed in (0, 1)]
-    assert len(runs.load_record(run.folder).history) == 10 and not list(run.folder.rglob("checkpoint.keras"))
-    # A stored average predicts what was scored.
+    assert not list(run.folder.rglob("checkpoint.keras"))
     network, scored = train.load_network(run.path("folds", "0", "model.keras")), per_slice[per_slice["fold"] == 0]
     split = preprocess.split_of_fold(runs.read_csv(run.path("split.csv")), 0)
     dataset = preprocess.prepare(cohort, run.experiment)

@@ -114,20 +114,3 @@ def test_dropout_follows_from_the_state_of_its_generator():
     first = layer(tf.ones((2, 5, 5, 3)), training=True).numpy()
     layer.seed_generator.state.assign(state)
     assert np.array_equal(layer(tf.ones((2, 5, 5, 3)), training=True), first)
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_an_average_is_the_mean_over_networks_and_mirror_images(tmp_path, mirrored):
-    """Stored and loaded again, as a run does."""
-    experiment = load_experiment("smoke", overrides={"precision": "float32"})
-    train.set_up(experiment)
-    networks = [model.build_unet(experiment.model_copy(update={"seed": seed})) for seed in (0, 1)]
-    images = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
-    wanted = [
-        np.flip(network.predict_on_batch(np.flip(images, flips)), flips)
-        for network in networks
-        for flips in (([], [1], [2], [1, 2]) if mirrored else ([],))
-    ]
-    train.save_network(model.average(networks, mirrored), tmp_path / "average.keras")
-    found = train.load_network(tmp_path / "average.keras").predict_on_batch(images)
-    assert len(wanted) == (8 if mirrored else 2) and found == pytest.approx(np.mean(wanted, axis=0), abs=1e-5)
