@@ -65,31 +65,25 @@ def shift(count, side, seed):
 
 
 def _random_square(count, side, seed):
-    """Return one random square per slice: its relative side, and its left and top edge in pixels."""
+    """Return one random square per slice: its relative side, its left and top edge, and the room left by it, in pixels."""
     part, left, top = _split(seed, 3)
     scale = _uniform(count, part, MIN_CROP, 1.0)
     room = (side - 1) * (1 - scale)
-    return scale, _uniform(count, left) * room, _uniform(count, top) * room
+    return scale, _uniform(count, left) * room, _uniform(count, top) * room, room
 
 
 def crop_zoom(count, side, seed):
     """Cut a random square and enlarge it to full size; the aspect ratio is kept."""
-    scale, left, top = _random_square(count, side, seed)
+    scale, left, top, _ = _random_square(count, side, seed)
     zero = tf.zeros_like(scale)
     return _matrix(scale, zero, left, zero, scale, top)
 
 
 def crop_pad(count, side, seed):
-    """Move a random square to the middle; `_margin` says how much around it becomes zero."""
-    scale, left, top = _random_square(count, side, seed)
-    margin = _margin(count, side, seed)
+    """Move a random square to the middle; `_move` makes what lies around it zero."""
+    scale, left, top, room = _random_square(count, side, seed)
     one, zero = tf.ones_like(scale), tf.zeros_like(scale)
-    return _matrix(one, zero, tf.round(left - margin), zero, one, tf.round(top - margin))
-
-
-def _margin(count, side, seed):
-    """Return how many pixels at each border `crop_pad` of the same seed fills with zeros, float32 (n,)."""
-    return (side - 1) * (1 - _random_square(count, side, seed)[0]) / 2
+    return _matrix(one, zero, tf.round(left - room / 2), zero, one, tf.round(top - room / 2))
 
 
 def shear(count, side, seed):
@@ -188,7 +182,8 @@ def _move(images, masks, names, seeds, chosen):
     # From the last to the first: a map leads from a slice's place after the move to that before it.
     for name in reversed(names):
         if name == "crop_pad":
-            window = _inside(maps, side, tf.where(chosen[name], _margin(count, side, seeds[name]), -np.inf))
+            *_, room = _random_square(count, side, seeds[name])
+            window = _inside(maps, side, tf.where(chosen[name], room / 2, -np.inf))
         moved = tf.matmul(GEOMETRY[name](count, side, seeds[name]), maps)
         maps = tf.where(chosen[name][:, None, None], moved, maps)
     images, masks = _warp(images, masks, maps)

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
 from lggseg_utils.runs import REPOSITORY, stderr_into
 from lggseg_utils.settings import UserError
 
@@ -27,8 +31,6 @@ def execute(run, parameters):
     parameters: values for the notebooks that declare parameters. Raises `UserError` with the reason when a notebook fails;
     what it had printed is left under logs/.
     """
-    import papermill
-
     # asyncio would report with a traceback what a stopped notebook left unfinished.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     for notebook in chapters():
@@ -40,10 +42,6 @@ def execute(run, parameters):
 
 def _execute_one(run, notebook, parameters):
     """Execute one notebook under logs/ and move it to its place when it is finished."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
     unfinished = run.path("logs", f"{notebook.stem}.ipynb")
     unfinished.parent.mkdir(exist_ok=True)
     run.path("notebooks").mkdir(exist_ok=True)

@@ -25,8 +25,6 @@ FLAIR = CHANNELS.index("FLAIR")
 SAMPLE = REPOSITORY / "sample" / "lgg-sample.zip"
 LGG_COHORT = (110, 3929)  # patients, slices
 KAGGLE = "mateuszbuda/lgg-mri-segmentation"
-MAX_SIDE = 4096
-MAX_FILE_BYTES = 2**28
 SLICE_NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE)
 SUFFIXES = (".tif", ".tiff", ".png")
 
@@ -103,9 +101,10 @@ def load_cohort(run):
     if not cohort.slices["tumour_area"].any():
         raise UserError(f"no mask in {run.data_dir} shows tumour, so there is nothing to learn.")
     write_csv(run.path("slices.csv"), cohort.slices)
-    counts = {"patients": int(cohort.slices["patient"].nunique()), "slices": len(cohort.slices)}
+    counts = {"patients": cohort.slices["patient"].nunique(), "slices": len(cohort.slices)}
+    kind = "LGG cohort" if tuple(counts.values()) == LGG_COHORT else f"{counts['patients']} patients"
     tumour = {"tumour_slices": int((cohort.slices["tumour_area"] > 0).sum()), "skipped": len(cohort.problems)}
-    run.note(data={"kind": kind(cohort.slices), "fingerprint": cohort.fingerprint, **counts, **tumour})
+    run.note(data={"kind": kind, "fingerprint": cohort.fingerprint, **counts, **tumour})
     return cohort
 
 
@@ -115,13 +114,13 @@ def _open(source):
         found = os.walk(source, onerror=_refuse_unreadable, followlinks=True)
         paths = (Path(root, name) for root, _, files in found for name in files)
         names = [path.relative_to(source).as_posix() for path in paths]
-        return names, lambda name: read_file(source / name)
+        return names, lambda name: (source / name).read_bytes()
     if source.suffix.lower() == ".zip" and source.is_file():
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"zip {source} is damaged or can't be read ({error}); download it again.") from None
-        return archive.namelist(), lambda name: _read_entry(archive, name)
+        return archive.namelist(), archive.read
     what = "is neither a folder nor a zip" if source.exists() else "does not exist"
     raise UserError(f"data folder {source} {what}. Name the folder that holds the patients, or their zip.")
 
@@ -131,24 +130,12 @@ def _refuse_unreadable(error):
     raise UserError(f"folder {error.filename} can't be read ({error.strerror}); change its permissions.")
 
 
-def read_file(path):
-    """Return the bytes of a file; raise `BadSlice` for one that is missing, unreadable or too large to be a slice."""
+def read_bytes(read, name):
+    """Return `read(name)`, the bytes of a file or of a zip's entry, which is never written to disk. Raises `BadSlice`."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadSlice(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadSlice(f"can't be read ({error.strerror})") from None
-
-
-def _read_entry(archive, name):
-    """Return the bytes of a zip's entry. It is never written to disk, so its name can't lead outside a folder."""
-    if archive.getinfo(name).file_size > MAX_FILE_BYTES:
-        raise BadSlice(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-    try:
-        return archive.read(name)
+        return read(name)
     except Exception as error:  # zipfile passes on the errors of whatever compressed the entry
-        raise BadSlice(f"damaged in the zip ({error})") from None
+        raise BadSlice(f"can't be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def find_slices(names, source):
@@ -165,9 +152,7 @@ def find_slices(names, source):
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
         kind = "mask" if match and match["mask"] else "image"
         if match and pair[kind] and pair[kind].count("/") == path.count("/"):
-            raise UserError(
-                f"{source} contains one slice twice: {pair[kind]} and {path}; remove or rename one of them."
-            )
+            raise UserError(f"{source} contains one slice twice: {pair[kind]} and {path}; remove or rename one.")
         pair[kind] = pair[kind] or path
     if not found:
         raise UserError(f"no slice in {source}: expected PATIENT/PATIENT_NUMBER.tif and PATIENT_NUMBER_mask.tif.")
@@ -182,54 +167,42 @@ def _read_slice(row, read):
             raise BadSlice("name is not PATIENT_NUMBER.tif")
         if not row.mask or not row.image:
             raise BadSlice("image without a mask" if row.image else "mask without an image")
-        contents = [read(name) for name in (row.image, row.mask)]
+        contents = [read_bytes(read, name) for name in (row.image, row.mask)]
         return *decode_pair(*contents), hashlib.sha256(contents[0] + contents[1]).hexdigest()
     except BadSlice as problem:
         return problem
 
 
-def decode(content):
-    """Decode the bytes of a TIFF or PNG: uint8 (height, width, 3) or (height, width). Raises `BadSlice`."""
-    if not content:
-        raise BadSlice("empty file (0 bytes)")
+def decode(content, channels):
+    """Decode the bytes of a TIFF or PNG with 3 channels, uint8 (height, width, 3), or 1, (height, width). Raises `BadSlice`."""
     try:
         image = Image.open(io.BytesIO(content), formats=("TIFF", "PNG"))
-        if max(image.size) > MAX_SIDE:
-            raise BadSlice(f"{image.width}x{image.height} pixels, more than {MAX_SIDE} per side")
-        if getattr(image, "n_frames", 1) > 1:
-            raise BadSlice("contains several pages, expected one image")
-        if image.mode in ("P", "YCbCr", "LAB", "CMYK"):
-            raise BadSlice(f"stored as {image.mode}, expected RGB or grey")
+        pages = getattr(image, "n_frames", 1)
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
     except UnidentifiedImageError:
         raise BadSlice("not a readable TIFF or PNG (damaged, cut short, or another format)") from None
-    except BadSlice:
-        raise
     except Exception as error:  # Pillow passes on whatever its decoders raise on damaged files
         raise BadSlice(f"damaged or cut short ({' '.join(str(error).split())[:80]})") from None
+    if pages > 1:
+        raise BadSlice("contains several pages, expected one image")
+    if image.mode in ("P", "YCbCr", "LAB", "CMYK"):
+        raise BadSlice(f"stored as {image.mode}, expected RGB or grey")
     if pixels.dtype != np.uint8:
         raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits per channel")
+    found = 1 if pixels.ndim == 2 else pixels.shape[2]
+    if found != channels:
+        names = f" ({', '.join(CHANNELS)})" if channels == 3 else ""
+        raise BadSlice(f"has {found} channel(s), expected {channels}{names}")
     return pixels
-
-
-def decode_image(content):
-    """Decode the bytes of a slice's image to uint8 (height, width, 3), channels as `CHANNELS`. Raises `BadSlice`."""
-    image = decode(content)
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    if channels != 3:
-        raise BadSlice(f"image has {channels} channel(s), expected 3 ({', '.join(CHANNELS)})")
-    return image
 
 
 def decode_pair(image_content, mask_content):
     """Decode and check a slice: image uint8 (height, width, 3), mask uint8 (height, width) of 0 and 1. Raises `BadSlice`."""
-    image = decode_image(image_content)
+    image = decode(image_content, 3)
     try:
-        mask = decode(mask_content)
+        mask = decode(mask_content, 1)
     except BadSlice as problem:
         raise BadSlice(f"mask: {problem}") from None
-    if mask.ndim != 2:
-        raise BadSlice(f"mask has {mask.shape[2]} channels, expected 1")
     if mask.shape != image.shape[:2]:
         raise BadSlice(f"image is {image.shape[1]}x{image.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}")
     values = set(np.unique(mask).tolist())
@@ -237,12 +210,6 @@ def decode_pair(image_content, mask_content):
         shown = ", ".join(map(str, sorted(values - {0, 255})))
         raise BadSlice(f"mask contains {shown[:40]}; expected 0 and 255, or 0 and 1")
     return image, (mask > 0).astype(np.uint8)
-
-
-def kind(slices):
-    """Return 'LGG cohort' for a table of all its slices, and the number of patients for any other: '16 patients'."""
-    counts = slices["patient"].nunique(), len(slices)
-    return "LGG cohort" if counts == LGG_COHORT else f"{counts[0]} patients"
 
 
 def patient_table(slices):
@@ -288,9 +255,7 @@ def fetch(folder):
 def _check_whole(folder):
     """Raise `UserError` where a folder does not hold the whole cohort."""
     found = find_slices(_open(folder)[0], folder)
-    counts = found["patient"].nunique(), len(found)
+    counts, wanted = (found["patient"].nunique(), len(found)), " and ".join(map(str, LGG_COHORT))
     if counts != LGG_COHORT:
-        raise UserError(
-            f"{folder} holds {counts[0]} patients and {counts[1]} slices, expected {LGG_COHORT[0]} and {LGG_COHORT[1]}: "
-            "remove it and run the same command again."
-        )
+        held = f"holds {counts[0]} patients and {counts[1]} slices, expected {wanted}"
+        raise UserError(f"{folder} {held}: remove it and run the same command again.")

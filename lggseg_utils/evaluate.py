@@ -77,12 +77,6 @@ def per_patient_table(per_slice):
     return table.assign(dice=metrics.dice(tp, fp, fn), iou=metrics.iou(tp, fp, fn))
 
 
-def all_scores(per_slice, protocol, resamples=stats.RESAMPLES):
-    """Return `set_scores` for each set of a per-slice table; protocol: 'slice' or 'patient'."""
-    sets = per_slice.groupby("split", sort=False)
-    return {name: set_scores(scored, protocol == "patient", resamples) for name, scored in sets}
-
-
 def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     """Return the scores of one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
@@ -99,12 +93,9 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     def statistic(drawn, axis):
         return np.stack([value for name, value in scores(drawn).items() if name in names])
 
-    ends = stats.interval_over_patients(statistic, patients, resamples)
-    low, high = (np.broadcast_to(end, len(names)) for end in ends)
-    rows = zip((values[name] for name in names), low, high, strict=True)
-    finite = [[float(number) if np.isfinite(number) else None for number in row] for row in rows]
-    keys = ("value", "low", "high")
-    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, finite, strict=True)}
+    low, high = stats.interval_over_patients(statistic, patients, resamples)
+    table = pd.DataFrame({"value": [values[name] for name in names], "low": low, "high": high}, index=names)
+    return table.astype(object).where(np.isfinite(table), None).to_dict("index")
 
 
 def _scores_of_drawn(scored):

@@ -6,7 +6,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from lggseg_utils import evaluate, preprocess
+from lggseg_utils import evaluate, preprocess, train
 from lggseg_utils.runs import read_csv, write_csv, write_json
 from lggseg_utils.settings import Experiment
 
@@ -30,8 +30,6 @@ def run_job(job, dataset, folder):
     """
     tables = [folder / name for name in ("per_slice.csv", "per_patient.csv", "history.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        from lggseg_utils import train
-
         network, _ = train.fit(job.experiment, dataset, job.split, folder)
         train.save_network(network, folder / "model.keras")
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
@@ -61,19 +59,11 @@ def train_and_score(run, cohort):
         job, dataset = Job("run", run.experiment, split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
         per_slice, _, history = run_job(job, dataset, run.folder)
         if run.experiment.size != run.experiment.score_size and not run.experiment.crop:
-            _score_own_grid(run, dataset, split)
+            network, own = train.load_network(run.path("model.keras")), replace(dataset, truths=dataset.masks)
+            settings = run.experiment.model_copy(update={"score_size": run.experiment.size})
+            write_csv(run.path("per_slice_own_grid.csv"), evaluate.score_split(network, own, split, settings)[0])
         _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
-
-
-def _score_own_grid(run, dataset, split):
-    """Write per_slice_own_grid.csv: a run's slices, scored on the grid that its network works on."""
-    from lggseg_utils import train
-
-    network = train.load_network(run.path("model.keras"))
-    experiment = run.experiment.model_copy(update={"score_size": run.experiment.size})
-    scored, _ = evaluate.score_split(network, replace(dataset, truths=dataset.masks), split, experiment)
-    write_csv(run.path("per_slice_own_grid.csv"), scored)
 
 
 def cross_validate(run, cohort):
@@ -92,9 +82,8 @@ def cross_validate(run, cohort):
         if run.experiment.split == "slice":
             # A patient's slices lie in several folds, and so do its borders.
             per_patient = evaluate.per_patient_table(per_slice)
-        write_csv(run.path("per_slice.csv"), per_slice)
-        write_csv(run.path("per_patient.csv"), per_patient)
-        write_csv(run.path("history.csv"), history)
+        for name, table in {"per_slice": per_slice, "per_patient": per_patient, "history": history}.items():
+            write_csv(run.path(f"{name}.csv"), table)
         _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv"))
 
@@ -102,7 +91,8 @@ def cross_validate(run, cohort):
 def _write_scores(run, per_slice, history):
     """Write the training time into run.json and, last, metrics.json."""
     run.note_end(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
-    write_json(run.path("metrics.json"), evaluate.all_scores(per_slice, run.experiment.split))
+    whole, sets = run.experiment.split == "patient", per_slice.groupby("split", sort=False)
+    write_json(run.path("metrics.json"), {name: evaluate.set_scores(scored, whole) for name, scored in sets})
 
 
 def ablate(run, cohort):
@@ -114,16 +104,11 @@ def ablate(run, cohort):
     if not run.path("ablation.csv").exists():
         settings, split = run.experiment, preprocess.load_split(run, cohort.slices)
         pairs = [(name, seed) for name in settings.ablation_conditions for seed in range(settings.ablation_seeds)]
-        jobs = [
-            Job(f"{name}-{seed}", settings.model_copy(update={"augmentation": name, "seed": seed}), split, ("val",))
-            for name, seed in pairs
-        ]
+        arms = [settings.model_copy(update={"augmentation": name, "seed": seed}) for name, seed in pairs]
+        jobs = [Job(f"{arm.augmentation}-{arm.seed}", arm, split, ("val",)) for arm in arms]
         results = run_jobs(jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training")
-        tables = [
-            per_patient.assign(condition=name, seed=seed)
-            for (name, seed), (_, per_patient, _) in zip(pairs, results, strict=True)
-        ]
-        scores = pd.concat(tables)[["condition", "seed", "patient", "dice"]]
+        tables = pd.concat([per_patient for _, per_patient, _ in results], keys=pairs, names=["condition", "seed"])
+        scores = tables.reset_index(["condition", "seed"])[["condition", "seed", "patient", "dice"]]
         write_csv(run.path("ablation_patients.csv"), scores)
         means = scores.groupby(["condition", "seed"], sort=False)["dice"].mean().rename("dice_patient_mean")
         run.note_end()

@@ -26,9 +26,8 @@ def predict(images, network_folder, out):
     files, pixels = _read(_listed(images))
     if Path(out).resolve() in [Path(name).resolve().parent for name in files["image"]]:
         raise UserError(f"{out} holds the images themselves, and masks could be written over; name another folder.")
-    probabilities = evaluate.predict(
-        network, *preprocess.prepare_images(pixels, files["patient"], experiment), experiment
-    )
+    prepared = preprocess.prepare_images(pixels, files["patient"], experiment)
+    probabilities = evaluate.predict(network, *prepared, experiment)
     tumour = []
     for name, image, probability in zip(files["image"], pixels, probabilities, strict=True):
         mask = cv2.resize(probability, image.shape[1::-1]) > evaluate.THRESHOLD
@@ -64,7 +63,7 @@ def _read(paths):
         match = data.SLICE_NAME.fullmatch(path.name)
         patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, 0)
         try:
-            rows.append((patient, number, str(path), data.decode_image(data.read_file(path))))
+            rows.append((patient, number, str(path), data.decode(data.read_bytes(Path.read_bytes, path), 3)))
         except data.BadSlice as problem:
             raise UserError(f"{path} can't be used: {problem}. Nothing was written.") from None
     rows.sort(key=lambda row: row[:3])

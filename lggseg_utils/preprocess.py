@@ -199,9 +199,7 @@ def draw_folds(slices, protocol, seed):
     """
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < PARTS:
-        raise UserError(
-            f"a cross-validation by {protocol} needs at least {PARTS} {protocol}s, but the data contain {units}."
-        )
+        raise UserError(f"folds by {protocol} need at least {PARTS} {protocol}s, but the data contain {units}.")
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
     else:

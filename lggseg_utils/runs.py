@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shlex
 import subprocess
 import tempfile
@@ -34,12 +33,9 @@ def write_whole(path):
     """Yield a temporary path beside `path` and rename it when the block ends; on an error nothing is left behind."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -87,10 +83,10 @@ def read_record(folder):
     path = Path(folder, "run.json")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {**record, "subcommand": record["command"].split()[1], "experiment": dict(record["experiment"])}
+        return {**record, "command": str(record["command"]), "experiment": dict(record["experiment"])}
     except FileNotFoundError:
         raise UserError(f"{folder} is not a run folder: run.json is missing.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged; remove {folder} or choose another run folder.") from None
 
 
@@ -118,9 +114,7 @@ class Run:
 
     def note(self, **facts):
         """Add facts to run.json."""
-        record = {**self.record(), **facts}
-        record.pop("subcommand")
-        write_json(self.path("run.json"), record)
+        write_json(self.path("run.json"), {**self.record(), **facts})
 
     def note_end(self, **facts):
         """Add facts, and the time and commit at the end, which may differ from those at the start."""
@@ -138,14 +132,12 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     # Before data are accepted, nothing depends on the first settings.
     if not run.path("run.json").exists() or "data" not in run.record():
         write_json(run.path("run.json"), _first_record(run, overrides, command))
-    if run.record()["subcommand"] != command:
+    if run.record()["command"].split()[1:2] != [command]:
         raise UserError(f"run folder {run.folder} was made by '{run.record()['command']}'; choose another run folder.")
     then, now = recorded_experiment(run.folder).model_dump(), experiment.model_dump()
     for name in [name for name in now if now[name] != then[name]]:
-        raise UserError(
-            f"run folder {run.folder} was made with {name} {then[name]!r}, not {now[name]!r}; "
-            "choose another run folder, or remove this one."
-        )
+        made = f"was made with {name} {then[name]!r}, not {now[name]!r}"
+        raise UserError(f"run folder {run.folder} {made}; choose another run folder, or remove this one.")
     return run
 
 
@@ -161,10 +153,9 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
     folder = Path(run_dir or REPOSITORY / "runs" / name).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"run folder {folder} is a file; name a folder.")
-    if folder.is_dir() and not folder.joinpath("run.json").exists():
-        found = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if found:
-            raise UserError(f"{folder} is not a run folder but contains {found[0]}; choose another folder.")
+    found = next(folder.glob("[!.]*"), None)
+    if found and not folder.joinpath("run.json").exists():
+        raise UserError(f"{folder} is not a run folder but contains {found.name}; choose another folder.")
     return folder
 
 
@@ -252,8 +243,6 @@ def record(folder, name):
     """Copy a finished run's numbers to records/NAME, per-slice tables compressed; return that folder."""
     load_record(Path(folder).resolve())
     target = RECORDS / name
-    if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"'{name}' can't name a record: use letters, digits and hyphens.")
     if target.exists():
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=RECORDS))

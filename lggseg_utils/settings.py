@@ -113,10 +113,9 @@ def _check_together(experiment):
     """Refuse settings that contradict each other."""
     if (experiment.loss == "categorical_crossentropy") != (experiment.output == "softmax"):
         raise UserError("loss categorical_crossentropy and output softmax belong together: set both or neither.")
-    multiple = 2 ** (experiment.depth - 1)
-    if experiment.size % multiple:
-        times = experiment.depth - 1
-        raise UserError(f"setting size: {experiment.size} can't be halved {times} times; use a multiple of {multiple}.")
+    times = experiment.depth - 1
+    if experiment.size % 2**times:
+        raise UserError(f"setting size: {experiment.size} can't be halved {times} times; use a multiple of {2**times}.")
     for augmentation in (experiment.augmentation, *experiment.ablation_conditions):
         parse_augmentation(augmentation)
     if len(set(experiment.ablation_conditions)) < max(2, len(experiment.ablation_conditions)):

@@ -22,13 +22,8 @@ def interval_over_patients(statistic, patients, resamples=RESAMPLES):
     with warnings.catch_warnings():
         # A score that is undefined in every draw has no interval; the tables say so.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        options = {
-            "n_resamples": resamples,
-            "vectorized": True,
-            "method": "percentile",
-            "rng": np.random.default_rng(0),
-        }
-        result = stats.bootstrap((np.arange(patients),), statistic, **options)
+        options = {"n_resamples": resamples, "vectorized": True, "method": "percentile"}
+        result = stats.bootstrap((np.arange(patients),), statistic, rng=np.random.default_rng(0), **options)
     return result.confidence_interval
 
 
@@ -64,11 +59,9 @@ def holm(p):
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
     """
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p)
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
-    return corrected
+    ordered = pd.Series(np.asarray(p, dtype=float)).sort_values()
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return corrected.sort_index().to_numpy()
 
 
 def draw(values, size, draws=DRAWS, replace=False):

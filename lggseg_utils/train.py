@@ -20,6 +20,11 @@ from lggseg_utils.settings import UserError
 # Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/.
 STEPS_PER_EXECUTION = 8
 
+# TensorFlow's tuner has nothing to tune here. Its thread sleeps twice as long each time, up to a minute, and an epoch often ends
+# only when it wakes: half of the epochs measured took up to twice as long.
+UNTUNED = tf.data.Options()
+UNTUNED.autotune.enabled = False
+
 # A notebook loads and runs several models; TensorFlow would remark on that in the middle of the page.
 tf.get_logger().setLevel("ERROR")
 
@@ -35,11 +40,10 @@ def machine_precision():
 
 
 def set_up(experiment):
-    """Seed every generator and set the precision; return the name of the dtype policy."""
+    """Seed every generator and set the precision."""
     keras.utils.set_random_seed(experiment.seed)
     policy = machine_precision() if experiment.precision == "auto" else experiment.precision
     keras.config.set_dtype_policy(policy)
-    return policy
 
 
 def compile_unet(experiment, steps):
@@ -92,25 +96,14 @@ def training_batches(images, masks, experiment, epoch):
     started = tf.data.Dataset.range(1).map(lambda _: tf.convert_to_tensor(epoch, tf.int64))
     loaded = started.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True)
     # Without a known length, Keras warns at the end of the pipeline.
-    return _untuned(loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4))
-
-
-def _untuned(batches):
-    """Return a pipeline without TensorFlow's tuner, which has nothing to tune here.
-
-    The tuner's thread sleeps twice as long each time, up to a minute, and an epoch often ends only when it wakes: half of the epochs
-    measured took up to twice as long.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return batches.with_options(options)
+    return loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4).with_options(UNTUNED)
 
 
 def validation_batches(images, masks, experiment):
     """Return a tf.data pipeline of scaled (images, masks) batches in the order given, without augmentation."""
     batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(metrics.SCORED_BATCH)
     scaled = batches.map(lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32)))
-    return _untuned(scaled.prefetch(2))
+    return scaled.prefetch(2).with_options(UNTUNED)
 
 
 class Keeper(keras.callbacks.Callback):
@@ -140,10 +133,8 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs["val_loss"]):
             self.bar.close()
-            raise UserError(
-                f"the validation loss is not a number after epoch {epoch + 1}; train with a smaller learning_rate, or "
-                "with precision float32."
-            )
+            hint = "train with a smaller learning_rate, or with precision float32"
+            raise UserError(f"the validation loss is not a number after epoch {epoch + 1}; {hint}.")
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
         if logs["val_loss"] < min((row["val_loss"] for row in self.history[:-1]), default=np.inf):
             save_network(self.model, self.folder / "best.keras")
@@ -201,10 +192,7 @@ def _resume(experiment, folder, steps):
     network = load_network(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
     epochs = -(-int(network.optimizer.iterations) // steps)
-    history = read_csv(folder / "history.csv").head(epochs).to_dict("records")
-    if len(history) < epochs:
-        raise UserError(f"{folder / 'history.csv'} ends before checkpoint.keras; remove both to train anew.")
-    return network, history
+    return network, read_csv(folder / "history.csv").head(epochs).to_dict("records")
 
 
 def save_network(network, path):
@@ -224,12 +212,11 @@ def load_network(path):
 
 def load_trained(folder):
     """Return (network, experiment) of a finished run folder or of the reference network; `UserError` for any other folder."""
-    folder = Path(folder)
-    if (folder / "run.json").exists() and (folder / "model.keras").exists():
-        return load_network(folder / "model.keras"), recorded_experiment(folder)
-    if not all((folder / name).exists() for name in ("run.json", "weights.npz")):
-        raise UserError(f"{folder} contains no trained network (run.json and model.keras); name a finished run.")
-    experiment = recorded_experiment(folder)
+    folder, experiment = Path(folder), recorded_experiment(folder)
+    if (folder / "model.keras").exists():
+        return load_network(folder / "model.keras"), experiment
+    if not (folder / "weights.npz").exists():
+        raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
     network = build_unet(experiment)
     try:

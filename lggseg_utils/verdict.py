@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -43,64 +42,46 @@ def judge(question):
     recorded = runs.record_names()
     missing = [name for name in dict.fromkeys(needed) if name not in recorded]
     if missing:
-        near = f"nearest run: {_nearest(question)}" if "nearest" in question else "run missing"
-        hint = f". The nearest is {question['nearest']}" if "nearest" in question else ""
+        near, hint = "run missing", ""
+        if "nearest" in question:
+            like = _number({**question, "records": [question["nearest"]]}, draws=2)
+            near, hint = f"nearest run: {like.number}", f". The nearest is {question['nearest']}"
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return Answer(UNTESTED, near, f"Runs not made yet: {', '.join(missing[:3])}{more}{hint}")
     rule = RULES.get(question["rule"]) or RULES[question["id"]]
     return rule(question)
 
 
-def _number(question):
-    """Compare reported numbers with those of a record, under every scoring and subset of slices."""
+def _number(question, draws=400):
+    """Compare reported numbers with those of a record, under every scoring and subset of slices; draws: for `_compare`."""
     record = runs.load_record(question["records"][0])
-    if question.get("grid") == "own" and record.own_grid is None:
-        return Answer(UNTESTED, "scores missing", f"{record.name} has no scores on its own grid")
+    scored = record.own_grid if question.get("grid") == "own" else record.per_slice
+    tables = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
     rows = [
-        {"claim": claim["text"], "slices": subset, "scoring": scoring, **_compare(claim, scored, definition)}
+        {"claim": claim["text"], "slices": name, "scoring": scoring, **_compare(claim, tables[name], definition, draws)}
         for claim in question["claims"]
-        for subset, scored in _scored_tables(record, question, claim["set"]).items()
+        for name in question.get("subsets", ["all slices"])
         for scoring, definition in SCORINGS.items()
     ]
     table = pd.DataFrame(rows)
     # The answer under a scoring is that of its worst number; the question's is what scorings and subsets agree on.
     worst = table.groupby(["slices", "scoring"])["answer"].agg(_worst)
     answer = worst.iloc[0] if worst.nunique() == 1 else DEPENDS
-    ours = table.groupby("claim", sort=False)["ours"].agg(["min", "max"])
-    ranges = {row.Index: f"{row.min:.3f} to {row.max:.3f}" for row in ours.itertuples()}
-    evidence = "; ".join(f"{claim}: ours {span}" for claim, span in ranges.items())
-    return Answer(answer, ", ".join(ranges.values()), evidence, table)
+    ranges = table.groupby(["claim", "metric"], sort=False)["ours"].agg(["min", "max"]).reset_index()
+    number = ", ".join(f"{row.metric} {row.min:.2f}–{row.max:.2f}" for row in ranges.itertuples())
+    evidence = "; ".join(f"{row.claim}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges.itertuples())
+    return Answer(answer, number, evidence, table)
 
 
-def _nearest(question):
-    """Return the nearest record's range for each number of an untested question, over scorings and subsets, as text."""
-    ranges = []
-    for claim in question["claims"]:
-        scored = _scored_tables(runs.load_record(question["nearest"]), question, claim["set"])
-        score = ("dice", "iou").index(claim["metric"])
-        pairs = product(scored.values(), SCORINGS.values())
-        ours = [metrics.dice_and_iou(table, definition)[score] for table, definition in pairs]
-        ranges.append(f"{('Dice', 'IoU')[score]} {min(ours):.2f}–{max(ours):.2f}")
-    return ", ".join(ranges)
-
-
-def _scored_tables(record, question, part):
-    """Return the per-slice tables that a question compares for one set: subset -> table, on the grid that it names."""
-    per_slice = record.own_grid if question.get("grid") == "own" else record.per_slice
-    scored = per_slice[per_slice["split"] == part]
-    tables = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
-    return {name: tables[name] for name in question.get("subsets", ["all slices"])}
-
-
-def _compare(claim, scored, definition):
+def _compare(claim, scored, definition, draws):
     """Apply the rule for numbers: reported, ours, luck (95% of two random sets differ by less) and the answer."""
-    score = ("dice", "iou").index(claim["metric"])
+    scored, score = scored[scored["split"] == claim["set"]], ("dice", "iou").index(claim["metric"])
     ours = metrics.dice_and_iou(scored, definition)[score]
-    draw = partial(stats.two_sets_within, labels=scored["patient"], draws=400)
+    draw = partial(stats.two_sets_within, labels=scored["patient"], draws=draws)
     luck = draw(lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score])
     distance, margin = abs(claim["value"] - ours), CLAIMS["margin"]
     answer = HOLDS if distance <= margin else FAILS if distance > luck else INCONCLUSIVE
-    return {"reported": claim["value"], "ours": ours, "luck": luck, "answer": answer}
+    return {"metric": ("Dice", "IoU")[score], "reported": claim["value"], "ours": ours, "luck": luck, "answer": answer}
 
 
 def _effect(question):

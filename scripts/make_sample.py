@@ -35,8 +35,8 @@ def write_sample(folder, slices, target):
     with write_whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for row in slices.itertuples():
             for name in (row.image, row.mask):
-                stored = io.BytesIO()
-                Image.fromarray(data.decode(Path(folder, name).read_bytes())).save(stored, "PNG", optimize=True)
+                stored, content = io.BytesIO(), Path(folder, name).read_bytes()
+                Image.fromarray(data.decode(content, 3 if name == row.image else 1)).save(stored, "PNG", optimize=True)
                 entry = zipfile.ZipInfo(f"kaggle_3m/{row.patient}/{Path(name).stem}.png")
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, stored.getvalue())

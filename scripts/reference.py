@@ -47,9 +47,7 @@ def main(cohort_folder, work_folder):
     runs.write_csv(REFERENCE / "split.csv", split.drop_duplicates("patient")[["patient", "split"]])
     shutil.copyfile(run.path("metrics.json"), REFERENCE / "metrics.json")
     command = "python scripts/reference.py COHORT_FOLDER WORK_FOLDER"
-    record = {**run.record(), "command": command}
-    record.pop("subcommand")
-    runs.write_json(REFERENCE / "run.json", record)
+    runs.write_json(REFERENCE / "run.json", {**run.record(), "command": command})
 
 
 if __name__ == "__main__":

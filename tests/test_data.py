@@ -87,16 +87,13 @@ def save(pixels):
 
 IMAGE_DAMAGE = {
     "mask without an image": lambda path: path.unlink(),
-    "empty file (0 bytes)": lambda path: path.write_bytes(b""),
     "damaged or cut short": lambda path: path.write_bytes(path.read_bytes()[:-300]),
     "not a readable TIFF or PNG": lambda path: path.write_text("I am no TIFF"),
     "stored as uint16, expected 8 bits per channel": save(np.zeros((16, 16), np.uint16)),
-    "image has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
-    "image has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
+    "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
+    "has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
     "contains several pages, expected one image": two_pages,
-    "5000x2 pixels, more than 4096 per side": save(np.zeros((2, 5000, 3), np.uint8)),
     "image is 8x16 but its mask is 16x16": save(np.zeros((16, 8, 3), np.uint8)),
-    "larger than 256 MiB": lambda path: __import__("os").truncate(path, 2**40),
     "can't be read (No such file or directory)": lambda path: (path.unlink(), path.symlink_to("nowhere.tif")),
 }
 
@@ -112,7 +109,7 @@ MASK_DAMAGE = {
     "image without a mask": lambda path: path.unlink(),
     "mask: not a readable TIFF or PNG": lambda path: path.write_text("no TIFF"),
     "mask contains 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
-    "mask has 3 channels, expected 1": save(np.zeros((16, 16, 3), np.uint8)),
+    "mask: has 3 channel(s), expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 
 
@@ -189,7 +186,7 @@ def test_a_damaged_zip_is_named(tmp_path, cohort_folder):
     changed = bytearray(content)
     changed[len(content) // 2] ^= 255
     (tmp_path / "changed.zip").write_bytes(changed)
-    with pytest.raises(UserError, match=r"1 of 30 slices in .*damaged in the zip"):
+    with pytest.raises(UserError, match=r"1 of 30 slices in .*can.t be read .Bad CRC-32 for file"):
         data.read_cohort(tmp_path / "changed.zip")
 
 
@@ -199,11 +196,11 @@ def test_damaged_files_are_read_or_named(junk, place, kind):
     content = stored.getvalue()
     damaged = content[:place] + junk + content[place + len(junk) :]
     try:
-        pixels = data.decode(damaged)
+        pixels = data.decode(damaged, 3)
     except data.BadSlice as problem:
         assert "\n" not in str(problem)
     else:
-        assert pixels.dtype == np.uint8 and max(pixels.shape[:2]) <= data.MAX_SIDE
+        assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
 
 
 def test_the_sample_is_what_its_readme_says():
@@ -213,9 +210,8 @@ def test_the_sample_is_what_its_readme_says():
         ("CS", "DU", "FG", "HT"), 4
     )
     assert {image.shape for image in cohort.images} == {(128, 128, 3)} and data.SAMPLE.stat().st_size < 12e6
-    assert data.kind(cohort.slices) == "16 patients"
     listed = runs.read_csv(runs.RECORDS / "cohort.csv")
-    assert (listed["patient"].nunique(), len(listed)) == data.LGG_COHORT and data.kind(listed) == "LGG cohort"
+    assert (listed["patient"].nunique(), len(listed)) == data.LGG_COHORT
     same = cohort.slices.merge(listed, on=["patient", "slice", "height", "width", "tumour_area"])
     assert len(same) == len(cohort.slices)
 

@@ -46,13 +46,13 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
     for images, message in (
         ([tmp_path / "nowhere"], "nowhere does not exist"),
         ([good.parent, cut], r"cut.tif can't be used: .*Nothing was written"),
-        ([mask], r"image has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
+        ([mask], r"has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
         ([good, tmp_path / "cohort"], "two images are named A_1"),
         ([empty], "no image in .*empty; supported: .tif, .tiff, .png"),
     ):
         with pytest.raises(UserError, match=message):
             predict.predict(images, finished.folder, tmp_path / "out")
-    with pytest.raises(UserError, match="contains no trained network .run.json and model.keras.; name a finished run"):
+    with pytest.raises(UserError, match="empty is not a run folder: run.json is missing"):
         predict.predict([good], empty, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="holds the images themselves, and masks could be written over; name another"):

@@ -113,9 +113,7 @@ def test_too_few_are_refused_in_one_line():
         preprocess.draw_split(table_of(2, 5), "patient", 0)
     with pytest.raises(UserError, match="a split by slice needs at least 3 slices, but the data contain 2"):
         preprocess.draw_split(table_of(1, 2), "slice", 0)
-    with pytest.raises(
-        UserError, match="a cross-validation by patient needs at least 10 patients, but the data contain 9"
-    ):
+    with pytest.raises(UserError, match="folds by patient need at least 10 patients, but the data contain 9"):
         preprocess.draw_folds(table_of(9, 3), "patient", 0)
 
 

@@ -95,8 +95,6 @@ def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypa
     assert runs.load_record(kept).per_slice["patient"].tolist() == ["A"]
     with pytest.raises(UserError, match=r"kept is there already; remove it first, or choose another name\."):
         runs.record(run.folder, "kept")
-    with pytest.raises(UserError, match=r"'../x' can't name a record: use letters, digits and hyphens\."):
-        runs.record(run.folder, "../x")
 
 
 def test_a_locked_folder_is_refused_and_leftovers_are_removed(tmp_path):
@@ -122,4 +120,3 @@ def test_notes_add_to_the_record(tmp_path):
     run.note(training={"epochs": 3})
     stored = json.loads(run.path("run.json").read_text())
     assert stored["training"] == {"epochs": 3} and stored["experiment"] == run.record()["experiment"]
-    assert "subcommand" not in stored

@@ -231,5 +231,5 @@ def test_weights_in_half_precision_predict_nearly_the_same_and_others_are_refuse
         with pytest.raises(UserError, match=r"weights.npz does not hold this network's weights"):
             train.load_trained(run.folder)
     run.path("weights.npz").unlink()
-    with pytest.raises(UserError, match="contains no trained network .run.json and model.keras.; name a finished run"):
+    with pytest.raises(UserError, match="contains no trained network .model.keras.; name a finished run"):
         train.load_trained(run.folder)
