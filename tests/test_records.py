@@ -147,6 +147,9 @@ def test_what_headings_and_captions_say_holds():
     assert (worst["fp"] / tumour).filter(like="FG_A60K").iloc[0] > 5
     first = stats.compare_conditions(runs.load_record("ablation").ablation).set_index("condition")
     assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
+    healthy = new.per_slice[new.per_slice["tp"] + new.per_slice["fn"] == 0]
+    alarms = healthy[healthy["fp"] > 0]
+    assert len(alarms) < 0.05 * len(healthy) and alarms["fp"].median() > 0.01 * 128**2
     for name in ABLATIONS:
         if "all" in set(runs.load_record(name).ablation["condition"]):
             assert (
@@ -158,6 +161,22 @@ def test_what_headings_and_captions_say_holds():
     scored = new.per_slice.assign(area=new.per_slice["tp"] + new.per_slice["fn"]).query("area > 0")
     found = (scored["tp"] / scored["area"]).groupby(pd.qcut(scored["area"], 4), observed=True).median()
     assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85
+
+
+def found_where_the_tumour_is_largest(record, patients):
+    """The share of the tumour that is found on each patient's slice with the most tumour."""
+    scored = record.per_slice.assign(area=record.per_slice["tp"] + record.per_slice["fn"])
+    largest = scored.loc[scored.groupby("patient")["area"].idxmax()].set_index("patient").loc[list(patients)]
+    return largest["tp"] / largest["area"]
+
+
+def test_what_the_captions_of_the_worst_patients_say_holds():
+    known, new, recipe = (runs.load_record(name) for name in ("known-patients", "new-patients", "recipe-cv"))
+    worst = new.per_patient.nsmallest(5, "dice")["patient"]
+    more = found_where_the_tumour_is_largest(known, worst) > found_where_the_tumour_is_largest(new, worst)
+    assert more.sum() == 4
+    still_worst = recipe.per_patient.nsmallest(5, "dice")["patient"]
+    assert (found_where_the_tumour_is_largest(recipe, still_worst) < 0.5).sum() == 3
 
 
 def test_what_is_said_of_definitions_holds():
