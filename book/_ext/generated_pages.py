@@ -73,8 +73,9 @@ def lead():
     holding = judged.count(verdict.HOLDS)
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
-        f"**So far {holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}; its best model has not been trained here yet.** Its test {{term}}`Dice` is {reported:.2f}; a similar network has {similar}, "
-        "depending on the definition, on patients it has seen. A small network does worse on new patients than on those. "
+        f"**So far {holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** The report's best model has not been trained "
+        f"here yet. Its test {{term}}`Dice` is {reported:.2f}; a similar network has {similar}, depending on the definition, on patients it has "
+        "seen. A small network does worse on new patients than on those. "
         "The report's numbers do not fit together.\n"
     )
 
@@ -108,7 +109,7 @@ def reference_text():
         "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
         f"| the {counts['test']} patients of the sample, new to it | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
-        f"| all 110 patients, each scored by a network trained in the same way that had not seen them (record `recipe-cv`) | {repeated} |\n"
+        f"| all 110 patients, each scored by a network that was trained in the same way on others (record `recipe-cv`) | {repeated} |\n"
     )
 
 
