@@ -67,15 +67,14 @@ def lead():
     question = verdict.QUESTIONS["test-scores"]
     reported = next(claim["value"] for claim in question["claims"] if claim["metric"] == "dice")
     similar = re.search(r"Dice ([\d.–]+)", judge_once(question["id"]).number)[1]
-    judged = [
-        answer for answer in (judge_once(name).answer for name in verdict.QUESTIONS) if answer != verdict.UNTESTED
-    ]
+    answers = [judge_once(name).answer for name in verdict.QUESTIONS]
+    judged = [answer for answer in answers if answer != verdict.UNTESTED]
     holding = judged.count(verdict.HOLDS)
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
-        f"**So far {holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** The report's best model has not been trained "
-        f"here yet. Its test {{term}}`Dice` is {reported:.2f}; a similar network has {similar}, depending on the definition, on patients it has "
-        "seen. A small network does worse on new patients than on those. "
+        f"**So far {holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** The report's best model has not been "
+        f"trained here yet. Its test {{term}}`Dice` is {reported:.2f}; a similar network has {similar}, depending on the "
+        "definition, on patients it has seen. A small network does worse on new patients than on those. "
         "The report's numbers do not fit together.\n"
     )
 
@@ -109,7 +108,7 @@ def reference_text():
         "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
         f"| the {counts['test']} patients of the sample, new to it | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
-        f"| all 110 patients, each scored by a network that was trained in the same way on others (record `recipe-cv`) | {repeated} |\n"
+        f"| all 110 patients, each scored by a network trained in the same way on others (record `recipe-cv`) | {repeated} |\n"
     )
 
 
