@@ -70,7 +70,8 @@ def _number(question, draws=400):
     ranges = table.groupby(["claim", "metric"], sort=False)["ours"].agg(["min", "max"]).reset_index()
     number = ", ".join(f"{row.metric} {row.min:.2f}–{row.max:.2f}" for row in ranges.itertuples())
     evidence = "; ".join(f"{row.claim}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges.itertuples())
-    return Answer(answer, number, evidence, table)
+    ways = ", ".join(f"{name} {count}" for name, count in worst.value_counts().items())
+    return Answer(answer, number, f"{evidence}. Answers over {len(worst)} ways of scoring: {ways}", table)
 
 
 def _compare(claim, scored, definition, draws):
@@ -252,7 +253,7 @@ def _sets_alike(question):
     signs = [max(errors.values()), max(shares.values())]
     return Answer(
         FAILS if min(signs) < 0.001 else HOLDS if min(signs) > 0.05 else INCONCLUSIVE,
-        f"{as_rich:.0f} of {2 * stats.DRAWS:,} random sets fit one chart of run 3",
+        f"{as_rich:.0f} of {2 * stats.DRAWS:,} random sets fit run 3's chart",
         f"The first validation accuracy implies {tumour:.1%} tumour; {as_rich:.0f} of {2 * stats.DRAWS:,} random tenths have as much. "
         f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio occurs in {errors['slice']:.1%} of "
         f"pairs of tenths drawn by slice and in {errors['patient']:.1%} by patient",
