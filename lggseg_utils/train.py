@@ -42,8 +42,7 @@ def machine_precision():
 def set_up(experiment):
     """Seed every generator and set the precision."""
     keras.utils.set_random_seed(experiment.seed)
-    policy = machine_precision() if experiment.precision == "auto" else experiment.precision
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(machine_precision() if experiment.precision == "auto" else experiment.precision)
 
 
 def compile_unet(experiment, steps):
