@@ -253,7 +253,7 @@ def _sets_alike(question):
     signs = [max(errors.values()), max(shares.values())]
     return Answer(
         FAILS if min(signs) < 0.001 else HOLDS if min(signs) > 0.05 else INCONCLUSIVE,
-        f"{as_rich:.0f} of {2 * stats.DRAWS:,} random sets fit",
+        f"{as_rich:.0f} of {2 * stats.DRAWS:,} random sets",
         f"The first validation accuracy implies {tumour:.1%} tumour; {as_rich:.0f} of {2 * stats.DRAWS:,} random tenths have as much. "
         f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio occurs in {errors['slice']:.1%} of "
         f"pairs of tenths drawn by slice and in {errors['patient']:.1%} by patient",

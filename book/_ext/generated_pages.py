@@ -72,7 +72,7 @@ def lead():
     holding = judged.count(verdict.HOLDS)
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
-        f"**So far {holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** Its best model has not been trained here. A "
+        f"**{holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** Its best model is not trained here yet. A "
         f"similar network has a test {{term}}`Dice` of {similar}, depending on the definition, on patients it has seen (reported: "
         f"{reported:.2f}); a small one does worse on new patients. The report's numbers do not fit together.\n"
     )
@@ -87,7 +87,7 @@ def three_numbers():
     numbers = {
         f"{lost['difference']:.2f}": "Dice lost on new patients",
         f"{min(failed)}–{max(failed)} of {len(tables[0])}": "new patients below Dice 0.5",
-        f"{answers.count(verdict.UNTESTED)} of {len(answers)}": "questions are untested",
+        f"{answers.count(verdict.UNTESTED)} of {len(answers)}": "questions untested",
     }
     items = "".join(f"<div><dt>{number}</dt><dd>{text}</dd></div>" for number, text in numbers.items())
     return f'<dl class="numbers">{items}</dl>\n'
