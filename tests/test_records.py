@@ -133,6 +133,8 @@ def test_what_headings_and_captions_say_holds():
     assert tally.count(verdict.HOLDS) == 1 and tally.count(verdict.UNTESTED) == 7, "title of chapter 7"
     late = runs.load_record("report64").history.tail(50)
     assert (late["val_dice_coef"] - late["dice_coef"]).median() > 0
+    smooth = runs.load_record("report64").history["val_loss"].rolling(10).mean()
+    assert smooth.iloc[-1] < 1.02 * smooth.min()
     knowing = verdict.arm_difference(["known-patients-77"], ["new-patients-1"])
     more = verdict.arm_difference(["known-patients-1"], ["known-patients-77"])
     assert knowing["patients"] == 77 and knowing["low"] > 0 and knowing["difference"] > 1.5 * more["difference"]
