@@ -139,13 +139,12 @@ def _class_scores(shared, total, scored, definition):
     return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
 
 
-# What Keras minimises and reports while training: truth (n, height, width, 1) of 0 and 1; probabilities of the same
-# shape from a sigmoid, or (n, height, width, 2) from a softmax, tumour last.
+# What Keras minimises and reports while training: truth of 0 and 1 and probabilities, both (n, height, width, 1).
 
 
 def _sums(truth, probabilities):
-    """Return sum(t p) and sum(t) + sum(p) of a batch, for tumour, in float32."""
-    truth, p = ops.cast(truth, "float32"), ops.cast(probabilities[..., -1:], "float32")
+    """Return sum(t p) and sum(t) + sum(p) of a batch, in float32."""
+    truth, p = ops.cast(truth, "float32"), ops.cast(probabilities, "float32")
     return ops.sum(truth * p), ops.sum(truth) + ops.sum(p)
 
 
@@ -164,34 +163,13 @@ def jacard_coef(truth, probabilities):
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
-def accuracy(truth, probabilities):
-    """Return the share of pixels on the right side of probability 0.5."""
-    predicted = ops.cast(probabilities[..., -1:] > 0.5, "float32")
-    return ops.mean(ops.cast(ops.equal(ops.cast(truth, "float32"), predicted), "float32"))
-
-
-@keras.saving.register_keras_serializable("lggseg_utils")
-def binary_crossentropy(truth, probabilities):
-    """Return the mean over pixels of -log(probability of what is there), for a sigmoid's output.
+def dice_crossentropy(truth, probabilities):
+    """Return binary cross-entropy, its mean over pixels, plus one minus the batch's soft Dice.
 
     Keras is handed the output itself: it then finds the logits behind the sigmoid, without which a network that predicts
     background everywhere would get no gradient.
     """
-    return ops.mean(keras.losses.binary_crossentropy(ops.cast(truth, "float32"), probabilities))
+    return ops.mean(keras.losses.binary_crossentropy(truth, probabilities)) + 1 - dice_coef(truth, probabilities)
 
 
-@keras.saving.register_keras_serializable("lggseg_utils")
-def categorical_crossentropy(truth, probabilities):
-    """Return the mean over pixels of the cross-entropy of background and tumour, for a softmax: the base paper's loss."""
-    truth = ops.cast(truth, "float32")
-    one_hot = ops.concatenate([1 - truth, truth], axis=-1)
-    return ops.mean(keras.losses.categorical_crossentropy(one_hot, probabilities))
-
-
-@keras.saving.register_keras_serializable("lggseg_utils")
-def dice_crossentropy(truth, probabilities):
-    """Return binary cross-entropy plus one minus the batch's soft Dice."""
-    return binary_crossentropy(truth, probabilities) + 1 - dice_coef(truth, probabilities)
-
-
-LOSSES = {loss.__name__: loss for loss in (binary_crossentropy, categorical_crossentropy, dice_crossentropy)}
+LOSSES = {loss.__name__: loss for loss in (keras.losses.binary_crossentropy, dice_crossentropy)}

@@ -50,9 +50,9 @@ class Dropout(layers.Dropout):
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
-    Input: float (n, size, size, 3) or (n, size, size, 9) with neighbours, 0 to 1. Output: float32 probability of tumour
-    (n, size, size, 1) for 'sigmoid', of background and tumour (n, size, size, 2) for
-    'softmax'. The first weights depend on the experiment's seed alone.
+    Input: float (n, size, size, 3), or (n, size, size, 9) with neighbours, 0 to 1.
+    Output: probability of tumour, float32 (n, size, size, 1). The first weights
+    depend on the experiment's seed alone.
     """
     # Keras would take its seeds from Python's global generator, as other threads do.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
@@ -66,10 +66,14 @@ def build_unet(experiment):
         x = layers.MaxPooling2D(2, name=f"pool_{level + 1}")(x)
     x = _level(x, experiment, bottom, "bottom", draw)
     for level in reversed(range(bottom)):
-        x = _enlarge(x, experiment, level, draw)
+        start = initializers.GlorotUniform(draw())
+        up = {"strides": 2, "kernel_initializer": start, "name": f"up_{level + 1}"}
+        x = layers.Conv2DTranspose(experiment.filters * 2**level, 2, **up)(x)
         x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
         x = _level(x, experiment, level, "up", draw)
-    outputs = _probability(x, experiment, draw)
+    last = {"activation": "sigmoid", "dtype": "float32", "name": "probability"}
+    start = initializers.GlorotUniform(draw())
+    outputs = layers.Conv2D(1, 1, kernel_initializer=start, **last)(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 
@@ -91,17 +95,3 @@ def _level(x, experiment, level, side, draw):
             name = f"{name}_dropout"
             x = Dropout(experiment.dropout, seed=draw(), name=name)(x)
     return x
-
-
-def _enlarge(x, experiment, level, draw):
-    """Double height and width by a transposed 2x2 convolution."""
-    filters, start = experiment.filters * 2**level, initializers.GlorotUniform(draw())
-    name = f"up_{level + 1}"
-    return layers.Conv2DTranspose(filters, 2, strides=2, kernel_initializer=start, name=name)(x)
-
-
-def _probability(x, experiment, draw):
-    """Turn the last level's features into probabilities, in float32."""
-    classes, start = 1 if experiment.output == "sigmoid" else 2, initializers.GlorotUniform(draw())
-    settings = {"activation": experiment.output, "kernel_initializer": start, "dtype": "float32"}
-    return layers.Conv2D(classes, 1, name="probability", **settings)(x)

@@ -40,8 +40,7 @@ class Experiment(BaseModel):
     depth: int = Field(5, ge=2, le=6, description="number of levels")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate after each convolution")
     normalization: Literal["none", "batch"] = Field("none", description="normalisation after each convolution")
-    output: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one sigmoid channel, or two with softmax")
-    loss: Literal["binary_crossentropy", "categorical_crossentropy", "dice_crossentropy"] = Field(
+    loss: Literal["binary_crossentropy", "dice_crossentropy"] = Field(
         "binary_crossentropy", description="the loss that training minimises"
     )
     batch_size: int = Field(16, ge=1, le=1024, description="slices per training step")
@@ -111,8 +110,6 @@ def load_experiment(profile="demo", seed=0, overrides=None):
 
 def _check_together(experiment):
     """Refuse settings that contradict each other."""
-    if (experiment.loss == "categorical_crossentropy") != (experiment.output == "softmax"):
-        raise UserError("loss categorical_crossentropy and output softmax belong together: set both or neither.")
     times = experiment.depth - 1
     if experiment.size % 2**times:
         raise UserError(f"setting size: {experiment.size} can't be halved {times} times; use a multiple of {2**times}.")

@@ -54,7 +54,7 @@ def compile_unet(experiment, steps):
     network.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss=metrics.LOSSES[experiment.loss],
-        metrics=[metrics.accuracy, metrics.dice_coef, metrics.jacard_coef],
+        metrics=["accuracy", metrics.dice_coef, metrics.jacard_coef],
         # XLA halves the speed of these convolutions on a CPU.
         jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
         steps_per_execution=STEPS_PER_EXECUTION,
@@ -117,10 +117,6 @@ class Keeper(keras.callbacks.Callback):
         self.folder, self.history, self.experiment = Path(folder), list(history), experiment
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    def on_train_begin(self, logs=None):
-        epochs = self.params["epochs"]
-        self.bar = tqdm(total=epochs, initial=len(self.history), desc="training", unit="epoch", leave=False)
-
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch.assign(epoch)
         # A saved network does not hold the state of dropout's generators, so it depends on seed and epoch alone.
@@ -131,7 +127,6 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs["val_loss"]):
-            self.bar.close()
             hint = "train with a smaller learning_rate, or with precision float32"
             raise UserError(f"the validation loss is not a number after epoch {epoch + 1}; {hint}.")
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
@@ -141,12 +136,9 @@ class Keeper(keras.callbacks.Callback):
             save_network(self.model, self.folder / f"epoch_{epoch + 1}.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
         save_network(self.model, self.folder / "checkpoint.keras")
-        self.bar.update()
         self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
+        self.bar.update()
         self.model.stop_training = _finished(self.history, self.experiment)
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
 
 
 def _finished(history, experiment):
@@ -169,15 +161,17 @@ def fit(experiment, dataset, split, folder):
     network, history = _resume(experiment, Path(folder), _steps(sets[0][1], experiment)[1])
     keeper = Keeper(folder, history, experiment)
     if not _finished(history, experiment):
-        network.fit(
-            training_batches(*sets[0], experiment, keeper.epoch),
-            validation_data=validation_batches(*sets[1], experiment),
-            epochs=experiment.epochs,
-            initial_epoch=len(history),
-            shuffle=False,
-            verbose=0,
-            callbacks=[keeper],
-        )
+        progress = {"total": experiment.epochs, "initial": len(history), "unit": "epoch"}
+        with tqdm(**progress, leave=False) as keeper.bar:
+            network.fit(
+                training_batches(*sets[0], experiment, keeper.epoch),
+                validation_data=validation_batches(*sets[1], experiment),
+                epochs=experiment.epochs,
+                initial_epoch=len(history),
+                shuffle=False,
+                verbose=0,
+                callbacks=[keeper],
+            )
     if experiment.weights == "best":
         network = load_network(Path(folder, "best.keras"))
     return network, pd.DataFrame(keeper.history)
