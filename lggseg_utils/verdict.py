@@ -67,9 +67,10 @@ def _number(question, draws=400):
     # The answer under a scoring is that of its worst number; the question's is what scorings and subsets agree on.
     worst = table.groupby(["slices", "scoring"])["answer"].agg(_worst)
     answer = worst.iloc[0] if worst.nunique() == 1 else DEPENDS
-    ranges = table.groupby(["claim", "metric"], sort=False)["ours"].agg(["min", "max"]).reset_index()
-    number = ", ".join(f"{row.metric} {row.min:.2f}–{row.max:.2f}" for row in ranges.itertuples())
-    evidence = "; ".join(f"{row.claim}: ours {row.min:.3f} to {row.max:.3f}" for row in ranges.itertuples())
+    limits = {"low": ("ours", "min"), "high": ("ours", "max"), "luck": ("luck", "max")}
+    found = list(table.groupby(["claim", "metric"], sort=False).agg(**limits).reset_index().itertuples())
+    number = ", ".join(f"{row.metric} {row.low:.2f}–{row.high:.2f}" for row in found)
+    evidence = "; ".join(f"{row.claim}: ours {row.low:.3f} to {row.high:.3f} (chance: {row.luck:.2f})" for row in found)
     ways = ", ".join(f"{name} {count}" for name, count in worst.value_counts().items())
     return Answer(answer, number, f"{evidence}. Answers over {len(worst)} ways of scoring: {ways}", table)
 
@@ -142,9 +143,10 @@ def arm_difference(more, less, score="dice_pooled"):
 def _seeds(question):
     """Compare scores that exist once a training, paired by seed, claim by claim."""
     rows = [{"claim": claim["text"], **_seed_difference({**question, **claim})} for claim in question["claims"]]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).replace({"score": {"gap": "loss gap", "dice_pooled": "Dice"}})
     evidence = [
-        f"{row.claim}: {row.answer}, {row.score} {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}, {row.seeds} seeds)"
+        f"{row.claim}: {row.answer}, {row.score} {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}; "
+        f"{row.seeds} seeds could show {row.detectable:.4f})"
         for row in table.itertuples()
     ]
     number = ", ".join(f"{row.score} {row.difference:+.3f}" for row in table.itertuples())
@@ -152,12 +154,12 @@ def _seeds(question):
 
 
 def _seed_difference(claim):
-    """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), seeds and answer of one claim."""
+    """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), detectable, seeds, answer."""
     difference = _by_seed(claim["more"], claim["score"]) - _by_seed(claim["less"], claim["score"])
     low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
     answer = _beyond(low, high, claim)
-    spread = {"difference": difference.mean(), "low": low, "high": high, "seeds": len(difference)}
-    return {"score": claim["score"], **spread, "answer": answer}
+    spread = {"difference": difference.mean(), "low": low, "high": high, "detectable": stats.detectable(difference)}
+    return {"score": claim["score"], **spread, "seeds": len(difference), "answer": answer}
 
 
 def _by_seed(names, score):

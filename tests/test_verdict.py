@@ -200,6 +200,9 @@ def test_a_gap_is_compared_over_seeds(recorded, gaps, answer):
     # Student's t for two degrees of freedom, from a printed table: 4.303.
     half = 4.303 * np.std(gaps, ddof=1) / np.sqrt(3)
     assert judged.table["high"][0] - judged.table["low"][0] == pytest.approx(2 * half, rel=1e-3)
+    # From the same table, what is exceeded by one fifth: 1.061.
+    assert judged.table["detectable"][0] == pytest.approx(half * (1 + 1.061 / 4.303), rel=1e-3)
+    assert f"3 seeds could show {judged.table['detectable'][0]:.4f}" in judged.evidence
 
 
 def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(recorded):
@@ -214,9 +217,9 @@ def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(recorded)
     recorded(**arms)
     table = verdict.judge(QUESTIONS["dropout"]).table.set_index("score")
     # Of ten epochs, half jump up: means 0.015 + 0.001 + 0.015 against 0.05; jumps of 0.02 and 0.04.
-    assert table.loc["gap", "difference"] == pytest.approx(0.05 - (0.015 + 0.001 + 0.015))
+    assert table.loc["loss gap", "difference"] == pytest.approx(0.05 - (0.015 + 0.001 + 0.015))
     assert table.loc["jumps", "difference"] == pytest.approx(0.03)
-    assert table.loc["dice_pooled", "difference"] == 0 and set(table["answer"]) == {verdict.HOLDS}
+    assert table.loc["Dice", "difference"] == 0 and set(table["answer"]) == {verdict.HOLDS}
     for seed in range(3):
         arms[f"grid64-dropout2-{seed}"] = arm("x", 0.02, 0.04, 400, seed)
     recorded(**arms)
