@@ -240,9 +240,9 @@ def record_names():
 
 
 def record(folder, name):
-    """Copy a finished run's numbers to records/NAME, per-slice tables compressed; return that folder."""
+    """Copy a finished run's numbers to records/NAME, per-slice tables compressed; return that folder. Of a path, the end counts."""
     load_record(Path(folder).resolve())
-    target = RECORDS / name
+    target = RECORDS / Path(name).name
     if target.exists():
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=RECORDS))

@@ -94,7 +94,7 @@ def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypa
     assert sorted(path.name for path in kept.iterdir()) == ["metrics.json", "per_slice.csv.gz", "run.json"]
     assert runs.load_record(kept).per_slice["patient"].tolist() == ["A"]
     with pytest.raises(UserError, match=r"kept is there already; remove it first, or choose another name\."):
-        runs.record(run.folder, "kept")
+        runs.record(run.folder, "records/kept")
 
 
 def test_a_locked_folder_is_refused_and_leftovers_are_removed(tmp_path):
