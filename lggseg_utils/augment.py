@@ -32,36 +32,35 @@ def _split(seed, number):
     return tf.unstack(tf.random.split(seed, number))
 
 
-def _matrix(a, b, c, d, e, f):
-    """Return one affine map per slice: float32 (n, 3, 3), which give input x and y from output x and y in pixels."""
-    zeros = tf.zeros_like(a)
-    return tf.reshape(tf.stack([a, b, c, d, e, f, zeros, zeros, tf.ones_like(a)], axis=1), (-1, 3, 3))
+def _matrix(count, a, b, c, d, e, f):
+    """Return one affine map per slice, which gives input x and y from output x and y in pixels: float32 (count, 3, 3)."""
+    values = [tf.broadcast_to(tf.cast(value, tf.float32), [count]) for value in (a, b, c, d, e, f, 0, 0, 1)]
+    return tf.reshape(tf.stack(values, axis=1), (-1, 3, 3))
 
 
-def _about_centre(side, a, b, d, e):
+def _about_centre(count, side, a, b, d, e):
     """Return the maps (a b; d e) that leave the slice's centre where it is."""
     centre = (side - 1) / 2
-    return _matrix(a, b, centre * (1 - a - b), d, e, centre * (1 - d - e))
+    return _matrix(count, a, b, centre * (1 - a - b), d, e, centre * (1 - d - e))
 
 
 def rotation(count, side, seed):
     """Turn by a random angle of at most MAX_ROTATION degrees."""
     angle = _uniform(count, seed, -MAX_ROTATION, MAX_ROTATION) * np.pi / 180
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    return _about_centre(side, cosine, -sine, sine, cosine)
+    return _about_centre(count, side, cosine, -sine, sine, cosine)
 
 
 def flip(count, side, seed):
     """Mirror left-right and up-down, each with probability 0.5."""
     x, y = (tf.where(_uniform(count, part) < 0.5, -1.0, 1.0) for part in _split(seed, 2))
-    return _about_centre(side, x, tf.zeros_like(x), tf.zeros_like(y), y)
+    return _about_centre(count, side, x, 0, 0, y)
 
 
 def shift(count, side, seed):
     """Move by whole pixels along x and y; zeros fill the gap."""
     dx, dy = (tf.round(_uniform(count, part, -MAX_SHIFT, MAX_SHIFT) * side) for part in _split(seed, 2))
-    one, zero = tf.ones_like(dx), tf.zeros_like(dx)
-    return _matrix(one, zero, dx, zero, one, dy)
+    return _matrix(count, 1, 0, dx, 0, 1, dy)
 
 
 def _random_square(count, side, seed):
@@ -75,15 +74,13 @@ def _random_square(count, side, seed):
 def crop_zoom(count, side, seed):
     """Cut a random square and enlarge it to full size; the aspect ratio is kept."""
     scale, left, top, _ = _random_square(count, side, seed)
-    zero = tf.zeros_like(scale)
-    return _matrix(scale, zero, left, zero, scale, top)
+    return _matrix(count, scale, 0, left, 0, scale, top)
 
 
 def crop_pad(count, side, seed):
     """Move a random square to the middle; `_move` makes what lies around it zero."""
-    scale, left, top, room = _random_square(count, side, seed)
-    one, zero = tf.ones_like(scale), tf.zeros_like(scale)
-    return _matrix(one, zero, tf.round(left - room / 2), zero, one, tf.round(top - room / 2))
+    _, left, top, room = _random_square(count, side, seed)
+    return _matrix(count, 1, 0, tf.round(left - room / 2), 0, 1, tf.round(top - room / 2))
 
 
 def shear(count, side, seed):
@@ -91,15 +88,14 @@ def shear(count, side, seed):
     amount, sign, axis = _split(seed, 3)
     factor = _uniform(count, amount, *SHEAR) * tf.sign(_uniform(count, sign) - 0.5)
     along_x = tf.cast(_uniform(count, axis) < 0.5, tf.float32)
-    one = tf.ones_like(factor)
-    return _about_centre(side, one, factor * along_x, factor * (1 - along_x), one)
+    return _about_centre(count, side, 1, factor * along_x, factor * (1 - along_x), 1)
 
 
 def rotate_90(count, side, seed):
     """Turn by 0, 90, 180 or 270 degrees."""
     quarters = tf.random.stateless_uniform([count], seed, 0, 4, tf.int32)
     cosine, sine = (tf.gather(values, quarters) for values in ((1.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 1.0)))
-    return _about_centre(side, cosine, -sine, sine, cosine)
+    return _about_centre(count, side, cosine, -sine, sine, cosine)
 
 
 def _warp(images, masks, maps):

@@ -62,11 +62,11 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     from lggseg_utils import data, runs, settings
 
     # Notebooks are executed in another folder.
-    profile = os.path.abspath(profile) if profile.endswith((".yml", ".yaml")) else profile
+    profile = os.path.abspath(os.path.expanduser(profile)) if profile.endswith((".yml", ".yaml")) else profile
     data_dir = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else ""
-    parameters = {"profile": profile, "data_dir": data_dir, "run_dir": run_dir, "seed": seed}
-    parameters["overrides"] = _overrides(pairs, skip_bad)
-    settings.load_experiment(profile, seed, parameters["overrides"])
+    overrides = _overrides(pairs, skip_bad)
+    parameters = {"profile": profile, "data_dir": data_dir, "run_dir": run_dir, "seed": seed, "overrides": overrides}
+    settings.load_experiment(profile, seed, overrides)
     folder = runs.run_folder(**parameters, command=name)
     _import_tensorflow()
     click.get_current_context().with_resource(runs.lock(folder))

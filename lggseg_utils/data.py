@@ -71,22 +71,17 @@ def read_cohort(source="", skip_bad=False, report=None):
     if len(problems) and report:
         write_csv(report, problems)
     if len(problems) and not (skip_bad and good):
-        raise UserError(_advice(source, problems, len(rows), report))
+        first, listed = problems.iloc[0], f" All are listed in {report}." if report else ""
+        raise UserError(
+            f"{len(problems)} of {len(rows)} slices in {source} can't be used, the first: {first['path']}: {first['problem']}."
+            f"{listed} Repair or remove them, or continue without them (--skip-bad; in a notebook, the setting skip_bad)."
+        )
     images, masks, digests = (list(part) for part in zip(*(visited[position] for position in good), strict=True))
     slices = found.iloc[good].reset_index(drop=True)
     heights, widths = zip(*(mask.shape for mask in masks), strict=True)
     slices = slices.assign(height=heights, width=widths, tumour_area=[int(mask.sum()) for mask in masks])
     lines = [f"{row.patient} {row.slice} {digest}" for row, digest in zip(slices.itertuples(), digests, strict=True)]
     return Cohort(slices, images, masks, problems, hashlib.sha256("\n".join(lines).encode()).hexdigest())
-
-
-def _advice(source, problems, count, report):
-    """Return the message about slices that can't be used."""
-    first, listed = problems.iloc[0], f" All are listed in {report}." if report else ""
-    return (
-        f"{len(problems)} of {count} slices in {source} can't be used, the first: {first['path']}: {first['problem']}.{listed} "
-        "Repair or remove them, or continue without them (--skip-bad)."
-    )
 
 
 def load_cohort(run):

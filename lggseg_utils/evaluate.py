@@ -110,24 +110,19 @@ def _scores_of_drawn(scored):
         drawn = np.atleast_2d(drawn)
         slices = (shuffle.permutation(np.concatenate([soft[patient] for patient in row])) for row in drawn)
         batches = np.array([metrics.batch_scores(*pairs.T) for pairs in slices]).T
-        chosen = {"dice_patient_mean": np.mean, "dice_patient_median": np.median}
+        total = {name: sums[name].to_numpy()[drawn].sum(-1) for name in sums}
+        tp, fp, fn, tn = (total[name] for name in COUNTS)
         return {
-            **_pooled_scores({name: sums[name].to_numpy()[drawn].sum(-1) for name in sums}),
-            **dict(zip(("dice_coef", "jacard_coef"), batches, strict=True)),
-            **{name: average(patient_dice[drawn], axis=-1) for name, average in chosen.items()},
+            "loss": total["loss"] / total["slices"],
+            **metrics.rates(tp, fp, fn, tn),
+            "dice_pooled": metrics.dice(tp, fp, fn),
+            "iou_pooled": metrics.iou(tp, fp, fn),
+            "dice_slice_mean": total["dice"] / total["slices"],
+            "dice_slice_tumour_mean": metrics.ratio(total["tumour_dice"], total["tumour_slices"], np.nan),
+            "dice_coef": batches[0],
+            "jacard_coef": batches[1],
+            "dice_patient_mean": np.mean(patient_dice[drawn], axis=-1),
+            "dice_patient_median": np.median(patient_dice[drawn], axis=-1),
         }
 
     return scores
-
-
-def _pooled_scores(total):
-    """Return every score that can be computed from sums over slices; `total` maps a name to an array."""
-    tp, fp, fn, tn = (total[name] for name in COUNTS)
-    return {
-        "loss": total["loss"] / total["slices"],
-        **metrics.rates(tp, fp, fn, tn),
-        "dice_pooled": metrics.dice(tp, fp, fn),
-        "iou_pooled": metrics.iou(tp, fp, fn),
-        "dice_slice_mean": total["dice"] / total["slices"],
-        "dice_slice_tumour_mean": metrics.ratio(total["tumour_dice"], total["tumour_slices"], np.nan),
-    }

@@ -92,6 +92,5 @@ def _level(x, experiment, level, side, draw):
             x = BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
-            name = f"{name}_dropout"
-            x = Dropout(experiment.dropout, seed=draw(), name=name)(x)
+            x = Dropout(experiment.dropout, seed=draw(), name=f"{name}_dropout")(x)
     return x

@@ -22,7 +22,7 @@ FONT_SIZE = 11  # points: 9 pixels or more on a screen 420 pixels wide
 
 
 def set_style():
-    """Set the book's figure style: quiet axes, one type size, white ground, sharp at twice the resolution."""
+    """Set the book's figure style: quiet axes, one type size, white ground, sharp on fine screens."""
     parts = ("axes.title", "axes.label", "xtick.label", "ytick.label", "legend.font")
     size = {f"{part}size": FONT_SIZE for part in parts}
     colours = {"axes.edgecolor": INK, "axes.labelcolor": INK, "figure.facecolor": "white"}
@@ -39,28 +39,28 @@ def set_style():
     altair.renderers.enable("book")
 
 
-def table(frame, caption, digits=3):
-    """Return a table for a page: no index, numbers right-aligned with `digits` decimals, a dash for no value."""
+def table(frame, caption):
+    """Return a table for a page: no index, numbers right-aligned with three decimals, a dash for no value."""
     numbers = frame.select_dtypes("number").columns
     return (
         frame.style.hide(axis="index")
-        .format(precision=digits, na_rep="–", thousands=",", escape="html")
+        .format(precision=3, na_rep="–", thousands=",", escape="html")
         .set_properties(subset=list(numbers), **{"text-align": "right"})
         .set_caption(html.escape(caption, quote=False))
         .set_table_attributes('class="table"')
     )
 
 
-def score(entry, digits=3):
+def score(entry):
     """Return an entry of metrics.json as text: the value, and its interval where it has one."""
     if entry["low"] is None:
-        return "–" if entry["value"] is None else f"{entry['value']:.{digits}f}"
-    return f"{entry['value']:.{digits}f} ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
+        return "–" if entry["value"] is None else f"{entry['value']:.3f}"
+    return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
 def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.FLAIR):
-    """Show one channel of an image (height, width, 3), or a map, with the outlines of masks (height, width), on black."""
-    shown = image[..., channel] if np.ndim(image) == 3 else image
+    """Show one channel of an image (height, width, 3) with the outlines of masks (height, width), on black."""
+    shown = image[..., channel]
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.max(shown)), 1e-6))
     for mask, colour, style in ((truth, TRUTH, "-"), (prediction, PREDICTION, "--")):
         if mask is not None and np.any(mask):

@@ -5,13 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from lggseg_utils import data, evaluate, preprocess, train
 from lggseg_utils.runs import REPOSITORY, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
 REFERENCE = REPOSITORY / "reference"
-OUTLINE = (233, 180, 86)  # the sky blue of the book's predictions, blue first as OpenCV writes it
+OUTLINE = (86, 180, 233)  # the sky blue of the book's predictions
 
 
 def predict(images, network_folder, out):
@@ -63,12 +64,12 @@ def _read(paths):
         match = data.SLICE_NAME.fullmatch(path.name)
         patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, 0)
         try:
-            rows.append((patient, number, str(path), data.decode(data.read_bytes(Path.read_bytes, path), 3)))
+            rows.append((str(path), patient, number, data.decode(data.read_bytes(Path.read_bytes, path), 3)))
         except data.BadSlice as problem:
             raise UserError(f"{path} can't be used: {problem}. Nothing was written.") from None
-    rows.sort(key=lambda row: row[:3])
-    files = pd.DataFrame([row[:3] for row in rows], columns=["patient", "slice", "image"])
-    return files[["image", "patient", "slice"]], [row[3] for row in rows]
+    files = pd.DataFrame(rows, columns=["image", "patient", "slice", "pixels"])
+    files = files.sort_values(["patient", "slice", "image"], ignore_index=True)
+    return files.drop(columns="pixels"), files["pixels"].tolist()
 
 
 def _write(stem, image, mask):
@@ -76,7 +77,5 @@ def _write(stem, image, mask):
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     overlay = cv2.drawContours(np.repeat(image[..., [data.FLAIR]], 3, axis=2), outlines, -1, OUTLINE)
     for kind, drawn in (("mask", np.uint8(255) * mask), ("overlay", overlay)):
-        # Encoded first: OpenCV itself says nothing of a full disk.
-        content = cv2.imencode(".png", drawn)[1]
         with write_whole(stem.with_name(f"{stem.name}_{kind}.png")) as temporary:
-            temporary.write_bytes(content)
+            Image.fromarray(drawn).save(temporary)

@@ -146,7 +146,7 @@ def scale_volumes(images, patients, scaling):
 
 
 def load_split(run, slices, draw=None):
-    """Return a run's split, a table `patient, slice, split`; it is drawn and written to split.csv when it is missing.
+    """Return a run's split, as `draw` returns it; it is drawn and written to split.csv when it is missing.
 
     draw: `draw_split` (the default) or `draw_folds`. Raises `UserError` for a table of other slices or sets.
     """

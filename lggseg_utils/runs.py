@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import subprocess
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +24,6 @@ LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow",
 # The numbers of a run: what a record keeps. Images and weights stay in the run folder.
 TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
 RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
-FINISHED = ("metrics.json", "ablation.csv")  # one of them is written last
 
 
 @contextmanager
@@ -80,14 +78,12 @@ def read_csv(path):
 
 def read_record(folder):
     """Return a folder's run.json as a dictionary; raise `UserError` where it is missing or damaged."""
-    path = Path(folder, "run.json")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {**record, "command": str(record["command"]), "experiment": dict(record["experiment"])}
+        return json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} is not a run folder: run.json is missing.") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged; remove {folder} or choose another run folder.") from None
+    except ValueError:
+        raise UserError(f"{folder}/run.json is damaged; remove {folder} or choose another run folder.") from None
 
 
 def recorded_experiment(folder):
@@ -225,7 +221,7 @@ class Record:
 def load_record(name):
     """Return the `Record` of that name under records/, or of a finished run folder, given by its path."""
     folder = RECORDS / name
-    if not any((folder / file).exists() for file in FINISHED):
+    if not any((folder / last).exists() for last in ("metrics.json", "ablation.csv")):
         raise UserError(f"{folder} contains no finished run: metrics.json is missing. Run the evaluation first.")
     metrics = folder / "metrics.json"
     scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else None
@@ -245,10 +241,10 @@ def record(folder, name):
     target = RECORDS / Path(name).name
     if target.exists():
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=RECORDS))
+    temporary = RECORDS / f".part-{os.getpid()}-{target.name}"
+    temporary.mkdir()
     for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
         content, large = source.read_bytes(), source.stem in ("per_slice", "per_slice_own_grid", "split")
         (temporary / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
-    temporary.chmod(0o755)
     temporary.replace(target)
     return target

@@ -31,7 +31,7 @@ class Experiment(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the split, the weights, the order and the augmentation")
     size: int = Field(128, ge=16, le=512, description="side of the slices the network sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
-    scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what MinMax is taken over")
+    scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what values are scaled over")
     crop: bool = Field(False, description="cut each volume to the head, and stretch that to a square")
     neighbours: bool = Field(False, description="also show the network the slices before and after")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
@@ -49,8 +49,10 @@ class Experiment(BaseModel):
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
     balanced: bool = Field(False, description="an epoch has all slices with tumour, and as many drawn from the others")
     augmentation: str = Field("none", description="`none`, `report`, `all`, or names joined by +")
-    early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower loss; 0: never")
-    weights: Literal["last", "best"] = Field("last", description="epoch whose weights are scored: last, or lowest loss")
+    early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower val_loss; 0: never")
+    weights: Literal["last", "best"] = Field(
+        "last", description="epoch whose weights are scored: last, or lowest val_loss"
+    )
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: the fastest that the machine has"
@@ -90,7 +92,7 @@ def load_experiment(profile="demo", seed=0, overrides=None):
     if not isinstance(overrides, dict | None):
         raise UserError(f"overrides: expected settings and their values, got {reprlib.repr(overrides)}.")
     settings = {**read_profile(profile), **(overrides or {})}
-    own = {"profile": Path(str(profile)).stem, "seed": seed}
+    own = {"profile": Path(str(profile)).name, "seed": seed}
     known = [name for name in Experiment.model_fields if name not in own]
     for name in settings:
         if name not in known:

@@ -46,8 +46,7 @@ def compare_conditions(scores, baseline="none", primary="all"):
     """
     dice = scores.pivot_table(index="patient", columns="condition", values="dice", sort=False)
     others = [name for name in dice if name != baseline]
-    rows = [{"condition": name, **paired_difference(dice[name] - dice[baseline])} for name in others]
-    table = pd.DataFrame(rows, columns=["condition", "difference", "low", "high", "p"])
+    table = pd.DataFrame([{"condition": name, **paired_difference(dice[name] - dice[baseline])} for name in others])
     secondary = table["condition"] != primary
     table["p_holm"] = table["p"]
     table.loc[secondary, "p_holm"] = holm(table.loc[secondary, "p"])
@@ -74,7 +73,7 @@ def two_sets_within(score, labels, draws=RESAMPLES):
     """Return the 95% quantile of the absolute difference between two sets drawn like this one.
 
     score(rows): the scores, float (k,), of the rows drawn, in random order; labels: one per row, rows of one label are
-    drawn together, with replacement.
+    drawn together, with replacement; draws: sets drawn, of which each is compared with one other.
     """
     rng, labels = np.random.default_rng(0), np.asarray(labels)
     groups = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels)]

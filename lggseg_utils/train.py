@@ -130,7 +130,8 @@ class Keeper(keras.callbacks.Callback):
             hint = "train with a smaller learning_rate, or with precision float32"
             raise UserError(f"the validation loss is not a number after epoch {epoch + 1}; {hint}.")
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
-        if logs["val_loss"] < min((row["val_loss"] for row in self.history[:-1]), default=np.inf):
+        lowest = min((row["val_loss"] for row in self.history[:-1]), default=np.inf)
+        if self.experiment.weights == "best" and logs["val_loss"] < lowest:
             save_network(self.model, self.folder / "best.keras")
         if epoch + 1 in self.experiment.kept_epochs:
             save_network(self.model, self.folder / f"epoch_{epoch + 1}.keras")
@@ -152,8 +153,8 @@ def fit(experiment, dataset, split, folder):
     """Train the U-Net of an experiment on the training slices of a split.
 
     Returns (network, history table); the network has the weights that the setting
-    `weights` names. `folder` receives history.csv, best.keras and checkpoint.keras,
-    from which an interrupted training resumes.
+    `weights` names. `folder` receives history.csv, the networks kept along the way,
+    and checkpoint.keras, from which an interrupted training resumes.
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
@@ -212,10 +213,6 @@ def load_trained(folder):
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
     network = build_unet(experiment)
-    try:
-        with np.load(folder / "weights.npz", allow_pickle=False) as stored:
-            network.set_weights([stored[name] for name in stored.files])
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
-        reason = " ".join(str(problem).split())[:200]
-        raise UserError(f"{folder / 'weights.npz'} does not hold this network's weights ({reason}).") from None
+    with np.load(folder / "weights.npz") as stored:
+        network.set_weights([stored[name] for name in stored.files])
     return network, experiment

@@ -10,17 +10,15 @@ import scipy.stats
 import yaml
 
 from lggseg_utils import metrics, runs, stats
-from lggseg_utils.metrics import Definition
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
 CLAIMS = yaml.safe_load((Path(__file__).parent / "claims.yml").read_text(encoding="utf-8"))
 QUESTIONS = {question["id"]: question for question in CLAIMS["questions"]}
-# The report's own tables: set -> score -> number. The README repeats the validation table.
-TABLES = {name: table for name, table in REPORTED["tables"].items() if name != "readme"}
+TABLES = REPORTED["tables"]  # the report's own: set -> score -> number
 SCORINGS = {
-    "soft by batch": Definition(soft=True, unit="batch", smooth=metrics.SMOOTH),
-    "masks by batch": Definition(soft=False, unit="batch", smooth=metrics.SMOOTH),
-    "pooled": Definition(soft=False, unit="pooled"),
+    "soft by batch": metrics.Definition(soft=True, unit="batch", smooth=metrics.SMOOTH),
+    "masks by batch": metrics.Definition(soft=False, unit="batch", smooth=metrics.SMOOTH),
+    "pooled": metrics.Definition(soft=False, unit="pooled"),
 }
 HOLDS, FAILS, INCONCLUSIVE, DEPENDS, CONTRADICTS, UNTESTED = CLAIMS["answers"]
 
@@ -90,7 +88,6 @@ def _effect(question):
     """Compare two arms of records, paired by patient and averaged over seeds."""
     effect = arm_difference(question["more"], question["less"], question["score"])
     low, high = effect["low"], effect["high"]
-    answer = _beyond(low, high, question)
     name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
     evidence = (
         f"{name} falls from {effect['more']:.4f} to {effect['less']:.4f}, by {effect['difference']:.4f} (95% interval {low:.3f} to "
@@ -99,7 +96,7 @@ def _effect(question):
     if question["score"] == "dice_patient_mean":
         evidence += f". These patients could show a difference of {effect['detectable']:.3f}"
     number = f"{question.get('loser', 'it')} loses {effect['difference']:.3f} ({low:.3f}–{high:.3f})"
-    return Answer(answer, number, evidence, pd.DataFrame([effect]))
+    return Answer(_beyond(low, high, question), number, evidence, pd.DataFrame([effect]))
 
 
 def _beyond(low, high, claim):

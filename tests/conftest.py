@@ -39,6 +39,13 @@ HEARS_CTRL_C = (
 )
 
 
+def pages_of_the_book():
+    """Return the names of all pages of the table of contents, without suffix, as in the built book."""
+    from sphinx_external_toc.parsing import parse_toc_yaml
+
+    return list(parse_toc_yaml(runs.REPOSITORY / "book" / "_toc.yml"))
+
+
 def call(*arguments, **options):
     """Run lggseg; return the finished process with its output as text."""
     command = [LGGSEG, *map(str, arguments)]

@@ -143,8 +143,3 @@ def test_a_notebook_that_fails_is_named_and_its_last_success_stays(tmp_path, mon
     with pytest.raises(UserError, match=message) as error:
         book.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
     assert "\n" not in str(error.value) and success.read_text() == "as it was"
-
-
-def test_a_parameter_that_a_notebook_does_not_declare_is_refused(tmp_path):
-    with pytest.raises(UserError, match="01_data.ipynb does not declare every parameter; restore its parameters cell"):
-        book.execute(runs.open_run("smoke", run_dir=tmp_path / "run"), {"sead": 1})

@@ -8,6 +8,7 @@ import chromium
 import pytest
 import yaml
 from chromium import HTML
+from conftest import pages_of_the_book
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -63,7 +64,7 @@ def wait(browser, condition):
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-@pytest.mark.parametrize("page", book.pages())
+@pytest.mark.parametrize("page", pages_of_the_book())
 def test_a_page_can_be_read_by_everybody(browser, page, width, theme):
     open_page(browser, page, width, theme)
     assert not [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
@@ -82,7 +83,7 @@ def test_a_page_can_be_read_by_everybody(browser, page, width, theme):
     assert not [(each["id"], each["nodes"][0]["html"][:200]) for each in serious]
 
 
-@pytest.mark.parametrize("page", book.pages())
+@pytest.mark.parametrize("page", pages_of_the_book())
 def test_a_page_shows_no_markup_and_cuts_no_code(browser, page):
     open_page(browser, page)
     text = browser.execute_script("return document.querySelector('article').innerText")
@@ -97,7 +98,7 @@ def test_a_page_shows_no_markup_and_cuts_no_code(browser, page):
         assert not [cell for cell in cells if cell in ("nan", "None", "NaN")]
 
 
-@pytest.mark.parametrize("page", [page for page in book.pages() if page != "book/index"])
+@pytest.mark.parametrize("page", [page for page in pages_of_the_book() if page != "book/index"])
 def test_a_page_ends_with_a_next_step(browser, page):
     open_page(browser, page)
     script = """
@@ -107,7 +108,9 @@ def test_a_page_ends_with_a_next_step(browser, page):
     assert browser.execute_script(script) >= 1
 
 
-@pytest.mark.parametrize("page", [page for page in book.pages() if page.startswith("notebooks/")] + ["book/walk"])
+@pytest.mark.parametrize(
+    "page", [page for page in pages_of_the_book() if page.startswith("notebooks/")] + ["book/walk"]
+)
 def test_functions_in_code_lead_to_their_descriptions(browser, page):
     open_page(browser, page)
     links = browser.find_elements(By.CSS_SELECTOR, "article div.highlight a.sphinx-codeautolink-a")
@@ -192,7 +195,7 @@ def test_every_recorded_file_can_be_downloaded(browser):
     assert files | {"weights.npz"} <= named
 
 
-@pytest.mark.parametrize("page", book.pages())
+@pytest.mark.parametrize("page", pages_of_the_book())
 def test_a_page_asks_the_network_for_nothing_and_is_light(browser, address, page):
     browser.get(f"{address}{page}.html")
     wait(browser, "return document.readyState === 'complete'")
@@ -203,7 +206,7 @@ def test_a_page_asks_the_network_for_nothing_and_is_light(browser, address, page
     assert weight <= (500 if page == "book/index" else 2048) * 1024
 
 
-@pytest.mark.parametrize("page", book.pages())
+@pytest.mark.parametrize("page", pages_of_the_book())
 def test_links_inside_the_book_lead_somewhere(browser, page):
     open_page(browser, page)
     script = (
@@ -277,7 +280,7 @@ def test_the_verdicts_questions_unfold(browser):
     assert evidence.is_displayed() and evidence.text.startswith("Evidence.")
 
 
-@pytest.mark.parametrize("page", [page for page in book.pages() if page.startswith("notebooks/")])
+@pytest.mark.parametrize("page", [page for page in pages_of_the_book() if page.startswith("notebooks/")])
 def test_buttons_point_at_files_of_the_repository(browser, page):
     open_page(browser, page)
     script = "return [...document.querySelectorAll('.dropdown-launch-buttons a[href]')].map(a => a.href)"

@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_refused_with_a_hint(profile, overrides, message):
 def test_a_profile_of_ones_own(tmp_path, text, message):
     own = tmp_path / "mine.yml"
     own.write_text("epochs: 7\n")
-    assert load_experiment(str(own)).epochs == 7
+    assert (load_experiment(str(own)).epochs, load_experiment(str(own)).profile) == (7, "mine.yml")
     own.write_text(text)
     with pytest.raises(UserError, match=message):
         load_experiment(str(own))

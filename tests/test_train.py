@@ -60,16 +60,15 @@ def fit(cohort_folder, folder, **overrides):
     return train.fit(experiment, preprocess.prepare(cohort, experiment), split, folder)
 
 
-def test_a_training_keeps_best_network_checkpoint_and_history(cohort_folder, tmp_path):
+def test_a_training_keeps_checkpoint_history_and_the_networks_asked_for(cohort_folder, tmp_path):
     network, history = fit(cohort_folder, tmp_path, epochs=3, kept_epochs=[2])
     assert history["epoch"].tolist() == [1, 2, 3]
     assert {"loss", "accuracy", "dice_coef", "jacard_coef", "val_loss", "val_dice_coef", "seconds"} <= set(history)
-    left = ["best.keras", "checkpoint.keras", "epoch_2.keras", "history.csv"]
+    left = ["checkpoint.keras", "epoch_2.keras", "history.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left
     assert int(train.load_network(tmp_path / "epoch_2.keras").optimizer.iterations) * 3 == 2 * int(
         network.optimizer.iterations
     )
-    assert network.count_params() == train.load_network(tmp_path / "best.keras").count_params()
 
 
 def test_the_best_weights_are_those_of_the_lowest_loss(cohort_folder, tmp_path):
@@ -202,7 +201,6 @@ def test_a_damaged_network_gets_one_line(tmp_path, content):
 def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
     keeper = train.Keeper(tmp_path, [{"epoch": 1, "val_loss": 0.5}], load_experiment("smoke"))
     keeper.set_params({"epochs": 3})
-    keeper.on_train_begin()
     keeper.started = 0.0
     with pytest.raises(
         UserError, match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate"
@@ -211,7 +209,7 @@ def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_in_half_precision_predict_nearly_the_same_and_others_are_refused(cohort_folder, tmp_path, monkeypatch):
+def test_weights_in_half_precision_predict_nearly_the_same(cohort_folder, tmp_path, monkeypatch):
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
     network, _ = fit(cohort_folder, tmp_path / "work", epochs=1)
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
@@ -221,12 +219,6 @@ def test_weights_in_half_precision_predict_nearly_the_same_and_others_are_refuse
     images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
     assert experiment == run.experiment
     assert np.allclose(stored.predict_on_batch(images), network.predict_on_batch(images), atol=0.02)
-    np.savez(tmp_path / "pickled.npz", np.array([{}], dtype=object))
-    content = run.path("weights.npz").read_bytes()
-    for damaged in (content[:500], b"", (tmp_path / "pickled.npz").read_bytes()):
-        run.path("weights.npz").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"weights.npz does not hold this network's weights"):
-            train.load_trained(run.folder)
     run.path("weights.npz").unlink()
     with pytest.raises(UserError, match="contains no trained network .model.keras.; name a finished run"):
         train.load_trained(run.folder)

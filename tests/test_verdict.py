@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import pages_of_the_book
 
-from lggseg_utils import book, metrics, runs, verdict
+from lggseg_utils import metrics, runs, verdict
 from lggseg_utils.verdict import QUESTIONS
 
 SHALLOW = (runs.REPOSITORY / ".git" / "shallow").exists()
@@ -28,7 +29,7 @@ def test_a_question_is_complete_and_answered(name):
     assert question["topic"] and question["reported"]
     assert question["criterion"] and question["question"].endswith("?")
     page = "book/sources" if question["chapter"] == "sources" else f"notebooks/{question['chapter']}"
-    assert page in book.pages()
+    assert page in pages_of_the_book()
     answer = verdict.judge(question)
     assert (
         answer.answer in verdict.CLAIMS["answers"]
