@@ -50,47 +50,53 @@ class Dropout(layers.Dropout):
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
-    Input: float (n, size, size, 3), or (n, size, size, 9) with neighbours, 0 to 1.
-    Output: probability of tumour, float32 (n, size, size, 1). The first weights
-    depend on the experiment's seed alone.
+    Input: float (n, size, size, 3), 0 to 1; nine channels with neighbours.
+    Output: probability of tumour, float32 (n, size, size, 1).
+    The first weights depend on the experiment's seed alone.
     """
-    # Keras would take its seeds from Python's global generator, as other threads do.
+    # Keras would take its seeds from Python's global generator.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
-    bottom = experiment.depth - 1
-    shape = (experiment.size, experiment.size, 9 if experiment.neighbours else 3)
-    inputs = x = keras.Input(shape, name="image")
+    size, bottom = experiment.size, experiment.depth - 1
+    channels = 9 if experiment.neighbours else 3
+    inputs = x = keras.Input((size, size, channels), name="image")
     skips = []
     for level in range(bottom):
         x = _level(x, experiment, level, "down", draw)
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"pool_{level + 1}")(x)
     x = _level(x, experiment, bottom, "bottom", draw)
-    for level in reversed(range(bottom)):
+    for level, skip in reversed(list(enumerate(skips))):
         start = initializers.GlorotUniform(draw())
-        up = {"strides": 2, "kernel_initializer": start, "name": f"up_{level + 1}"}
-        x = layers.Conv2DTranspose(experiment.filters * 2**level, 2, **up)(x)
-        x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
+        up = {"kernel_initializer": start, "name": f"up_{level + 1}"}
+        filters = experiment.filters * 2**level
+        x = layers.Conv2DTranspose(filters, 2, strides=2, **up)(x)
+        x = layers.Concatenate(name=f"concat_{level + 1}")([skip, x])
         x = _level(x, experiment, level, "up", draw)
-    last = {"activation": "sigmoid", "dtype": "float32", "name": "probability"}
     start = initializers.GlorotUniform(draw())
-    outputs = layers.Conv2D(1, 1, kernel_initializer=start, **last)(x)
+    last = {"kernel_initializer": start, "name": "probability"}
+    sigmoid = {"activation": "sigmoid", "dtype": "float32"}
+    outputs = layers.Conv2D(1, 1, **last, **sigmoid)(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 
 def _level(x, experiment, level, side, draw):
-    """Apply a level: two 3x3 convolutions, each with ReLU and, if set, more.
+    """Apply two 3x3 convolutions, each with ReLU and, if set, more.
 
-    Our choices: weights start as He et al. proposed for ReLU, and the batch-norm
-    momentum is 0.97, so that a short training can be validated. draw() gives a seed.
+    Our choices: weights start as He et al. proposed for ReLU, and
+    the batch-norm momentum is 0.97, so that a short training can be
+    validated. draw() gives a seed.
     """
     filters = experiment.filters * 2**level
     for number in (1, 2):
         name = f"{side}_{level + 1}_{number}"
-        start = {"padding": "same", "kernel_initializer": initializers.HeNormal(draw())}
-        x = layers.Conv2D(filters, 3, name=f"{name}_conv", **start)(x)
+        start = initializers.HeNormal(draw())
+        conv = {"padding": "same", "kernel_initializer": start}
+        x = layers.Conv2D(filters, 3, **conv, name=f"{name}_conv")(x)
         if experiment.normalization == "batch":
-            x = BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
+            norm = BatchNormalization(momentum=0.97, name=f"{name}_norm")
+            x = norm(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
-            x = Dropout(experiment.dropout, seed=draw(), name=f"{name}_dropout")(x)
+            rate, seed = experiment.dropout, draw()
+            x = Dropout(rate, seed=seed, name=f"{name}_dropout")(x)
     return x

@@ -152,18 +152,19 @@ def _finished(history, experiment):
 def fit(experiment, dataset, split, folder):
     """Train the U-Net of an experiment on the training slices of a split.
 
-    Returns (network, history table); the network has the weights that the setting
-    `weights` names. `folder` receives history.csv, the networks kept along the way,
-    and checkpoint.keras, from which an interrupted training resumes.
+    Returns (network, history table), the network with the weights that
+    `weights` names. `folder` receives history.csv, the kept networks, and
+    checkpoint.keras, from which an interrupted training resumes.
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
     sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
-    network, history = _resume(experiment, Path(folder), _steps(sets[0][1], experiment)[1])
+    _, steps = _steps(sets[0][1], experiment)
+    network, history = _resume(experiment, Path(folder), steps)
     keeper = Keeper(folder, history, experiment)
     if not _finished(history, experiment):
-        progress = {"total": experiment.epochs, "initial": len(history), "unit": "epoch"}
-        with tqdm(**progress, leave=False) as keeper.bar:
+        done = {"total": experiment.epochs, "initial": len(history)}
+        with tqdm(**done, unit="epoch", leave=False) as keeper.bar:
             network.fit(
                 training_batches(*sets[0], experiment, keeper.epoch),
                 validation_data=validation_batches(*sets[1], experiment),
