@@ -50,7 +50,7 @@ class Dropout(layers.Dropout):
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
-    Input: float (n, size, size, 3), 0 to 1; nine channels with neighbours.
+    Input: float (n, size, size, 3), 0 to 1; 9 channels if neighbours.
     Output: probability of tumour, float32 (n, size, size, 1).
     The first weights depend on the experiment's seed alone.
     """
@@ -93,8 +93,8 @@ def _level(x, experiment, level, side, draw):
         conv = {"padding": "same", "kernel_initializer": start}
         x = layers.Conv2D(filters, 3, **conv, name=f"{name}_conv")(x)
         if experiment.normalization == "batch":
-            norm = BatchNormalization(momentum=0.97, name=f"{name}_norm")
-            x = norm(x)
+            norm = {"momentum": 0.97, "name": f"{name}_norm"}
+            x = BatchNormalization(**norm)(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
             rate, seed = experiment.dropout, draw()
