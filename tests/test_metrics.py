@@ -1,4 +1,4 @@
-"""Scores against values worked out by hand and against scikit-learn; losses against Keras."""
+"""Scores and losses against values worked out by hand, scores against scikit-learn too."""
 
 import numpy as np
 import pandas as pd

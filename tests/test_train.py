@@ -150,7 +150,9 @@ def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, cohort_
     process = start(cohort_folder, tmp_path / "stopped")
     wait_for_epoch(tmp_path / "stopped" / "history.csv", 3, process)
     # A Ctrl-C that hits while HDF5 writes is lost; a user presses it again.
+    until = time.monotonic() + 60
     while process.poll() is None:
+        assert time.monotonic() < until
         process.send_signal(blow)
         time.sleep(0.5)
     assert not (tmp_path / "stopped" / "model.keras").exists()
