@@ -19,7 +19,7 @@ def predict(network, images, boxes, experiment):
     probabilities = []
     for start in range(0, len(images), metrics.SCORED_BATCH):
         scaled = preprocess.minmax(images[start : start + metrics.SCORED_BATCH], experiment.scaling)
-        probabilities.extend(network.predict_on_batch(scaled)[..., 0])
+        probabilities.extend(network.predict_on_batch(np.asarray(scaled))[..., 0])
     pairs = zip(probabilities, boxes, strict=True)
     return np.stack([preprocess.paste(probability, box, experiment.score_size) for probability, box in pairs])
 

@@ -163,13 +163,22 @@ def jacard_coef(truth, probabilities):
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
-def dice_crossentropy(truth, probabilities):
-    """Return binary cross-entropy, its mean over pixels, plus one minus the batch's soft Dice.
+def binary_crossentropy(truth, probabilities):
+    """Return binary cross-entropy per pixel, float32 (n, side, side). truth and probabilities: (n, side, side, 1).
 
-    Keras is handed the output itself: it then finds the logits behind the sigmoid, without which a network that predicts
-    background everywhere would get no gradient.
+    It is computed from logits: without them, a network that predicts background everywhere would get no gradient. Keras finds those
+    behind TensorFlow's sigmoid; for its other backends they are computed from the probability.
     """
-    return ops.mean(keras.losses.binary_crossentropy(truth, probabilities)) + 1 - dice_coef(truth, probabilities)
+    if keras.config.backend() == "tensorflow":
+        return keras.losses.binary_crossentropy(truth, probabilities)
+    p = ops.clip(probabilities, 1e-30, 1 - 2**-24)
+    return ops.mean(ops.binary_crossentropy(truth, ops.log(p) - ops.log1p(-p), from_logits=True), axis=-1)
 
 
-LOSSES = {loss.__name__: loss for loss in (keras.losses.binary_crossentropy, dice_crossentropy)}
+@keras.saving.register_keras_serializable("lggseg_utils")
+def dice_crossentropy(truth, probabilities):
+    """Return `binary_crossentropy`, its mean over pixels, plus one minus the batch's soft Dice."""
+    return ops.mean(binary_crossentropy(truth, probabilities)) + 1 - dice_coef(truth, probabilities)
+
+
+LOSSES = {loss.__name__: loss for loss in (binary_crossentropy, dice_crossentropy)}

@@ -5,7 +5,10 @@ from functools import partial
 
 import keras
 import tensorflow as tf
-from keras import initializers, layers
+from keras import initializers, layers, ops
+
+# Whether layers use TensorFlow's fast kernels for a CPU; a GPU and Keras' other backends are fast without.
+CPU_KERNELS = keras.config.backend() == "tensorflow" and not tf.config.list_physical_devices("GPU")
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")
@@ -18,7 +21,7 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Normalise by the batch when training, by the running averages otherwise."""
-        if not training or tf.config.list_physical_devices("GPU"):
+        if not (training and CPU_KERNELS):
             return super().call(inputs, training=training, mask=mask)
         scale, offset = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
         normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -38,8 +41,8 @@ class Dropout(layers.Dropout):
 
     def call(self, inputs, training=False):
         """Set a share `rate` of the values to 0 when training; return them as they are otherwise."""
-        if not training or not self.rate:
-            return inputs
+        if not (training and self.rate and CPU_KERNELS):
+            return super().call(inputs, training=training)
         dropped, count = round(self.rate * 2**16), tf.size(inputs)
         drawn = tf.random.stateless_uniform([(count + 1) // 2], self.seed_generator.next(), None, None, tf.int32)
         bits = tf.reshape(tf.bitcast(drawn, tf.uint16), [-1])[:count]
@@ -100,3 +103,15 @@ def _level(x, experiment, level, side, draw):
             rate, seed = experiment.dropout, draw()
             x = Dropout(rate, seed=seed, name=f"{name}_dropout")(x)
     return x
+
+
+def average(networks, mirrored):
+    """Return one network: the mean probability of several, and if `mirrored` over each slice's four mirror images."""
+    if len(networks) == 1 and not mirrored:
+        return networks[0]
+    inputs, outputs = keras.Input(networks[0].input_shape[1:], name="image"), []
+    for number, network in enumerate(networks):
+        network.name = f"network_{number}"
+        for axes in ([], [1], [2], [1, 2]) if mirrored else ([],):
+            outputs.append(ops.flip(network(ops.flip(inputs, axes)), axes))
+    return keras.Model(inputs, sum(outputs) / len(outputs), name="average")

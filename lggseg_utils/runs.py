@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,16 @@ from lggseg_utils.settings import Experiment, UserError, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDS = REPOSITORY / "records"
-LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow", "scikit-learn")
+LIBRARIES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "keras",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "scikit-learn",
+)
 # The numbers of a run: what a record keeps. Images and weights stay in the run folder.
 TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
 RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
@@ -180,9 +190,22 @@ def _first_record(run, overrides, command):
         "command": f"lggseg {command} {options}" + "".join(f" --set {shlex.quote(pair)}" for pair in pairs),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {"processor": _processor(), "gpu": _gpu(), "cores": os.cpu_count(), "system": platform.system()},
     }
+
+
+def _versions():
+    """Return the versions of those LIBRARIES that are installed."""
+    installed = [(name, next(metadata.distributions(name=name), None)) for name in LIBRARIES]
+    return {name: library.version for name, library in installed if library}
+
+
+def _gpu():
+    """Return the name of NVIDIA's GPU, '' where there is none."""
+    tool = shutil.which("nvidia-smi")
+    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip() if tool else ""
 
 
 def _processor():

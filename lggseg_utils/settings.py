@@ -48,11 +48,14 @@ class Experiment(BaseModel):
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's learning rate; 0.001 is Keras' default")
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
     balanced: bool = Field(False, description="an epoch has all slices with tumour, and as many drawn from the others")
+    hold_out: bool = Field(True, description="false: train on the validation slices too; their loss then tells nothing")
     augmentation: str = Field("none", description="`none`, `report`, `all`, or names joined by +")
     early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower val_loss; 0: never")
     weights: Literal["last", "best"] = Field(
         "last", description="epoch whose weights are scored: last, or lowest val_loss"
     )
+    networks: int = Field(1, ge=1, le=20, description="networks trained, with seeds in a row, and averaged")
+    mirrored: bool = Field(False, description="average over each slice's four mirror images")
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: the fastest that the machine has"

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import Dropout, build_unet
+from lggseg_utils.model import CPU_KERNELS, Dropout, average, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
-# Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/.
-STEPS_PER_EXECUTION = 8
+# Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/. JAX would compile each.
+STEPS_PER_EXECUTION = 8 if keras.config.backend() == "tensorflow" else 1
 
 # TensorFlow's tuner has nothing to tune here. Its thread sleeps twice as long each time, up to a minute, and an epoch often ends
 # only when it wakes: half of the epochs measured took up to twice as long.
@@ -35,6 +35,8 @@ def machine_precision():
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    if keras.distribution.list_devices()[0].startswith("gpu"):
+        return "mixed_bfloat16"  # of JAX, since TensorFlow sees none
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
@@ -56,7 +58,7 @@ def compile_unet(experiment, steps):
         loss=metrics.LOSSES[experiment.loss],
         metrics=["accuracy", metrics.dice_coef, metrics.jacard_coef],
         # XLA halves the speed of these convolutions on a CPU.
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+        jit_compile=False if CPU_KERNELS else "auto",
         steps_per_execution=STEPS_PER_EXECUTION,
     )
     return network
@@ -158,6 +160,8 @@ def fit(experiment, dataset, split, folder):
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
+    if not experiment.hold_out:
+        rows["train"] = np.union1d(rows["train"], rows["val"])
     sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
     _, steps = _steps(sets[0][1], experiment)
     network, history = _resume(experiment, Path(folder), steps)
@@ -213,7 +217,7 @@ def load_trained(folder):
     if not (folder / "weights.npz").exists():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
-    network = build_unet(experiment)
+    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
     with np.load(folder / "weights.npz") as stored:
         network.set_weights([stored[name] for name in stored.files])
     return network, experiment
