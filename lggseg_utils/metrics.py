@@ -171,7 +171,7 @@ def binary_crossentropy(truth, probabilities):
     """
     if keras.config.backend() == "tensorflow":
         return keras.losses.binary_crossentropy(truth, probabilities)
-    p = ops.clip(probabilities, 1e-30, 1 - 2**-24)
+    p = ops.clip(probabilities, 1e-37, 1 - 2**-24)
     return ops.mean(ops.binary_crossentropy(truth, ops.log(p) - ops.log1p(-p), from_logits=True), axis=-1)
 
 

@@ -50,6 +50,17 @@ class Dropout(layers.Dropout):
         return inputs * kept * tf.cast(2**16 / (2**16 - dropped), inputs.dtype)
 
 
+@keras.saving.register_keras_serializable("lggseg_utils")
+def leaky_sigmoid(logits):
+    """Return the sigmoid of logits, flattened below -60 and above 15, where float32 would soon round it to 0 and 1.
+
+    There its gradient would be 0, and a network that once is sure of background everywhere would stay so. TensorFlow needs none
+    of it: Keras finds the logits behind its sigmoid.
+    """
+    steep = ops.clip(logits, -60, 15)
+    return ops.sigmoid(steep + 0.01 * (logits - steep))
+
+
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
@@ -77,8 +88,10 @@ def build_unet(experiment):
         x = _level(x, experiment, level, "up", draw)
     start = initializers.GlorotUniform(draw())
     last = {"kernel_initializer": start, "name": "probability"}
-    sigmoid = {"activation": "sigmoid", "dtype": "float32"}
-    outputs = layers.Conv2D(1, 1, **last, **sigmoid)(x)
+    plain = keras.config.backend() == "tensorflow"
+    sigmoid = "sigmoid" if plain else leaky_sigmoid
+    last |= {"activation": sigmoid, "dtype": "float32"}
+    outputs = layers.Conv2D(1, 1, **last)(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 
