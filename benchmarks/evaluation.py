@@ -7,7 +7,7 @@ import common
 import numpy as np
 import pandas as pd
 
-from lggseg_utils import evaluate, model, preprocess, stats, train
+from lggseg_utils import evaluate, model, stats, train
 from lggseg_utils.settings import load_experiment
 
 PATIENTS, SLICES, ROUNDS = 11, 393, 3
@@ -19,13 +19,12 @@ def main():
     train.set_up(experiment)
     network = model.build_unet(experiment)
     images, masks = common.example(SLICES, experiment.size)
-    boxes = np.tile((0, 0, preprocess.GRID, preprocess.GRID), (SLICES, 1))
     patients = [f"P{number % PATIENTS}" for number in range(SLICES)]
     slices = pd.DataFrame({"patient": patients, "slice": np.arange(SLICES)})
 
     def predict_and_score():
         started = time.perf_counter()
-        probabilities = evaluate.predict(network, images, boxes, experiment)
+        probabilities = evaluate.predict(network, images, experiment)
         scored = evaluate.score_slices(slices, masks, probabilities).assign(split="test")
         evaluate.per_patient_table(scored)
         evaluate.set_scores(scored, whole_patients=True)

@@ -14,14 +14,14 @@ dataset = preprocess.prepare(cohort, settings)
 print("the network sees", dataset.images[row].shape)
 
 # Predict: a probability of tumour for every pixel.
-probability = evaluate.predict(network, dataset.images[[row]], dataset.boxes[[row]], settings)
+probability = evaluate.predict(network, dataset.images[[row]], settings)
 
 # Count: true and false positives and negatives of this slice.
 counts = evaluate.count(dataset.truths[[row]], probability).loc[0]
 print("Dice of the slice:", metrics.dice(counts.tp, counts.fp, counts.fn).round(3))
 
 # Score: the counts of all slices, summed per patient.
-probabilities = evaluate.predict(network, dataset.images, dataset.boxes, settings)
+probabilities = evaluate.predict(network, dataset.images, settings)
 per_slice = evaluate.score_slices(cohort.slices, dataset.truths, probabilities)
 per_patient = evaluate.per_patient_table(per_slice.assign(split="test"))
 dice = per_patient.set_index("patient")["dice"]

@@ -1,5 +1,6 @@
 """Predictions, counted and scored (report, section 1-6)."""
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -11,17 +12,17 @@ COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
 
 
-def predict(network, images, boxes, experiment):
+def predict(network, images, experiment):
     """Return the probability of tumour on the scoring grid: float32 (n, score_size, score_size).
 
-    images and boxes: of a `preprocess.Dataset`. The network predicts on its own grid, and its probabilities are interpolated.
+    images: of a `preprocess.Dataset`. The network predicts on its own grid, and its probabilities are interpolated.
     """
     probabilities = []
     for start in range(0, len(images), metrics.SCORED_BATCH):
         scaled = preprocess.minmax(images[start : start + metrics.SCORED_BATCH], experiment.scaling)
         probabilities.extend(network.predict_on_batch(np.asarray(scaled))[..., 0])
-    pairs = zip(probabilities, boxes, strict=True)
-    return np.stack([preprocess.paste(probability, box, experiment.score_size) for probability, box in pairs])
+    grid = (experiment.score_size, experiment.score_size)
+    return np.stack([cv2.resize(probability, grid) for probability in probabilities])
 
 
 def count(truths, probabilities):
@@ -57,7 +58,7 @@ def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
         rows = np.random.default_rng(experiment.seed).permutation(preprocess.rows_by_set(split)[name])
         # A chunk at a time: all probabilities of a cohort at once would take gigabytes.
         for part in np.array_split(rows, len(rows) // 512 + 1):
-            probabilities = predict(network, dataset.images[part], dataset.boxes[part], experiment)
+            probabilities = predict(network, dataset.images[part], experiment)
             truths = dataset.truths[part]
             borders = map(metrics.surface_distances, truths > 0, probabilities > THRESHOLD)
             scored = score_slices(dataset.slices.iloc[part], truths, probabilities)

@@ -6,7 +6,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from lggseg_utils import evaluate, model, preprocess, train
+from lggseg_utils import evaluate, preprocess, train
 from lggseg_utils.runs import read_csv, write_csv, write_json
 from lggseg_utils.settings import Experiment
 
@@ -30,29 +30,13 @@ def run_job(job, dataset, folder):
     """
     tables = [folder / name for name in ("per_slice.csv", "per_patient.csv", "history.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        network = _train(job, dataset, folder)
+        network, _ = train.fit(job.experiment, dataset, job.split, folder)
+        train.save_network(network, folder / "model.keras")
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         for path, table in zip(tables, scored, strict=False):
             write_csv(path, table)
-        for checkpoint in folder.rglob("checkpoint.keras"):
-            checkpoint.unlink()
+        (folder / "checkpoint.keras").unlink(missing_ok=True)
     return tuple(map(read_csv, tables))
-
-
-def _train(job, dataset, folder):
-    """Train a job's networks, whose seeds follow each other, and return their average; writes history.csv and model.keras."""
-    networks, histories = [], []
-    for number in range(job.experiment.networks):
-        member = job.experiment.model_copy(update={"seed": job.experiment.seed + number})
-        place = folder / f"network_{number}" if job.experiment.networks > 1 else folder
-        network, history = train.fit(member, dataset, job.split, place)
-        networks.append(network)
-        histories.append(history.assign(network=number))
-    if len(networks) > 1:
-        write_csv(folder / "history.csv", pd.concat(histories))
-    network = model.average(networks, job.experiment.mirrored)
-    train.save_network(network, folder / "model.keras")
-    return network
 
 
 def run_jobs(jobs, dataset, folder, unit):
@@ -74,7 +58,7 @@ def train_and_score(run, cohort):
     if not all(run.path(name).exists() for name in WRITTEN):
         job, dataset = Job("run", run.experiment, split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
         per_slice, _, history = run_job(job, dataset, run.folder)
-        if run.experiment.size != run.experiment.score_size and not run.experiment.crop:
+        if run.experiment.size != run.experiment.score_size:
             network, own = train.load_network(run.path("model.keras")), replace(dataset, truths=dataset.masks)
             settings = run.experiment.model_copy(update={"score_size": run.experiment.size})
             write_csv(run.path("per_slice_own_grid.csv"), evaluate.score_split(network, own, split, settings)[0])

@@ -64,15 +64,14 @@ def leaky_sigmoid(logits):
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
-    Input: float (n, size, size, 3), 0 to 1; 9 channels if neighbours.
+    Input: float (n, size, size, 3), 0 to 1.
     Output: probability of tumour, float32 (n, size, size, 1).
     The first weights depend on the experiment's seed alone.
     """
     # Keras would take its seeds from Python's global generator.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
     size, bottom = experiment.size, experiment.depth - 1
-    channels = 9 if experiment.neighbours else 3
-    inputs = x = keras.Input((size, size, channels), name="image")
+    inputs = x = keras.Input((size, size, 3), name="image")
     skips = []
     for level in range(bottom):
         x = _level(x, experiment, level, "down", draw)
@@ -116,15 +115,3 @@ def _level(x, experiment, level, side, draw):
             rate, seed = experiment.dropout, draw()
             x = Dropout(rate, seed=seed, name=f"{name}_dropout")(x)
     return x
-
-
-def average(networks, mirrored):
-    """Return one network: the mean probability of several, and if `mirrored` over each slice's four mirror images."""
-    if len(networks) == 1 and not mirrored:
-        return networks[0]
-    inputs, outputs = keras.Input(networks[0].input_shape[1:], name="image"), []
-    for number, network in enumerate(networks):
-        network.name = f"network_{number}"
-        for axes in ([], [1], [2], [1, 2]) if mirrored else ([],):
-            outputs.append(ops.flip(network(ops.flip(inputs, axes)), axes))
-    return keras.Model(inputs, sum(outputs) / len(outputs), name="average")

@@ -28,7 +28,7 @@ def predict(images, network_folder, out):
     if Path(out).resolve() in [Path(name).resolve().parent for name in files["image"]]:
         raise UserError(f"{out} holds the images themselves, and masks could be written over; name another folder.")
     prepared = preprocess.prepare_images(pixels, files["patient"], experiment)
-    probabilities = evaluate.predict(network, *prepared, experiment)
+    probabilities = evaluate.predict(network, prepared, experiment)
     tumour = []
     for name, image, probability in zip(files["image"], pixels, probabilities, strict=True):
         mask = cv2.resize(probability, image.shape[1::-1]) > evaluate.THRESHOLD

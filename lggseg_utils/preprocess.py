@@ -15,8 +15,6 @@ SETS = ("train", "val", "test")
 PARTS = 10  # a tenth is held out for each of validation and test
 FOLDS = 5  # of a cross-validation: two parts each
 HEAD = 0.15  # of the 99th percentile: brighter pixels are head, the others air
-GRID = 128  # side of the slices that heads are looked for in
-MARGIN = 2  # pixels of that grid kept around a head
 HEAD_LEVEL = 102  # of 255: the median of the head after scaling
 
 
@@ -24,80 +22,27 @@ HEAD_LEVEL = 102  # of 255: the median of the head after scaling
 class Dataset:
     """A cohort's slices as arrays, in the order of the table `slices`.
 
-    images: uint8 (n, size, size, 3), channels as `data.CHANNELS`, or (n, size, size, 9) with those of the slices before and after;
-    masks: uint8 (n, size, size) of 0 and 1; truths: the masks of the whole slices on the scoring grid, uint8 (n, score_size,
-    score_size); boxes: what of each slice the network sees, as `find_heads` returns it.
+    images: uint8 (n, size, size, 3), channels as `data.CHANNELS`; masks: uint8 (n, size, size) of 0 and 1;
+    truths: the masks on the scoring grid, uint8 (n, score_size, score_size).
     """
 
     slices: pd.DataFrame
     images: np.ndarray
     masks: np.ndarray
     truths: np.ndarray
-    boxes: np.ndarray
 
 
 def prepare(cohort, experiment):
     """Return a cohort's slices as the `Dataset` that an experiment's network is trained and scored on."""
-    images, boxes = prepare_images(cohort.images, cohort.slices["patient"], experiment)
-    seen = [resize_mask(cut(mask, box), experiment.size) for mask, box in zip(cohort.masks, boxes, strict=True)]
-    truths = [resize_mask(mask, experiment.score_size) for mask in cohort.masks]
-    return Dataset(cohort.slices, images, np.stack(seen), np.stack(truths), boxes)
+    sides = (experiment.size, experiment.score_size)
+    masks, truths = (np.stack([resize_mask(mask, side) for mask in cohort.masks]) for side in sides)
+    return Dataset(cohort.slices, prepare_images(cohort.images, cohort.slices["patient"], experiment), masks, truths)
 
 
 def prepare_images(images, patients, experiment):
-    """Return `Dataset`'s images and boxes for a list of images uint8 (height, width, 3).
-
-    patients: a name per image; images of one patient are in the order of their slices, and follow each other.
-    """
-    boxes = find_heads(images, patients) if experiment.crop else np.tile((0, 0, GRID, GRID), (len(images), 1))
-    resized = [resize_image(cut(image, box), experiment.size) for image, box in zip(images, boxes, strict=True)]
-    scaled = scale_volumes(np.stack(resized), patients, experiment.scaling)
-    return (with_neighbours(scaled, patients) if experiment.neighbours else scaled), boxes
-
-
-def find_heads(images, patients):
-    """Return the box around the head in each image's volume: top, left, bottom, right of a GRID x GRID slice, int (n, 4).
-
-    Half a percent of the head's pixels may lie beyond each side before MARGIN is added: a few bright ones in the air must not
-    widen the box.
-    """
-    small, patients = np.stack([resize_image(image, GRID) for image in images]), np.asarray(patients)
-    boxes = np.empty((len(images), 4), dtype=int)
-    for patient in pd.unique(patients):
-        volume = small[patients == patient]
-        head = _head(volume).any(-1)
-        head |= ~head.any()  # a blank volume is kept whole
-        first, last = np.percentile(np.argwhere(head)[:, 1:], (0.5, 99.5), axis=0).round().astype(int)
-        boxes[patients == patient] = np.clip((*first - MARGIN, *last + MARGIN + 1), 0, GRID)
-    return boxes
-
-
-def _head(volume):
-    """Return which values of a volume (n, height, width, 3) are head and not air, channel by channel: bool."""
-    return volume > HEAD * np.percentile(volume, 99, axis=(0, 1, 2))
-
-
-def cut(image, box):
-    """Return the part of an image (height, width, ...) that a box of `find_heads` covers, as a view."""
-    height, width = image.shape[:2]
-    top, left, bottom, right = np.round(box * np.array((height, width, height, width)) / GRID).astype(int)
-    return image[top:bottom, left:right]
-
-
-def paste(probability, box, side):
-    """Return a probability (n, n) of what a box covers on the whole slice's grid, float32 (side, side); 0 around the box."""
-    whole = np.zeros((side, side), np.float32)
-    place = cut(whole, box)
-    place[:] = cv2.resize(probability, place.shape[::-1])
-    return whole
-
-
-def with_neighbours(images, patients):
-    """Append the channels of the slices before and after, (n, side, side, 9); a volume's ends are repeated."""
-    patients, rows = np.asarray(patients), np.arange(len(images))
-    others = [np.clip(rows + step, 0, len(rows) - 1) for step in (-1, 1)]
-    others = [np.where(patients[other] == patients, other, rows) for other in others]
-    return np.concatenate([images, *(images[other] for other in others)], axis=-1)
+    """Return `Dataset`'s images for a list of images uint8 (height, width, 3). patients: a name per image."""
+    small = np.stack([resize_image(image, experiment.size) for image in images])
+    return scale_volumes(small, patients, experiment.scaling)
 
 
 def resize_image(image, side):
@@ -139,8 +84,9 @@ def scale_volumes(images, patients, scaling):
     scaled, patients = np.empty_like(images), np.asarray(patients)
     for patient in pd.unique(patients):
         volume = images[patients == patient].astype(np.float32)
-        channels = zip(np.moveaxis(volume, -1, 0), np.moveaxis(_head(volume), -1, 0), strict=True)
-        levels = [np.median(channel[head]) if head.any() else np.inf for channel, head in channels]
+        limits = HEAD * np.percentile(volume, 99, axis=(0, 1, 2))
+        heads = [channel[channel > limit] for channel, limit in zip(np.moveaxis(volume, -1, 0), limits, strict=True)]
+        levels = [np.median(head) if len(head) else np.inf for head in heads]
         scaled[patients == patient] = np.clip(HEAD_LEVEL * volume / levels, 0, 255).round()
     return scaled
 

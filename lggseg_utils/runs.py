@@ -21,16 +21,7 @@ from lggseg_utils.settings import Experiment, UserError, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDS = REPOSITORY / "records"
-LIBRARIES = (
-    "tensorflow",
-    "tensorflow-cpu",
-    "jax",
-    "keras",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-    "scikit-learn",
-)
+LIBRARIES = ["tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless", "pillow", "scikit-learn"]
 # The numbers of a run: what a record keeps. Images and weights stay in the run folder.
 TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
 RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
@@ -196,8 +187,9 @@ def _first_record(run, overrides, command):
 
 
 def _versions():
-    """Return the versions of those LIBRARIES that are installed."""
-    installed = [(name, next(metadata.distributions(name=name), None)) for name in LIBRARIES]
+    """Return the versions of the LIBRARIES that are installed, and of Keras' backend."""
+    names = dict.fromkeys([*LIBRARIES, os.environ.get("KERAS_BACKEND", "tensorflow")])
+    installed = [(name, next(metadata.distributions(name=name), None)) for name in names]
     return {name: library.version for name, library in installed if library}
 
 

@@ -32,8 +32,6 @@ class Experiment(BaseModel):
     size: int = Field(128, ge=16, le=512, description="side of the slices the network sees, in pixels")
     score_size: int = Field(128, ge=16, le=512, description="side of the grid that scores are taken on, in pixels")
     scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what values are scaled over")
-    crop: bool = Field(False, description="cut each volume to the head, and stretch that to a square")
-    neighbours: bool = Field(False, description="also show the network the slices before and after")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
@@ -47,15 +45,11 @@ class Experiment(BaseModel):
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's learning rate; 0.001 is Keras' default")
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
-    balanced: bool = Field(False, description="an epoch has all slices with tumour, and as many drawn from the others")
-    hold_out: bool = Field(True, description="false: train on the validation slices too; their loss then tells nothing")
     augmentation: str = Field("none", description="`none`, `report`, `all`, or names joined by +")
     early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower val_loss; 0: never")
     weights: Literal["last", "best"] = Field(
         "last", description="epoch whose weights are scored: last, or lowest val_loss"
     )
-    networks: int = Field(1, ge=1, le=20, description="networks trained, with seeds in a row, and averaged")
-    mirrored: bool = Field(False, description="average over each slice's four mirror images")
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: the fastest that the machine has"

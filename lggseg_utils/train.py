@@ -2,7 +2,6 @@
 
 import time
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import CPU_KERNELS, Dropout, average, build_unet
+from lggseg_utils.model import CPU_KERNELS, Dropout, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
@@ -64,10 +63,9 @@ def compile_unet(experiment, steps):
     return network
 
 
-def _steps(masks, experiment):
-    """Return (slices, steps) of one epoch over slices with these masks; the last batch may be smaller."""
-    count = min(len(masks), 2 * np.count_nonzero(masks.any((1, 2)))) if experiment.balanced else len(masks)
-    return count, -(-count // experiment.batch_size)
+def _steps(count, batch_size):
+    """Return the steps of one epoch over `count` slices; the last batch may be smaller."""
+    return -(-count // batch_size)
 
 
 def training_batches(images, masks, experiment, epoch):
@@ -77,15 +75,13 @@ def training_batches(images, masks, experiment, epoch):
     each time the pipeline starts. Order and augmentation depend on seed, epoch and step alone, so a resumed training
     sees the batches that it would have seen.
     """
-    (count, steps), healthy, seed = _steps(masks, experiment), ~masks.any((1, 2)), experiment.seed
+    count, seed = len(images), experiment.seed
+    steps = _steps(count, experiment.batch_size)
     images, masks = tf.constant(images), tf.constant(masks[..., None])
 
     def batches_of(epoch):
-        shuffle = partial(tf.random.experimental.stateless_shuffle, seed=tf.stack([seed, tf.cast(epoch, tf.int32)]))
-        order = shuffle(tf.range(len(healthy)))
-        if experiment.balanced:
-            tumour_first = tf.argsort(tf.gather(tf.cast(healthy, tf.int32), order), stable=True)
-            order = shuffle(tf.gather(order, tumour_first)[:count])
+        shuffle_seed = tf.stack([seed, tf.cast(epoch, tf.int32)])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=shuffle_seed)
         batches = tf.data.Dataset.from_tensor_slices(order).batch(experiment.batch_size).enumerate()
         return batches.map(lambda step, rows: (epoch * steps + step, rows))
 
@@ -160,10 +156,8 @@ def fit(experiment, dataset, split, folder):
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
-    if not experiment.hold_out:
-        rows["train"] = np.union1d(rows["train"], rows["val"])
     sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
-    _, steps = _steps(sets[0][1], experiment)
+    steps = _steps(len(rows["train"]), experiment.batch_size)
     network, history = _resume(experiment, Path(folder), steps)
     keeper = Keeper(folder, history, experiment)
     if not _finished(history, experiment):
@@ -190,7 +184,7 @@ def _resume(experiment, folder, steps):
         return compile_unet(experiment, steps * experiment.epochs), []
     network = load_network(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
-    epochs = -(-int(network.optimizer.iterations) // steps)
+    epochs = _steps(int(network.optimizer.iterations), steps)
     return network, read_csv(folder / "history.csv").head(epochs).to_dict("records")
 
 
@@ -217,7 +211,7 @@ def load_trained(folder):
     if not (folder / "weights.npz").exists():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
-    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
+    network = build_unet(experiment)
     with np.load(folder / "weights.npz") as stored:
         network.set_weights([stored[name] for name in stored.files])
     return network, experiment

@@ -48,7 +48,7 @@ def mirrored(network):
 
 def predictions(network, dataset, rows, experiment):
     """Yield each way to predict, and its masks of the slices, bool (rows, score_size, score_size)."""
-    inputs = dataset.images[rows], dataset.boxes[rows], experiment
+    inputs = dataset.images[rows], experiment
     plain = evaluate.predict(network, *inputs)
     yield "plain", plain > evaluate.THRESHOLD
     yield from ((f"threshold {threshold}", plain > threshold) for threshold in THRESHOLDS)

@@ -91,9 +91,8 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     assert runs.load_record(run.folder).ablation.equals(scores)
 
 
-def test_a_cropped_network_with_neighbours_predicts_from_its_file_what_was_scored(large_cohort_folder, tmp_path):
-    overrides = {"epochs": 1, "crop": True, "neighbours": True, "balanced": True}
-    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
+def test_a_network_predicts_from_its_file_what_was_scored(large_cohort_folder, tmp_path):
+    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, {"epochs": 1}, "crossval")
     cohort = data.load_cohort(run)
     per_slice = experiments.cross_validate(run, cohort)
     assert not list(run.folder.rglob("checkpoint.keras"))

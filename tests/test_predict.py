@@ -20,7 +20,7 @@ def finished(tmp_path_factory, cohort_folder):
 def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, cohort_folder, tmp_path):
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), finished.experiment)
     network = train.load_network(finished.path("model.keras"))
-    highest = evaluate.predict(network, dataset.images, dataset.boxes, finished.experiment).max((1, 2))
+    highest = evaluate.predict(network, dataset.images, finished.experiment).max((1, 2))
     table = predict.predict([cohort_folder], finished.folder, tmp_path)
     assert table[["patient", "slice"]].equals(dataset.slices[["patient", "slice"]])
     assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=1e-4)

@@ -97,7 +97,7 @@ def test_the_reference_network_scores_what_is_recorded():
 
     network, settings = train.load_trained(REFERENCE)
     dataset = preprocess.prepare(data.read_cohort(), settings)
-    probabilities = evaluate.predict(network, dataset.images, dataset.boxes, settings)
+    probabilities = evaluate.predict(network, dataset.images, settings)
     scored = evaluate.score_slices(dataset.slices, dataset.truths, probabilities).assign(split="test")
     stored = json.loads((REFERENCE / "metrics.json").read_text())["test"]
     # Kernels are stored in half precision, and this machine's arithmetic may differ.

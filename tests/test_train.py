@@ -91,22 +91,6 @@ def test_no_tuner_holds_up_the_end_of_an_epoch(cohort_folder):
     assert [pipeline.options().autotune.enabled for pipeline in pipelines] == [False, False]
 
 
-def test_a_balanced_epoch_has_every_slice_with_tumour_and_as_many_others():
-    """Which others, is drawn anew each epoch."""
-    masks = np.zeros((60, 16, 16), np.uint8)
-    masks[:21, 4:9, 4:9] = 1
-    images = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 16, 16, 3))
-    settings = {"balanced": True, "batch_size": 8, "scaling": "dataset", "augmentation": "none", "size": 16}
-    experiment, seen = load_experiment("smoke", overrides=settings), []
-    for epoch in (0, 1):
-        batches = list(train.training_batches(images, masks, experiment, epoch))
-        numbers = np.concatenate([np.round(255 * image[:, 0, 0, 0].numpy()) for image, _ in batches])
-        assert len(batches) == 6 and len(set(numbers)) == 42 and set(numbers) >= set(range(21))
-        assert 8 <= (numbers[:32] < 21).sum() <= 24  # mixed
-        seen.append(set(numbers))
-    assert seen[0] != seen[1]
-
-
 def test_early_stopping_looks_at_the_history(tmp_path):
     experiment = load_experiment("smoke", overrides={"early_stopping": 2, "epochs": 50})
     history = [{"val_loss": value} for value in (0.5, 0.4, 0.41, 0.42)]
