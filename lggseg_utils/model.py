@@ -61,6 +61,9 @@ def leaky_sigmoid(logits):
     return ops.sigmoid(steep + 0.01 * (logits - steep))
 
 
+SIGMOID = "sigmoid" if keras.config.backend() == "tensorflow" else leaky_sigmoid
+
+
 def build_unet(experiment):
     """Build the U-Net that an `Experiment` describes.
 
@@ -87,10 +90,8 @@ def build_unet(experiment):
         x = _level(x, experiment, level, "up", draw)
     start = initializers.GlorotUniform(draw())
     last = {"kernel_initializer": start, "name": "probability"}
-    plain = keras.config.backend() == "tensorflow"
-    sigmoid = "sigmoid" if plain else leaky_sigmoid
-    last |= {"activation": sigmoid, "dtype": "float32"}
-    outputs = layers.Conv2D(1, 1, **last)(x)
+    sigmoid = {"activation": SIGMOID, "dtype": "float32"}
+    outputs = layers.Conv2D(1, 1, **last, **sigmoid)(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 

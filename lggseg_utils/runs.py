@@ -174,7 +174,7 @@ def lock(folder):
 def _first_record(run, overrides, command):
     """Return the first content of run.json; the data folder is left open, because it differs between machines."""
     data = " --data DATA_FOLDER" if run.data_dir else ""
-    options = f"--profile {run.experiment.profile} --seed {run.experiment.seed}{data}"
+    options = f"--profile {shlex.quote(run.experiment.profile)} --seed {run.experiment.seed}{data}"
     pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
     return {
         "experiment": json.loads(run.experiment.model_dump_json()),

@@ -87,16 +87,17 @@ def _compare(claim, scored, definition, draws):
 def _effect(question):
     """Compare two arms of records, paired by patient and averaged over seeds."""
     effect = arm_difference(question["more"], question["less"], question["score"])
-    low, high = effect["low"], effect["high"]
+    sign, seeds = 1 if effect["difference"] > 0 else -1, len(question["more"])
+    by, (low, high) = abs(effect["difference"]), sorted((sign * effect["low"], sign * effect["high"]))
     name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
     evidence = (
-        f"{name} falls from {effect['more']:.4f} to {effect['less']:.4f}, by {effect['difference']:.4f} (95% interval {low:.3f} to "
-        f"{high:.3f}, {effect['patients']} patients, mean of {len(question['more'])} seeds)"
+        f"{name} {'falls' if sign > 0 else 'rises'} from {effect['more']:.4f} to {effect['less']:.4f}, by {by:.4f} (95% interval "
+        f"{low:.3f} to {high:.3f}, {effect['patients']} patients, {seeds} seed{'s' * (seeds > 1)})"
     )
     if question["score"] == "dice_patient_mean":
         evidence += f". These patients could show a difference of {effect['detectable']:.3f}"
-    number = f"{question.get('loser', 'it')} loses {effect['difference']:.3f} ({low:.3f}–{high:.3f})"
-    return Answer(_beyond(low, high, question), number, evidence, pd.DataFrame([effect]))
+    number = f"{question['loser']} {'loses' if sign > 0 else 'gains'} {by:.3f} ({low:.3f} to {high:.3f})"
+    return Answer(_beyond(effect["low"], effect["high"], question), number, evidence, pd.DataFrame([effect]))
 
 
 def _beyond(low, high, claim):

@@ -147,7 +147,16 @@ def test_a_number_that_flips_between_scorings_depends_on_the_definition(recorded
 def test_an_effect_is_judged_by_its_interval(recorded, fewer_hits, claimed, answer):
     recorded(a=table_of(80, 10, 10, 40), b=table_of(80 - fewer_hits, 10, 10 + fewer_hits, 40, seed=1))
     question = {"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_pooled", "claimed": claimed}
-    assert verdict.judge(question).answer == answer
+    assert verdict.judge({**question, "loser": "b"}).answer == answer
+
+
+def test_an_effect_against_the_claim_is_told_as_a_gain(recorded):
+    recorded(a=table_of(60, 10, 30, 40), b=table_of(80, 10, 10, 40, seed=1))
+    question = {"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_pooled", "loser": "b"}
+    answer = verdict.judge(question)
+    assert answer.answer == verdict.FAILS and answer.number.startswith("b gains 0.1")
+    low, high = (-answer.table.loc[0, name] for name in ("high", "low"))
+    assert "Pooled Dice rises from 0.75" in answer.evidence and f"interval {low:.3f} to {high:.3f}" in answer.evidence
 
 
 def test_an_effect_that_few_patients_cannot_show_is_inconclusive(recorded):
@@ -155,7 +164,7 @@ def test_an_effect_that_few_patients_cannot_show_is_inconclusive(recorded):
     noisy.loc[noisy["patient"] == "0", ["tp", "fn"]] = [0, 90]
     other.loc[other["patient"] == "1", ["tp", "fn"]] = [10, 80]
     recorded(a=noisy, b=other)
-    answer = verdict.judge({"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_patient_mean"})
+    answer = verdict.judge({"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_patient_mean", "loser": "b"})
     assert answer.answer == verdict.INCONCLUSIVE and "could show a difference of" in answer.evidence
 
 
