@@ -147,7 +147,9 @@ def _seeds(question):
         f"{row.seeds} seeds could show {row.detectable:.4f})"
         for row in table.itertuples()
     ]
-    number = ", ".join(f"{row.score} {row.difference:+.3f}" for row in table.itertuples())
+    number = "claims: " + ", ".join(f"{count} {answer}" for answer, count in table["answer"].value_counts().items())
+    if len(table) == 1:
+        number = "{score} differs by {difference:.3f} ({low:.3f} to {high:.3f})".format(**table.iloc[0])
     return Answer(_worst(table["answer"]), number, "; ".join(evidence), table)
 
 
