@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import initializers, layers, ops
 
-# Whether layers use TensorFlow's fast kernels for a CPU; a GPU and Keras' other backends are fast without.
+# Whether the layers below use TensorFlow's fast kernels for a CPU. On a GPU, and with Keras' other backends, they are Keras' own.
 CPU_KERNELS = keras.config.backend() == "tensorflow" and not tf.config.list_physical_devices("GPU")
 
 
@@ -52,10 +52,10 @@ class Dropout(layers.Dropout):
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 def leaky_sigmoid(logits):
-    """Return the sigmoid of logits, flattened below -60 and above 15, where float32 would soon round it to 0 and 1.
+    """Return the sigmoid of logits, whose excess below -60 and above 15 counts a hundredth.
 
-    There its gradient would be 0, and a network that once is sure of background everywhere would stay so. TensorFlow needs none
-    of it: Keras finds the logits behind its sigmoid.
+    Where float32 rounds a sigmoid to 0 or 1, its gradient is 0, and a network that once is sure of background everywhere would
+    stay so. With TensorFlow, Keras finds the logits behind the sigmoid, and none of this is needed.
     """
     steep = ops.clip(logits, -60, 15)
     return ops.sigmoid(steep + 0.01 * (logits - steep))
@@ -69,7 +69,8 @@ def build_unet(experiment):
 
     Input: float (n, size, size, 3), 0 to 1.
     Output: probability of tumour, float32 (n, size, size, 1).
-    The first weights depend on the experiment's seed alone.
+    The first weights depend on the seed, on whether there is dropout,
+    and on Keras' backend.
     """
     # Keras would take its seeds from Python's global generator.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)

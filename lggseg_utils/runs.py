@@ -194,10 +194,14 @@ def _versions():
 
 
 def _gpu():
-    """Return the name of NVIDIA's GPU, '' where there is none."""
+    """Return the name of the machine's NVIDIA GPU, a line each for several; '' where there is none."""
     tool = shutil.which("nvidia-smi")
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip() if tool else ""
+    if not tool:
+        return ""
+    told = subprocess.run(
+        [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    return "" if told.returncode else told.stdout.strip()
 
 
 def _processor():

@@ -16,7 +16,7 @@ from lggseg_utils.model import CPU_KERNELS, Dropout, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
-# Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/. JAX would compile each.
+# Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/. JAX would compile them all.
 STEPS_PER_EXECUTION = 8 if keras.config.backend() == "tensorflow" else 1
 
 # TensorFlow's tuner has nothing to tune here. Its thread sleeps twice as long each time, up to a minute, and an epoch often ends

@@ -149,7 +149,7 @@ def _seeds(question):
     ]
     number = "claims: " + ", ".join(f"{count} {answer}" for answer, count in table["answer"].value_counts().items())
     if len(table) == 1:
-        number = "{score} differs by {difference:.3f} ({low:.3f} to {high:.3f})".format(**table.iloc[0])
+        number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**table.iloc[0])
     return Answer(_worst(table["answer"]), number, "; ".join(evidence), table)
 
 

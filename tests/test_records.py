@@ -46,6 +46,7 @@ def test_a_record_was_scored_against_the_cohorts_truth(name):
 def test_a_record_names_command_commit_and_data(name):
     record = runs.read_record(runs.RECORDS / name)
     assert record["command"].startswith("lggseg ") and len(record["git_commit"]) == 12
+    assert {"python", "keras", "numpy"} <= set(record["versions"]) and "tensorflow" in " ".join(record["versions"])
     ended = record.get("ended", {}).get("git_commit", "")
     assert "dirty" not in record["git_commit"] + ended and record["machine"]["processor"]
     assert runs.recorded_experiment(runs.RECORDS / name).seed == record["experiment"]["seed"]

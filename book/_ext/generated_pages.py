@@ -34,22 +34,24 @@ def answers_table():
 def answers_grid():
     """Return the picture of the opening page as HTML: a row per question with its answer, the reported and our number.
 
-    What is untested comes last; questions without any number of ours share a row.
+    What is untested shares the last row.
     """
     judged = [(question, judge_once(name)) for name, question in verdict.QUESTIONS.items()]
-    open_ones = [question for question, answer in judged if answer.number == "run missing"]
-    rows = [(answer, [question], question["reported"]) for question, answer in judged if question not in open_ones]
-    rows.sort(key=lambda row: row[0].answer == verdict.UNTESTED)
-    if open_ones:
-        rows.append((judge_once(open_ones[0]["id"]), open_ones, "–"))
+    rows = [
+        (answer.answer, escape(question["topic"]), question["reported"], answer.number)
+        for question, answer in judged
+        if answer.answer != verdict.UNTESTED
+    ]
+    waiting = [escape(question["topic"]) for question, answer in judged if answer.answer == verdict.UNTESTED]
+    if waiting:
+        rows.append((verdict.UNTESTED, "<br>".join(waiting), "–", "run missing"))
     lines = []
-    for answer, asked, reported in rows:
-        topics = "<br>".join(escape(question["topic"]) for question in asked)
+    for answer, topics, reported, found in rows:
         cells = (
-            f'<td><span class="chip {answer.answer.split()[0]}">{answer.answer}</span></td>',
+            f'<td><span class="chip {answer.split()[0]}">{answer}</span></td>',
             f'<th scope="row">{topics}</th>',
             f"<td>{unbroken(reported)}</td>",
-            f"<td>{unbroken(answer.number.removeprefix('nearest run: '))}</td>",
+            f"<td>{unbroken(found)}</td>",
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Answer", "Question", "Reported", "Found"))
