@@ -184,7 +184,7 @@ def _resume(experiment, folder, steps):
         return compile_unet(experiment, steps * experiment.epochs), []
     network = load_network(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
-    epochs = _steps(int(network.optimizer.iterations), steps)
+    epochs = -(-int(network.optimizer.iterations) // steps)
     return network, read_csv(folder / "history.csv").head(epochs).to_dict("records")
 
 
