@@ -1,7 +1,7 @@
 """Try changes of the recipe on validation patients: python scripts/search.py COHORT_FOLDER WORK_FOLDER [ATTEMPT ...]
 
-Each attempt of `attempts.yml` is trained on the training patients of each fold and scored on their validation patients, never
-on those that the fold tests. WORK_FOLDER/search.csv receives a row per attempt, prediction and patient: attempt, prediction, fold,
+Each attempt of `attempts.yml` is trained on the training patients of the first three folds and scored on their validation patients,
+never on those that a fold tests. WORK_FOLDER/search.csv receives a row per attempt, prediction and patient: attempt, prediction, fold,
 patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over four mirror images), `threshold 0.3`
 and the like, or `largest piece` (of the volume). After an interruption, the same command resumes.
 """
@@ -20,7 +20,7 @@ from lggseg_utils import cli, data, evaluate, experiments, preprocess, runs, tra
 from lggseg_utils.settings import UserError, load_experiment
 
 ATTEMPTS = yaml.safe_load(Path(__file__).with_name("attempts.yml").read_text(encoding="utf-8"))
-FOLDS = range(preprocess.FOLDS)
+FOLDS = range(3)
 THRESHOLDS = (0.3, 0.4, 0.6)
 
 
