@@ -1,6 +1,5 @@
 """Execute the notebooks with papermill, and publish an executed run as a Jupyter Book."""
 
-import json
 import logging
 import shutil
 import subprocess
@@ -63,11 +62,7 @@ def stage(run_folder):
     shutil.copytree(REPOSITORY / "lggseg_utils", STAGE / "lggseg_utils", ignore=shutil.ignore_patterns("__pycache__"))
     (STAGE / "notebooks").mkdir()
     for path in executed:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        # papermill's own cell of parameters says nothing to a reader.
-        kept = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
-        notebook["cells"] = kept
-        (STAGE / "notebooks" / path.name).write_text(json.dumps(notebook), encoding="utf-8")
+        shutil.copy(path, STAGE / "notebooks")
 
 
 def build(run_folder):

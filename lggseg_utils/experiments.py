@@ -6,7 +6,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from lggseg_utils import evaluate, preprocess, train
+from lggseg_utils import evaluate, model, preprocess, train
 from lggseg_utils.runs import read_csv, write_csv, write_json
 from lggseg_utils.settings import Experiment
 
@@ -30,13 +30,29 @@ def run_job(job, dataset, folder):
     """
     tables = [folder / name for name in ("per_slice.csv", "per_patient.csv", "history.csv")]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        network, _ = train.fit(job.experiment, dataset, job.split, folder)
-        train.save_network(network, folder / "model.keras")
+        network = _train(job, dataset, folder)
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         for path, table in zip(tables, scored, strict=False):
             write_csv(path, table)
-        (folder / "checkpoint.keras").unlink(missing_ok=True)
+        for checkpoint in folder.rglob("checkpoint.keras"):
+            checkpoint.unlink()
     return tuple(map(read_csv, tables))
+
+
+def _train(job, dataset, folder):
+    """Train a job's networks and return their average; writes model.keras and history.csv, where `network` numbers several."""
+    networks, histories, several = [], [], job.experiment.networks > 1
+    for number in range(job.experiment.networks):
+        member = job.experiment.model_copy(update={"seed": job.experiment.seed + number})
+        place = folder / f"network_{number}" if several else folder
+        network, history = train.fit(member, dataset, job.split, place)
+        networks.append(network)
+        histories.append(history.assign(network=number))
+    if several:
+        write_csv(folder / "history.csv", pd.concat(histories))
+    network = model.average(networks)
+    train.save_network(network, folder / "model.keras")
+    return network
 
 
 def run_jobs(jobs, dataset, folder, unit):
@@ -66,14 +82,14 @@ def train_and_score(run, cohort):
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
 
 
-def cross_validate(run, cohort):
+def cross_validate(run, cohort, draw=preprocess.draw_folds):
     """Cross-validate a run's experiment in five folds, or read the results: the per-slice table of all slices, with `fold`.
 
-    Folds are of slices or patients, as the setting `split` says. Writes split.csv, history.csv, per_slice.csv,
-    per_patient.csv and, last, metrics.json.
+    draw: what returns the folds; `draw_folds` draws slices or patients, as the setting `split` says. Writes split.csv,
+    history.csv, per_slice.csv, per_patient.csv and, last, metrics.json.
     """
     if not all(run.path(name).exists() for name in WRITTEN):
-        folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
+        folds = preprocess.load_split(run, cohort.slices, draw)
         splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")

@@ -117,3 +117,14 @@ def _level(x, experiment, level, side, draw):
             rate, seed = experiment.dropout, draw()
             x = Dropout(rate, seed=seed, name=f"{name}_dropout")(x)
     return x
+
+
+def average(networks):
+    """Return one network, whose probability is the mean of several networks' for the same input."""
+    if len(networks) == 1:
+        return networks[0]
+    for number, network in enumerate(networks):
+        network.name = f"network_{number}"
+    inputs = keras.Input(networks[0].input_shape[1:], name="image")
+    outputs = layers.Average(name="probability")([network(inputs) for network in networks])
+    return keras.Model(inputs, outputs, name="average")

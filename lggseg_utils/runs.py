@@ -196,12 +196,9 @@ def _versions():
 def _gpu():
     """Return the name of the machine's NVIDIA GPU, a line each for several; '' where there is none."""
     tool = shutil.which("nvidia-smi")
-    if not tool:
-        return ""
-    told = subprocess.run(
-        [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    )
-    return "" if told.returncode else told.stdout.strip()
+    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    told = tool and subprocess.run(query, capture_output=True, text=True, check=False)
+    return told.stdout.strip() if told and told.returncode == 0 else ""
 
 
 def _processor():

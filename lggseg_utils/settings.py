@@ -38,18 +38,16 @@ class Experiment(BaseModel):
     depth: int = Field(5, ge=2, le=6, description="number of levels")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate after each convolution")
     normalization: Literal["none", "batch"] = Field("none", description="normalisation after each convolution")
-    loss: Literal["binary_crossentropy", "dice_crossentropy"] = Field(
-        "binary_crossentropy", description="the loss that training minimises"
-    )
+    loss: Literal["binary_crossentropy", "dice_crossentropy"] = Field("binary_crossentropy", description="minimised")
     batch_size: int = Field(16, ge=1, le=1024, description="slices per training step")
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's learning rate; 0.001 is Keras' default")
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
+    hold_out: bool = Field(True, description="false: train on the validation slices too; their loss then tells nothing")
     augmentation: str = Field("none", description="`none`, `report`, `all`, or names joined by +")
     early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower val_loss; 0: never")
-    weights: Literal["last", "best"] = Field(
-        "last", description="epoch whose weights are scored: last, or lowest val_loss"
-    )
+    weights: Literal["last", "best"] = Field("last", description="epoch scored: the last, or of lowest val_loss")
+    networks: int = Field(1, ge=1, le=20, description="networks trained, with seeds in a row, and averaged")
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "auto", description="arithmetic of the training; auto: the fastest that the machine has"

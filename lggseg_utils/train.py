@@ -1,5 +1,6 @@
 """Training that can be killed and resumed without changing its result (report, section 1-5)."""
 
+import math
 import time
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from lggseg_utils import metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import CPU_KERNELS, Dropout, build_unet
+from lggseg_utils.model import CPU_KERNELS, Dropout, average, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
@@ -63,11 +64,6 @@ def compile_unet(experiment, steps):
     return network
 
 
-def _steps(count, batch_size):
-    """Return the steps of one epoch over `count` slices; the last batch may be smaller."""
-    return -(-count // batch_size)
-
-
 def training_batches(images, masks, experiment, epoch):
     """Return a tf.data pipeline of scaled and augmented (images, masks) batches over one epoch, float32.
 
@@ -76,7 +72,7 @@ def training_batches(images, masks, experiment, epoch):
     sees the batches that it would have seen.
     """
     count, seed = len(images), experiment.seed
-    steps = _steps(count, experiment.batch_size)
+    steps = math.ceil(count / experiment.batch_size)
     images, masks = tf.constant(images), tf.constant(masks[..., None])
 
     def batches_of(epoch):
@@ -156,8 +152,10 @@ def fit(experiment, dataset, split, folder):
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
+    if not experiment.hold_out:
+        rows["train"] = np.union1d(rows["train"], rows["val"])
     sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
-    steps = _steps(len(rows["train"]), experiment.batch_size)
+    steps = math.ceil(len(rows["train"]) / experiment.batch_size)
     network, history = _resume(experiment, Path(folder), steps)
     keeper = Keeper(folder, history, experiment)
     if not _finished(history, experiment):
@@ -211,7 +209,7 @@ def load_trained(folder):
     if not (folder / "weights.npz").exists():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
-    network = build_unet(experiment)
+    network = average([build_unet(experiment) for _ in range(experiment.networks)])
     with np.load(folder / "weights.npz") as stored:
         network.set_weights([stored[name] for name in stored.files])
     return network, experiment

@@ -40,23 +40,18 @@ def judge(question):
     recorded = runs.record_names()
     missing = [name for name in dict.fromkeys(needed) if name not in recorded]
     if missing:
-        near, hint = "run missing", ""
-        if "nearest" in question:
-            like = _number({**question, "records": [question["nearest"]]}, draws=2)
-            near, hint = f"nearest run: {like.number}", f". The nearest is {question['nearest']}"
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return Answer(UNTESTED, near, f"Runs not made yet: {', '.join(missing[:3])}{more}{hint}")
+        return Answer(UNTESTED, "run missing", f"Runs not made yet: {', '.join(missing)}")
     rule = RULES.get(question["rule"]) or RULES[question["id"]]
     return rule(question)
 
 
-def _number(question, draws=400):
-    """Compare reported numbers with those of a record, under every scoring and subset of slices; draws: for `_compare`."""
+def _number(question):
+    """Compare reported numbers with those of a record, under every scoring and subset of slices."""
     record = runs.load_record(question["records"][0])
     scored = record.own_grid if question.get("grid") == "own" else record.per_slice
     tables = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
     rows = [
-        {"claim": claim["text"], "slices": name, "scoring": scoring, **_compare(claim, tables[name], definition, draws)}
+        {"claim": claim["text"], "slices": name, "scoring": scoring, **_compare(claim, tables[name], definition)}
         for claim in question["claims"]
         for name in question.get("subsets", ["all slices"])
         for scoring, definition in SCORINGS.items()
@@ -73,11 +68,11 @@ def _number(question, draws=400):
     return Answer(answer, number, f"{evidence}. Answers over {len(worst)} ways of scoring: {ways}", table)
 
 
-def _compare(claim, scored, definition, draws):
+def _compare(claim, scored, definition):
     """Apply the rule for numbers: reported, ours, luck (95% of two random sets differ by less) and the answer."""
     scored, score = scored[scored["split"] == claim["set"]], ("dice", "iou").index(claim["metric"])
     ours = metrics.dice_and_iou(scored, definition)[score]
-    draw = partial(stats.two_sets_within, labels=scored["patient"], draws=draws)
+    draw = partial(stats.two_sets_within, labels=scored["patient"], draws=400)
     luck = draw(lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score])
     distance, margin = abs(claim["value"] - ours), CLAIMS["margin"]
     answer = HOLDS if distance <= margin else FAILS if distance > luck else INCONCLUSIVE

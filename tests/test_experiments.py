@@ -5,7 +5,7 @@ import pytest
 from conftest import LEFT_BY_A_RUN
 
 from lggseg_utils import data, evaluate, experiments, preprocess, runs, train
-from lggseg_utils.settings import UserError
+from lggseg_utils.settings import UserError, load_experiment
 
 
 def refuse_to_train(monkeypatch):
@@ -91,13 +91,64 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
     assert runs.load_record(run.folder).ablation.equals(scores)
 
 
-def test_a_network_predicts_from_its_file_what_was_scored(large_cohort_folder, tmp_path):
-    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, {"epochs": 1}, "crossval")
+def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_folder, tmp_path):
+    overrides = {"epochs": 1, "networks": 2, "hold_out": False}
+    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
     cohort = data.load_cohort(run)
     per_slice = experiments.cross_validate(run, cohort)
     assert not list(run.folder.rglob("checkpoint.keras"))
+    history = runs.load_record(run.folder).history
+    assert history.groupby(["fold", "network"])["epoch"].apply(list).tolist() == [[1]] * 10
     network, scored = train.load_network(run.path("folds", "0", "model.keras")), per_slice[per_slice["fold"] == 0]
     split = preprocess.split_of_fold(runs.read_csv(run.path("split.csv")), 0)
     dataset = preprocess.prepare(cohort, run.experiment)
     again, _ = evaluate.score_split(network, dataset, split, run.experiment, ("test",))
     np.testing.assert_allclose(again["soft_sum"], scored["soft_sum"], rtol=1e-5)
+    # The mean of what two trainings of their own, with seeds in a row, predict.
+    images = preprocess.minmax(dataset.images[:4], run.experiment.scaling)
+    members = [run.experiment.model_copy(update={"seed": seed, "networks": 1}) for seed in (0, 1)]
+    alone = [train.fit(member, dataset, split, tmp_path / str(member.seed))[0] for member in members]
+    mean = np.mean([each.predict_on_batch(images) for each in alone], axis=0)
+    np.testing.assert_allclose(network.predict_on_batch(images), mean, atol=1e-5)
+
+
+def test_a_stopped_job_goes_on_with_the_network_it_was_training(cohort_folder, tmp_path, monkeypatch):
+    experiment = load_experiment("smoke", overrides={"epochs": 1, "networks": 3})
+    cohort = data.read_cohort(cohort_folder)
+    dataset, split = preprocess.prepare(cohort, experiment), preprocess.draw_split(cohort.slices, "patient", 0)
+    job, trained, compiled = experiments.Job("run", experiment, split, ("val",)), [], train.compile_unet
+
+    def compile_two(member, steps):
+        trained.append(member.seed)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return compiled(member, steps)
+
+    monkeypatch.setattr("lggseg_utils.train.compile_unet", compile_two)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run_job(job, dataset, tmp_path)
+    _, _, history = experiments.run_job(job, dataset, tmp_path)
+    assert trained == [0, 1, 1, 2] and history["network"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("hold_out", "sets"), [(True, ["train"]), (False, ["train", "val"])])
+def test_validation_slices_are_trained_on_only_without_hold_out(cohort_folder, tmp_path, monkeypatch, hold_out, sets):
+    experiment = load_experiment("smoke", overrides={"hold_out": hold_out})
+    cohort = data.read_cohort(cohort_folder)
+    dataset, split = preprocess.prepare(cohort, experiment), preprocess.draw_split(cohort.slices, "patient", 0)
+    seen = []
+    monkeypatch.setattr("lggseg_utils.train.training_batches", lambda images, *_: seen.append(images) or pytest.skip())
+    rows = split["split"].isin(sets)
+    with pytest.raises(pytest.skip.Exception):
+        train.fit(experiment, dataset, split, tmp_path)
+    assert np.array_equal(seen[0], dataset.images[rows])
+
+
+def test_a_fold_by_institution_tests_all_of_one_and_trains_on_all_others(monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    slices = runs.read_csv(runs.RECORDS / "cohort.csv")
+    folds = __import__("institutions").draw_institutions(slices)
+    places = data.institutions(slices["patient"])
+    for fold, place in enumerate(["CS", "DU", "EZ", "FG", "HT"]):
+        split = preprocess.split_of_fold(folds, fold)["split"]
+        assert (split == "test").equals(places == place) and split.isin(preprocess.SETS).all()

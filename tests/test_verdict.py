@@ -66,21 +66,11 @@ def test_a_question_without_its_run_is_untested_and_says_which():
     assert answer.answer == verdict.UNTESTED and "no-such-run" in answer.evidence
 
 
-def test_the_nearest_run_is_shown_where_the_deciding_one_is_missing_and_decides_nothing():
-    near = {**QUESTIONS["test-scores"], "records": ["no-such-run"]}
-    table = runs.load_record("report64-plain").per_slice.query("split == 'test'")
-    dice, _ = zip(*(metrics.dice_and_iou(table, each) for each in verdict.SCORINGS.values()), strict=True)
-    answer = verdict.judge(near)
-    assert answer.answer == verdict.UNTESTED and answer.number.startswith("nearest run: ")
-    assert f"Dice {min(dice):.2f}–{max(dice):.2f}, " in answer.number
-    # Run 6 is compared on its own grid and two subsets, as its criterion says.
-    own = runs.load_record("report64-plain").own_grid.query("split == 'val'")
+def test_run_6_is_compared_on_its_own_grid_and_two_subsets_as_its_criterion_says():
+    own = runs.load_record("report64").own_grid.query("split == 'val'")
     subsets = (own, own[own["tp"] + own["fn"] > 0])
     dice = [metrics.dice_and_iou(table, each)[0] for table in subsets for each in verdict.SCORINGS.values()]
-    missing = {**QUESTIONS["run-6"], "records": ["no-such-run"]}
-    assert f"Dice {min(dice):.2f}–{max(dice):.2f}, " in verdict.judge(missing).number
-    far = {name: value for name, value in near.items() if name != "nearest"}
-    assert verdict.judge(far).number == "run missing"
+    assert f"Dice {min(dice):.2f}–{max(dice):.2f}, " in verdict.judge(QUESTIONS["run-6"]).number
 
 
 def table_of(tp, fp, fn, patients=10, seed=0):

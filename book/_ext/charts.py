@@ -1,4 +1,4 @@
-"""Sphinx extension: Altair's charts without a network.
+"""Sphinx extension: what papermill and Altair leave in notebooks, made fit for a page without a network.
 
 A notebook's chart loads Vega from the internet. Here its specification is kept instead, and drawn by a copy of Vega (BSD) that
 vl-convert, which Altair's authors keep, writes beside the pages.
@@ -15,11 +15,13 @@ from lggseg_utils.plots import VEGA_LITE
 DRAW = Path(__file__).parent / "charts.js"
 
 
-def keep_specifications(app):
-    """Replace the HTML of each chart in the staged notebooks by its specification, and write the script that draws it."""
+def tidy_notebooks(app):
+    """Drop papermill's cells of parameters, replace the HTML of each chart by its specification, and write what draws it."""
     for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
+        cells = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+        notebook["cells"] = cells
+        for cell in cells:
             for output in cell.get("outputs", []):
                 if VEGA_LITE in output.get("data", {}):
                     output["data"] = {"text/html": placeholder(output["data"][VEGA_LITE])}
@@ -47,6 +49,6 @@ def add_script(app, pagename, templatename, context, doctree):
 
 def setup(app):
     """Register the extension."""
-    app.connect("builder-inited", keep_specifications)
+    app.connect("builder-inited", tidy_notebooks)
     app.connect("html-page-context", add_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
