@@ -252,7 +252,7 @@ def record_names():
 
 
 def record(folder, name):
-    """Copy a finished run's numbers to records/NAME, per-slice tables compressed; return that folder. Of a path, the end counts."""
+    """Copy a finished run's numbers to records/NAME, large tables compressed; return that folder. Of a path, the end counts."""
     load_record(Path(folder).resolve())
     target = RECORDS / Path(name).name
     if target.exists():
@@ -260,7 +260,7 @@ def record(folder, name):
     temporary = RECORDS / f".part-{os.getpid()}-{target.name}"
     temporary.mkdir()
     for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
-        content, large = source.read_bytes(), source.stem in ("per_slice", "per_slice_own_grid", "split")
+        content, large = source.read_bytes(), source.stat().st_size > 16_384
         (temporary / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
     temporary.replace(target)
     return target

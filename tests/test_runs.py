@@ -87,12 +87,18 @@ def test_settings_that_are_gone_do_not_hinder_an_old_record():
 
 def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypatch):
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
-    for name in ("metrics.json", "per_slice.csv", "model.keras"):
-        run.path(name).write_text("{}" if name.endswith("json") else "patient\nA\n")
+    for name in ("metrics.json", "history.csv", "per_slice.csv", "model.keras"):
+        rows = 9_000 if name == "per_slice.csv" else 1
+        run.path(name).write_text("{}" if name.endswith("json") else "patient\n" + rows * "A\n")
     monkeypatch.setattr(runs, "RECORDS", tmp_path)
     kept = runs.record(run.folder, "kept")
-    assert sorted(path.name for path in kept.iterdir()) == ["metrics.json", "per_slice.csv.gz", "run.json"]
-    assert runs.load_record(kept).per_slice["patient"].tolist() == ["A"]
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "history.csv",
+        "metrics.json",
+        "per_slice.csv.gz",
+        "run.json",
+    ]
+    assert runs.load_record(kept).per_slice["patient"].tolist() == 9_000 * ["A"]
     with pytest.raises(UserError, match=r"kept is there already; remove it first, or choose another name\."):
         runs.record(run.folder, "records/kept")
 
