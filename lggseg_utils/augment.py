@@ -8,6 +8,7 @@ of `side` pixels, by which image and mask are moved (outside filled with 0); int
 import numpy as np
 import tensorflow as tf
 
+from lggseg_utils.data import FLAIR
 from lggseg_utils.settings import parse_augmentation
 
 PROBABILITY = 0.5
@@ -147,8 +148,14 @@ def brightness(images, seed):
     return tf.clip_by_value(images + added[:, None, None, None], 0, 1)
 
 
+def flair_only(images, seed):
+    """In half of the slices, replace pre- and post-contrast by FLAIR, as the cohort's authors did for patients without them."""
+    copied = tf.repeat(images[..., FLAIR, None], 3, axis=-1)
+    return tf.compat.v1.where(_uniform(tf.shape(images)[0], seed) < 0.5, copied, images)
+
+
 GEOMETRY = {move.__name__: move for move in (rotation, flip, shift, crop_zoom, crop_pad, shear, rotate_90)}
-INTENSITY = {change.__name__: change for change in (noise, gaussian_filter, contrast, brightness)}
+INTENSITY = {change.__name__: change for change in (noise, gaussian_filter, contrast, brightness, flair_only)}
 
 
 def augment(images, masks, text, seed, probability=PROBABILITY):

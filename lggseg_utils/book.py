@@ -27,8 +27,7 @@ def chapters():
 def execute(run, parameters):
     """Execute all notebooks in order into the run folder; a copy appears there only once it is complete.
 
-    parameters: values for the notebooks that declare parameters. Raises `UserError` with the reason when a notebook fails;
-    what it had printed is left under logs/.
+    parameters: values for the notebooks that declare parameters. Raises `UserError` with the reason when one fails; see logs/.
     """
     # asyncio would report with a traceback what a stopped notebook left unfinished.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -222,8 +222,7 @@ def institutions(patients):
 def fetch(folder):
     """Download the LGG cohort from Kaggle (about 1 GB) into `folder` and return the folder.
 
-    kagglehub shows the progress and resumes an interrupted download; the folder appears when all of it is there and checked.
-    Raises `UserError` with what to do.
+    kagglehub shows the progress and resumes a download; the folder appears once it is whole. Raises `UserError` with what to do.
     """
     folder = Path(folder).expanduser().resolve()
     if not folder.exists() or not any(folder.iterdir()):

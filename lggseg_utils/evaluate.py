@@ -7,7 +7,6 @@ import pandas as pd
 from lggseg_utils import metrics, preprocess, stats
 
 THRESHOLD = 0.5
-EPSILON = 1e-7  # as in Keras: keeps the logarithm finite
 COUNTS = ["tp", "fp", "fn", "tn"]
 PER_SLICE_COLUMNS = ["patient", "slice", "split", *COUNTS, "soft_intersection", "soft_sum", "loss"]
 
@@ -38,7 +37,7 @@ def score_slices(slices, truths, probabilities):
     slices: a table patient, slice; truths (n, side, side) of 0 and 1; probabilities float (n, side, side). soft_intersection
     is the sum of truth times probability, soft_sum that of both, loss the mean binary cross-entropy.
     """
-    p = np.clip(probabilities.astype(np.float64), EPSILON, 1 - EPSILON)
+    p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)  # as in Keras: keeps the logarithm finite
     table = pd.concat([slices[["patient", "slice"]].reset_index(drop=True), count(truths, probabilities)], axis=1)
     return table.assign(
         soft_intersection=(truths * probabilities).sum((1, 2), dtype=float),

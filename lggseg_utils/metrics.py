@@ -1,6 +1,7 @@
 """Dice, IoU and the losses, each defined once (report, section 1-4).
 
-Counts are pixels: true and false positives (tp, fp), false and true negatives (fn, tn); numbers or arrays.
+Counts are pixels: true and false positives (tp, fp), false and true negatives (fn, tn); numbers or arrays. What Keras minimises and
+reports while training takes truth of 0 and 1 and probabilities, both (n, height, width, 1).
 """
 
 from dataclasses import dataclass
@@ -137,9 +138,6 @@ def _class_scores(shared, total, scored, definition):
     dice_values = (2 * sums["shared"] + definition.smooth) / (sums["total"] + definition.smooth)
     iou_values = (sums["shared"] + definition.smooth) / (sums["total"] - sums["shared"] + definition.smooth)
     return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
-
-
-# What Keras minimises and reports while training: truth of 0 and 1 and probabilities, both (n, height, width, 1).
 
 
 def _sums(truth, probabilities):

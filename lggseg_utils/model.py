@@ -52,10 +52,9 @@ class Dropout(layers.Dropout):
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 def leaky_sigmoid(logits):
-    """Return the sigmoid of logits, whose excess below -60 and above 15 counts a hundredth.
+    """Return the sigmoid of logits, whose excess below -60 and above 15 counts a hundredth; not needed with TensorFlow.
 
-    Where float32 rounds a sigmoid to 0 or 1, its gradient is 0, and a network that once is sure of background everywhere would
-    stay so. With TensorFlow, Keras finds the logits behind the sigmoid, and none of this is needed.
+    Where float32 rounds a sigmoid to 0 or 1, its gradient is 0, and a network that is once sure of background everywhere stays so.
     """
     steep = ops.clip(logits, -60, 15)
     return ops.sigmoid(steep + 0.01 * (logits - steep))
@@ -69,8 +68,7 @@ def build_unet(experiment):
 
     Input: float (n, size, size, 3), 0 to 1.
     Output: probability of tumour, float32 (n, size, size, 1).
-    The first weights depend on the seed, on whether there is dropout,
-    and on Keras' backend.
+    The first weights depend on seed, dropout or none, and backend.
     """
     # Keras would take its seeds from Python's global generator.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 PROFILES = Path(__file__).resolve().parent / "profiles"
 NAMES = "rotation flip shift crop_zoom crop_pad shear noise gaussian_filter contrast brightness rotate_90"
 AUGMENTATIONS = tuple(NAMES.split())
+OWN = ("flair_only",)  # the others are the report's
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 COMPOSITIONS = {"none": (), "report": ("flip", "rotate_90"), "all": AUGMENTATIONS}
 
 
@@ -49,9 +51,7 @@ class Experiment(BaseModel):
     weights: Literal["last", "best"] = Field("last", description="epoch scored: the last, or of lowest val_loss")
     networks: int = Field(1, ge=1, le=20, description="networks trained, with seeds in a row, and averaged")
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
-    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        "auto", description="arithmetic of the training; auto: the fastest that the machine has"
-    )
+    precision: Precision = Field("auto", description="arithmetic of the training; auto: the machine's fastest")
     ablation_conditions: tuple[str, ...] = Field(("none", "report", "all"), description="augmentations compared")
     ablation_seeds: int = Field(1, ge=1, le=20, description="trainings per augmentation")
 
@@ -122,8 +122,8 @@ def parse_augmentation(text):
         return COMPOSITIONS[text]
     names = tuple(text.split("+"))
     for name in names:
-        if name not in AUGMENTATIONS:
-            raise UserError(f"unknown augmentation '{name}'.{nearest(name, (*COMPOSITIONS, *AUGMENTATIONS))}")
+        if name not in AUGMENTATIONS + OWN:
+            raise UserError(f"unknown augmentation '{name}'.{nearest(name, (*COMPOSITIONS, *AUGMENTATIONS, *OWN))}")
     if len(set(names)) < len(names):
         raise UserError(f"augmentation {text}: name each one once.")
     return names

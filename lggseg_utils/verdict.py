@@ -41,8 +41,7 @@ def judge(question):
     missing = [name for name in dict.fromkeys(needed) if name not in recorded]
     if missing:
         return Answer(UNTESTED, "run missing", f"Runs not made yet: {', '.join(missing)}")
-    rule = RULES.get(question["rule"]) or RULES[question["id"]]
-    return rule(question)
+    return (RULES.get(question["rule"]) or RULES[question["id"]])(question)
 
 
 def _number(question):

@@ -3,7 +3,8 @@
 Each attempt of `attempts.yml` is trained on the training patients of the first three folds and scored on their validation patients,
 never on those that a fold tests. WORK_FOLDER/search.csv receives a row per attempt, prediction and patient: attempt, prediction, fold,
 patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over four mirror images), `threshold 0.3`
-and the like, or `largest piece` (of the volume). After an interruption, the same command resumes.
+and the like, `largest piece` (of the volume), or `FLAIR only` (in all three channels, as where the others are missing). After an
+interruption, the same command resumes.
 """
 
 from itertools import product
@@ -48,14 +49,15 @@ def mirrored(network):
 
 def predictions(network, dataset, rows, experiment):
     """Yield each way to predict, and its masks of the slices, bool (rows, score_size, score_size)."""
-    inputs = dataset.images[rows], experiment
-    plain = evaluate.predict(network, *inputs)
+    images = dataset.images[rows]
+    plain = evaluate.predict(network, images, experiment)
     yield "plain", plain > evaluate.THRESHOLD
     yield from ((f"threshold {threshold}", plain > threshold) for threshold in THRESHOLDS)
     volumes = dataset.slices["patient"].iloc[rows]
     pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
     yield "largest piece", np.concatenate(pieces)
-    yield "mirrored", evaluate.predict(mirrored(network), *inputs) > evaluate.THRESHOLD
+    yield "mirrored", evaluate.predict(mirrored(network), images, experiment) > evaluate.THRESHOLD
+    yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
 
 
 def score(network, dataset, rows, experiment):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from lggseg_utils import augment, settings
 
 GEOMETRY = ("rotation", "flip", "shift", "crop_zoom", "crop_pad", "shear", "rotate_90")
-INTENSITY = ("noise", "gaussian_filter", "contrast", "brightness")
+INTENSITY = ("noise", "gaussian_filter", "contrast", "brightness", "flair_only")
 SIDE = 96
 
 
@@ -32,9 +32,9 @@ def apply(name, images, masks, seed):
     return [np.asarray(out) for out in augment.augment(images, masks, name, seed, probability=1.0)]
 
 
-def test_all_eleven_are_there_and_described():
+def test_the_reports_eleven_and_our_own_are_there():
     assert (set(GEOMETRY), set(INTENSITY)) == (set(augment.GEOMETRY), set(augment.INTENSITY))
-    assert {*GEOMETRY, *INTENSITY} == set(settings.AUGMENTATIONS)
+    assert {*GEOMETRY, *INTENSITY} == {*settings.AUGMENTATIONS, *settings.OWN} and len(settings.AUGMENTATIONS) == 11
     assert settings.COMPOSITIONS == {"none": (), "report": ("flip", "rotate_90"), "all": settings.AUGMENTATIONS}
 
 
@@ -149,3 +149,10 @@ def test_gaussian_filter_is_opencvs():
     assert ours == pytest.approx(
         cv2.GaussianBlur(image[0], (5, 5), augment.KERNEL_SIGMA, borderType=cv2.BORDER_REFLECT_101), abs=1e-5
     )
+
+
+def test_flair_only_copies_flair_into_all_channels_of_half_the_slices():
+    images = np.random.default_rng(0).random((400, 2, 2, 3), dtype=np.float32)
+    changed = np.asarray(augment.flair_only(images, (1, 1)))
+    copied = (changed == images[..., 1:2]).all((1, 2, 3))
+    assert np.array_equal(changed[~copied], images[~copied]) and 160 < copied.sum() < 240
