@@ -2,7 +2,8 @@
 
 COHORT_FOLDER is the LGG cohort at 128x128. From each of the four large institutions come four patients: of those whose
 stack is no longer than the institution's median, the ones at 1/8, 3/8, 5/8 and 7/8 of the order by tumour volume. All
-their slices are taken. Also writes records/cohort.csv: every slice of the cohort with size and tumour area.
+their slices are taken. Also writes records/cohort.csv, every slice of the cohort with size and tumour area, and
+records/sequences.csv, the patients who lack a sequence.
 """
 
 import io
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import click
+import pandas as pd
 from PIL import Image
 
 from lggseg_utils import cli, data
@@ -42,11 +44,21 @@ def write_sample(folder, slices, target):
                 archive.writestr(entry, stored.getvalue())
 
 
+def missing_sequences(cohort):
+    """Return a table patient, missing of the patients who lack a sequence: FLAIR stands in its place on every slice."""
+    same = [(image == image[..., [data.FLAIR]]).all((0, 1)) for image in cohort.images]
+    whole = pd.DataFrame(same, columns=data.CHANNELS).groupby(cohort.slices["patient"]).all().drop(columns="FLAIR")
+    missing = whole[whole.any(axis=1)].apply(lambda row: " and ".join(row.index[row]), axis=1)
+    return missing.rename("missing").reset_index()
+
+
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder):
-    """Choose the patients, write the zip and the table of all slices."""
-    slices = data.read_cohort(folder).slices
+    """Choose the patients, write the zip and the tables of all slices and of missing sequences."""
+    cohort = data.read_cohort(folder)
+    slices = cohort.slices
+    write_csv(RECORDS / "sequences.csv", missing_sequences(cohort))
     write_csv(RECORDS / "cohort.csv", slices.drop(columns=["image", "mask"]))
     chosen = choose(slices)
     write_sample(folder, slices[slices["patient"].isin(chosen)], data.SAMPLE)

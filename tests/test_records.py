@@ -189,6 +189,19 @@ def test_what_headings_and_captions_say_holds():
     assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85
 
 
+def test_what_chapter_11_says_of_missing_sequences_holds():
+    missing = runs.read_csv(runs.RECORDS / "sequences.csv").set_index("patient")["missing"]
+    assert missing.value_counts().to_dict() == {"pre-contrast and post-contrast": 6, "post-contrast": 4}
+    for name in ("new-patients", "new-patients-1", "new-patients-2", "recipe-cv"):
+        dice = runs.load_record(name).per_patient.set_index("patient")["dice"]
+        none, post, both = (
+            dice.groupby(dice.index.map(missing).fillna("none"))
+            .mean()
+            .sort_index()[["none", "post-contrast", "pre-contrast and post-contrast"]]
+        )
+        assert both < none - 0.15 and both < post < none
+
+
 def found_where_the_tumour_is_largest(record, patients):
     """The share of the tumour that is found on each patient's slice with the most tumour."""
     scored = record.per_slice.assign(area=record.per_slice["tp"] + record.per_slice["fn"])
