@@ -166,8 +166,7 @@ def augment(images, masks, text, seed, probability=PROBABILITY):
     """
     count, names = tf.shape(images)[0], parse_augmentation(text)
     drawn = {name: _split(tf.random.fold_in(seed, position), 2) for position, name in enumerate(names)}
-    odds = {"flip": 1.0}
-    chosen = {name: _uniform(count, draw) < odds.get(name, probability) for name, (draw, _) in drawn.items()}
+    chosen = {name: (_uniform(count, draw) < probability) | (name == "flip") for name, (draw, _) in drawn.items()}
     acts = {name: act for name, (_, act) in drawn.items()}
     images, masks = _move(images, masks, [name for name in names if name in GEOMETRY], acts, chosen)
     for name in [name for name in names if name in INTENSITY]:

@@ -50,7 +50,7 @@ def _train(job, dataset, folder):
         histories.append(history.assign(network=number))
     if several:
         write_csv(folder / "history.csv", pd.concat(histories))
-    network = model.average(networks)
+    network = model.average(networks, job.experiment.mirrored)
     train.save_network(network, folder / "model.keras")
     return network
 

@@ -117,12 +117,13 @@ def _level(x, experiment, level, side, draw):
     return x
 
 
-def average(networks):
-    """Return one network, whose probability is the mean of several networks' for the same input."""
-    if len(networks) == 1:
+def average(networks, mirrored):
+    """Return one network: the mean probability of several, and if `mirrored` over each slice's four mirror images."""
+    if len(networks) == 1 and not mirrored:
         return networks[0]
     for number, network in enumerate(networks):
         network.name = f"network_{number}"
     inputs = keras.Input(networks[0].input_shape[1:], name="image")
-    outputs = layers.Average(name="probability")([network(inputs) for network in networks])
-    return keras.Model(inputs, outputs, name="average")
+    mirrors = ([], [1], [2], [1, 2]) if mirrored else ([],)
+    outputs = [ops.flip(network(ops.flip(inputs, axes)), axes) for network in networks for axes in mirrors]
+    return keras.Model(inputs, sum(outputs) / len(outputs), name="average")

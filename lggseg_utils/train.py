@@ -209,7 +209,7 @@ def load_trained(folder):
     if not (folder / "weights.npz").exists():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
-    network = average([build_unet(experiment) for _ in range(experiment.networks)])
+    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
     with np.load(folder / "weights.npz") as stored:
         network.set_weights([stored[name] for name in stored.files])
     return network, experiment

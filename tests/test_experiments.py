@@ -92,7 +92,7 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder,
 
 
 def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_folder, tmp_path):
-    overrides = {"epochs": 1, "networks": 2, "hold_out": False}
+    overrides = {"epochs": 1, "networks": 2, "mirrored": True, "hold_out": False}
     run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
     cohort = data.load_cohort(run)
     per_slice = experiments.cross_validate(run, cohort)
@@ -104,11 +104,13 @@ def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_
     dataset = preprocess.prepare(cohort, run.experiment)
     again, _ = evaluate.score_split(network, dataset, split, run.experiment, ("test",))
     np.testing.assert_allclose(again["soft_sum"], scored["soft_sum"], rtol=1e-5)
-    # The mean of what two trainings of their own, with seeds in a row, predict.
+    # The mean of what two trainings of their own, with seeds in a row, predict for four mirror images.
     images = preprocess.minmax(dataset.images[:4], run.experiment.scaling)
     members = [run.experiment.model_copy(update={"seed": seed, "networks": 1}) for seed in (0, 1)]
     alone = [train.fit(member, dataset, split, tmp_path / str(member.seed))[0] for member in members]
-    mean = np.mean([each.predict_on_batch(images) for each in alone], axis=0)
+    turned = [(each, y, x) for each in alone for y in (1, -1) for x in (1, -1)]
+    images = np.asarray(images)
+    mean = np.mean([each.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x] for each, y, x in turned], axis=0)
     np.testing.assert_allclose(network.predict_on_batch(images), mean, atol=1e-5)
 
 
