@@ -149,7 +149,7 @@ def brightness(images, seed):
 
 
 def flair_only(images, seed):
-    """In half of the slices, replace pre- and post-contrast by FLAIR, as the cohort's authors did for patients without them."""
+    """In half of the slices given, replace pre- and post-contrast by FLAIR, as in the cohort where a patient lacks them."""
     copied = tf.repeat(images[..., FLAIR, None], 3, axis=-1)
     return tf.compat.v1.where(_uniform(tf.shape(images)[0], seed) < 0.5, copied, images)
 

@@ -34,8 +34,8 @@ def run_job(job, dataset, folder):
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         for path, table in zip(tables, scored, strict=False):
             write_csv(path, table)
-        for checkpoint in folder.rglob("checkpoint.keras"):
-            checkpoint.unlink()
+        for place in (folder, *folder.glob("network_*")):
+            (place / "checkpoint.keras").unlink(missing_ok=True)
     return tuple(map(read_csv, tables))
 
 
@@ -43,7 +43,7 @@ def _train(job, dataset, folder):
     """Train a job's networks and return their average; writes model.keras and history.csv, where `network` numbers several."""
     networks, histories, several = [], [], job.experiment.networks > 1
     for number in range(job.experiment.networks):
-        member = job.experiment.model_copy(update={"seed": job.experiment.seed + number})
+        member = job.experiment.model_copy(update={"seed": job.experiment.seed * job.experiment.networks + number})
         place = folder / f"network_{number}" if several else folder
         network, history = train.fit(member, dataset, job.split, place)
         networks.append(network)
@@ -82,14 +82,14 @@ def train_and_score(run, cohort):
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
 
 
-def cross_validate(run, cohort, draw=preprocess.draw_folds):
+def cross_validate(run, cohort):
     """Cross-validate a run's experiment in five folds, or read the results: the per-slice table of all slices, with `fold`.
 
-    draw: what returns the folds; `draw_folds` draws slices or patients, as the setting `split` says. Writes split.csv,
-    history.csv, per_slice.csv, per_patient.csv and, last, metrics.json.
+    Folds are of slices or patients, as the setting `split` says. Writes split.csv, history.csv, per_slice.csv,
+    per_patient.csv and, last, metrics.json.
     """
     if not all(run.path(name).exists() for name in WRITTEN):
-        folds = preprocess.load_split(run, cohort.slices, draw)
+        folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
         splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")

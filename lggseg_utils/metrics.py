@@ -100,10 +100,9 @@ class Definition:
     background: bool = False
 
     def __str__(self):
-        kind = "probabilities" if self.soft else "masks"
         mean = "pooled" if self.unit == "pooled" else f"mean over {self.unit}{'es' if self.unit == 'batch' else 's'}"
         smooth = f", plus {self.smooth:g}" if self.smooth else ""
-        return f"{kind}, {mean}{smooth}{', with background' if self.background else ''}"
+        return f"{'probabilities' if self.soft else 'masks'}, {mean}{smooth}{', with background' if self.background else ''}"
 
 
 UNITS = ("pooled", "batch", "slice", "tumour slice", "patient")

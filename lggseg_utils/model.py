@@ -1,7 +1,7 @@
 """The base paper's enhanced U-Net (report, section 1-2; base paper, figure 2)."""
 
 import random
-from functools import partial
+from functools import partial, reduce
 
 import keras
 import tensorflow as tf
@@ -68,7 +68,7 @@ def build_unet(experiment):
 
     Input: float (n, size, size, 3), 0 to 1.
     Output: probability of tumour, float32 (n, size, size, 1).
-    The first weights depend on seed, dropout or none, and backend.
+    The first weights depend on seed, dropout and Keras' backend.
     """
     # Keras would take its seeds from Python's global generator.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
@@ -124,6 +124,6 @@ def average(networks, mirrored):
     for number, network in enumerate(networks):
         network.name = f"network_{number}"
     inputs = keras.Input(networks[0].input_shape[1:], name="image")
-    mirrors = ([], [1], [2], [1, 2]) if mirrored else ([],)
-    outputs = [ops.flip(network(ops.flip(inputs, axes)), axes) for network in networks for axes in mirrors]
+    mirrors = ((), (1,), (2,), (1, 2)) if mirrored else ((),)
+    outputs = [reduce(ops.flip, axes, each(reduce(ops.flip, axes, inputs))) for each in networks for axes in mirrors]
     return keras.Model(inputs, sum(outputs) / len(outputs), name="average")

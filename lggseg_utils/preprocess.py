@@ -94,14 +94,16 @@ def scale_volumes(images, patients, scaling):
 def load_split(run, slices, draw=None):
     """Return a run's split, as `draw` returns it; it is drawn and written to split.csv when it is missing.
 
-    draw: `draw_split` (the default), `draw_folds` or the like. Raises `UserError` for a table of other slices or sets.
+    draw: `draw_split` (the default) or `draw_folds`. Raises `UserError` for a table of other slices or sets.
     """
     path, draw = run.path("split.csv"), draw or draw_split
+    if draw is draw_split and (run.experiment.networks > 1 or not run.experiment.hold_out):
+        raise UserError("settings networks and hold_out: for lggseg crossval alone; set them to 1 and true.")
     if not path.exists():
         write_csv(path, draw(slices, run.experiment.split, run.experiment.seed))
     split = read_csv(path)
     keys = slices[["patient", "slice"]]
-    whole = "part" in split if draw is not draw_split else set(split.get("split", [])) == set(SETS)
+    whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
     if not whole or not split.reindex(columns=keys.columns).equals(keys):
         raise UserError(f"{path} does not match these slices; delete it to have the split drawn again.")
     return split

@@ -260,7 +260,7 @@ def record(folder, name):
     temporary = RECORDS / f".part-{os.getpid()}-{target.name}"
     temporary.mkdir()
     for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
-        content, large = source.read_bytes(), source.stat().st_size > 16_384
+        content, large = source.read_bytes(), source.stem in TABLES and source.stat().st_size > 16_384
         (temporary / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
     temporary.replace(target)
     return target

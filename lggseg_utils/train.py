@@ -144,7 +144,7 @@ def _finished(history, experiment):
 
 
 def fit(experiment, dataset, split, folder):
-    """Train the U-Net of an experiment on the training slices of a split.
+    """Train the U-Net of an experiment on a split's training slices.
 
     Returns (network, history table), the network with the weights that
     `weights` names. `folder` receives history.csv, the kept networks, and
@@ -182,7 +182,7 @@ def _resume(experiment, folder, steps):
         return compile_unet(experiment, steps * experiment.epochs), []
     network = load_network(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
-    epochs = -(-int(network.optimizer.iterations) // steps)
+    epochs = math.ceil(int(network.optimizer.iterations) / steps)
     return network, read_csv(folder / "history.csv").head(epochs).to_dict("records")
 
 

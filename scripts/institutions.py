@@ -1,7 +1,7 @@
-"""Cross-validate the recipe by institution: python scripts/institutions.py COHORT_FOLDER WORK_FOLDER
+"""Draw folds by institution: python scripts/institutions.py COHORT_FOLDER RUN_FOLDER
 
-Each of the five folds tests all patients of one institution with a network trained on the others. WORK_FOLDER becomes a run folder
-that `lggseg record` takes. After an interruption, the same command resumes.
+Opens RUN_FOLDER for the profile `recipe` and writes its split.csv: each of the five folds tests all patients of one institution and
+trains on all others. The command that it prints trains them.
 """
 
 from pathlib import Path
@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from lggseg_utils import cli, data, experiments, preprocess, runs
+from lggseg_utils import cli, data, preprocess, runs
+from lggseg_utils.settings import UserError
 
 
-def draw_institutions(slices, *_):
+def draw_institutions(slices):
     """Divide a table of slices as `preprocess.draw_folds`, but by institution: part 2k is fold k, and odd parts are empty."""
     fold, _ = pd.factorize(data.institutions(slices["patient"]), sort=True)
     return slices[["patient", "slice"]].assign(
@@ -22,14 +23,14 @@ def draw_institutions(slices, *_):
 
 @click.command()
 @click.argument("cohort_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("work_folder", type=click.Path(path_type=Path))
-def main(cohort_folder, work_folder):
-    """Train and score."""
-    # Without this, a fold would leave out another institution to validate on.
-    settings = {"hold_out": False}
-    run = runs.open_run("recipe", cohort_folder.resolve(), work_folder, 0, settings, "institutions")
-    experiments.cross_validate(run, data.load_cohort(run), draw_institutions)
-    run.note(command="python scripts/institutions.py COHORT_FOLDER WORK_FOLDER")
+@click.argument("run_folder", type=click.Path(path_type=Path))
+def main(cohort_folder, run_folder):
+    """Draw the folds."""
+    run = runs.open_run("recipe", cohort_folder.resolve(), run_folder, command="crossval")
+    if run.experiment.hold_out:
+        raise UserError("the profile recipe holds validation slices out, here a whole institution.")
+    runs.write_csv(run.path("split.csv"), draw_institutions(data.read_cohort(cohort_folder).slices))
+    print(f"lggseg crossval --profile recipe --data {cohort_folder} --out {run_folder}")
 
 
 if __name__ == "__main__":

@@ -129,8 +129,10 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(cohort_folder, t
     monkeypatch.setattr("lggseg_utils.train.compile_unet", compile_two)
     with pytest.raises(KeyboardInterrupt):
         experiments.run_job(job, dataset, tmp_path)
-    _, _, history = experiments.run_job(job, dataset, tmp_path)
+    per_slice, _, history = experiments.run_job(job, dataset, tmp_path)
     assert trained == [0, 1, 1, 2] and history["network"].tolist() == [0, 1, 2]
+    whole, _, _ = experiments.run_job(job, dataset, tmp_path / "whole")
+    np.testing.assert_allclose(per_slice["soft_sum"], whole["soft_sum"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("hold_out", "sets"), [(True, ["train"]), (False, ["train", "val"])])
@@ -146,11 +148,18 @@ def test_validation_slices_are_trained_on_only_without_hold_out(cohort_folder, t
     assert np.array_equal(seen[0], dataset.images[rows])
 
 
-def test_a_fold_by_institution_tests_all_of_one_and_trains_on_all_others(monkeypatch):
+def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
     slices = runs.read_csv(runs.RECORDS / "cohort.csv")
     folds = __import__("institutions").draw_institutions(slices)
     places = data.institutions(slices["patient"])
     for fold, place in enumerate(["CS", "DU", "EZ", "FG", "HT"]):
         split = preprocess.split_of_fold(folds, fold)["split"]
-        assert (split == "test").equals(places == place) and split.isin(preprocess.SETS).all()
+        assert (split == "test").equals(places == place)
+
+
+def test_networks_and_hold_out_are_refused_outside_cross_validations(cohort_folder, open_smoke):
+    for number, wrong in enumerate(({"networks": 2}, {"hold_out": False})):
+        run = open_smoke(cohort_folder, folder=str(number), **wrong)
+        with pytest.raises(UserError, match="settings networks and hold_out: for lggseg crossval alone"):
+            experiments.train_and_score(run, data.load_cohort(run))

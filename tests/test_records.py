@@ -130,13 +130,25 @@ def test_what_chapter_5_says_of_batch_size_and_dropout_holds():
     assert abs(np.mean(gaps["batch16"]) - np.mean(gaps["batch32"])) < 0.001
 
 
-def test_what_chapter_12_says_of_cheap_changes_holds():
+def test_what_chapter_12_says_of_the_search_holds():
     tried = runs.read_csv(runs.RECORDS / "search.csv")
-    means = tried.groupby(["attempt", "prediction"])["dice"].mean()
-    base = means.pop(("base", "plain"))
-    assert set(means.index.get_level_values("attempt")) == {"base", "head cropped"} and len(means["base"]) == 5
-    changes = [*means["base"], means["head cropped", "plain"]] - base
-    assert len(changes) == 6 and np.abs(changes).max() < 0.005
+    dice = tried.pivot(index="patient", columns=["attempt", "prediction"], values="dice")
+    assert set(dice.columns.levels[0]) == {"base", "head cropped", "longer", "more augmentation"}
+    plain = dice.xs("plain", axis=1, level="prediction")
+    assert plain.count().to_dict() == {"base": 33, "head cropped": 33, "longer": 33, "more augmentation": 11}
+    cheap = dice["base"].mean() - plain["base"].mean()
+    assert len(cheap) == 6 and cheap.abs().max() < 0.005
+    changes = plain["longer"] - plain["base"], plain["more augmentation"] - plain["longer"]
+    longer, more = (stats.paired_difference(change.dropna()) for change in changes)
+    assert longer["low"] < 0 < longer["difference"] < longer["high"] and round(longer["difference"], 3) == 0.011
+    assert more["low"] < 0 < more["high"]
+    turned = (dice[name, "mirrored"].mean() - dice[name, "plain"].mean() for name in ("base", "longer"))
+    assert next(turned) < next(turned)
+    lost = (dice["longer", "plain"] - dice["longer", "FLAIR only"]) / dice["longer", "plain"].mean()
+    again = dice["more augmentation", "plain"] - dice["more augmentation", "FLAIR only"]
+    assert (
+        0.15 < lost.mean() < 0.19 and 0 < again.mean() < (dice["longer", "plain"].mean() * lost[again.notna()]).mean()
+    )
 
 
 def test_what_headings_and_captions_say_holds():

@@ -267,10 +267,11 @@ def test_citation_and_package_have_one_version():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
 
 
-def test_the_readmes_table_is_that_of_the_verdict(monkeypatch):
+def test_the_readmes_table_and_the_opening_page_follow_the_verdict(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
     import generated_pages
 
+    assert all(re.search(r"\d", generated_pages.GENERATED[name]()) for name in ("lead", "answers", "numbers"))
     assert generated_pages.answers_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from lggseg_utils import data, preprocess, runs, train
+from lggseg_utils import data, model, preprocess, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 
@@ -195,9 +195,13 @@ def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_in_half_precision_predict_nearly_the_same(cohort_folder, tmp_path, monkeypatch):
-    run = runs.open_run("smoke", run_dir=tmp_path / "run")
-    network, _ = fit(cohort_folder, tmp_path / "work", epochs=1)
+@pytest.mark.parametrize("several", [{}, {"networks": 2, "mirrored": True}])
+def test_weights_in_half_precision_predict_nearly_the_same(cohort_folder, tmp_path, monkeypatch, several):
+    run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several)
+    trained = [
+        fit(cohort_folder, tmp_path / str(epochs), epochs=epochs)[0] for epochs in range(1, run.experiment.networks + 1)
+    ]
+    network = model.average(trained, run.experiment.mirrored)
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
     reference = __import__("reference")
     reference.save_weights(network, run.path("weights.npz"))

@@ -63,7 +63,7 @@ def test_a_criterion_is_older_than_the_runs_it_judges(name):
 def test_a_question_without_its_run_is_untested_and_says_which():
     question = {**QUESTIONS["test-scores"], "records": ["no-such-run"]}
     answer = verdict.judge(question)
-    assert answer.answer == verdict.UNTESTED and "no-such-run" in answer.evidence
+    assert (answer.answer, answer.number) == (verdict.UNTESTED, "run missing") and "no-such-run" in answer.evidence
 
 
 def test_run_6_is_compared_on_its_own_grid_and_two_subsets_as_its_criterion_says():

@@ -10,7 +10,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from lggseg_utils import plots, runs, verdict
+from lggseg_utils import metrics, plots, runs, verdict
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
 
@@ -68,15 +68,16 @@ def lead():
     """Return the answer of the opening page as Markdown."""
     question = verdict.QUESTIONS["test-scores"]
     reported = next(claim["value"] for claim in question["claims"] if claim["metric"] == "dice")
-    similar = re.search(r"Dice ([\d.–]+)", judge_once(question["id"]).number)[1]
+    scored = runs.load_record("report64-plain").per_slice.query("split == 'test'")
+    dice = [metrics.dice_and_iou(scored, definition)[0] for definition in verdict.SCORINGS.values()]
     answers = [judge_once(name).answer for name in verdict.QUESTIONS]
     judged = [answer for answer in answers if answer != verdict.UNTESTED]
     holding = judged.count(verdict.HOLDS)
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
         f"**{holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** Its best model is not trained here yet. A "
-        f"similar network has a test {{term}}`Dice` of {similar}, depending on the definition, on patients it has seen (reported: "
-        f"{reported:.2f}); a small one does worse on new patients. The report's numbers do not fit together.\n"
+        f"similar network has a test {{term}}`Dice` of {min(dice):.2f}–{max(dice):.2f}, depending on the definition, on patients it "
+        f"has seen (reported: {reported:.2f}); a small one does worse on new patients. The report's numbers do not fit together.\n"
     )
 
 
