@@ -10,7 +10,6 @@ import click
 import pandas as pd
 
 from lggseg_utils import cli, data, preprocess, runs
-from lggseg_utils.settings import UserError
 
 
 def draw_institutions(slices):
@@ -26,11 +25,10 @@ def draw_institutions(slices):
 @click.argument("run_folder", type=click.Path(path_type=Path))
 def main(cohort_folder, run_folder):
     """Draw the folds."""
-    run = runs.open_run("recipe", cohort_folder.resolve(), run_folder, command="crossval")
-    if run.experiment.hold_out:
-        raise UserError("the profile recipe holds validation slices out, here a whole institution.")
+    # Held out for validation would be a whole other institution.
+    run = runs.open_run("recipe", cohort_folder.resolve(), run_folder, 0, {"hold_out": False}, "crossval")
     runs.write_csv(run.path("split.csv"), draw_institutions(data.read_cohort(cohort_folder).slices))
-    print(f"lggseg crossval --profile recipe --data {cohort_folder} --out {run_folder}")
+    print(run.record()["command"].replace("DATA_FOLDER", str(cohort_folder)), "--out", run_folder)
 
 
 if __name__ == "__main__":

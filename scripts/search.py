@@ -7,9 +7,7 @@ prediction, fold, patient, dice, epochs, minutes, git_commit. The prediction is 
 missing). After an interruption, the same command resumes.
 """
 
-from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -17,7 +15,7 @@ import pandas as pd
 import yaml
 from scipy import ndimage
 
-from lggseg_utils import cli, data, evaluate, experiments, preprocess, runs, train
+from lggseg_utils import cli, data, evaluate, experiments, model, preprocess, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 ATTEMPTS = yaml.safe_load(Path(__file__).with_name("attempts.yml").read_text(encoding="utf-8"))
@@ -37,16 +35,6 @@ def largest_piece(volume):
     return pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])
 
 
-def mirrored(network):
-    """Return what predicts a batch as a network does, averaged over each slice's four mirror images."""
-
-    def predict_on_batch(images):
-        turns = list(product((1, -1), repeat=2))
-        return np.mean([network.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x] for y, x in turns], axis=0)
-
-    return SimpleNamespace(predict_on_batch=predict_on_batch)
-
-
 def predictions(network, dataset, rows, experiment):
     """Yield each way to predict, and its masks of the slices, bool (rows, score_size, score_size)."""
     images = dataset.images[rows]
@@ -56,7 +44,7 @@ def predictions(network, dataset, rows, experiment):
     volumes = dataset.slices["patient"].iloc[rows]
     pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
     yield "largest piece", np.concatenate(pieces)
-    yield "mirrored", evaluate.predict(mirrored(network), images, experiment) > evaluate.THRESHOLD
+    yield "mirrored", evaluate.predict(model.average([network], mirrored=True), images, experiment) > evaluate.THRESHOLD
     yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
 
 

@@ -138,6 +138,7 @@ def test_what_chapter_12_says_of_the_search_holds():
     assert plain.count().to_dict() == {"base": 33, "head cropped": 33, "longer": 33, "more augmentation": 11}
     cheap = dice["base"].mean() - plain["base"].mean()
     assert len(cheap) == 6 and cheap.abs().max() < 0.005
+    assert abs((plain["head cropped"] - plain["base"]).mean()) < 0.005
     changes = plain["longer"] - plain["base"], plain["more augmentation"] - plain["longer"]
     longer, more = (stats.paired_difference(change.dropna()) for change in changes)
     assert longer["low"] < 0 < longer["difference"] < longer["high"] and round(longer["difference"], 3) == 0.011

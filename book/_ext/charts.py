@@ -1,7 +1,7 @@
 """Sphinx extension: what papermill and Altair leave in notebooks, made fit for a page without a network.
 
-A notebook's chart loads Vega from the internet. Here its specification is kept instead, and drawn by a copy of Vega (BSD) that
-vl-convert, which Altair's authors keep, writes beside the pages.
+papermill's cell of parameters says nothing to a reader. A notebook's chart loads Vega from the internet. Here its specification is
+kept instead, and drawn by a copy of Vega (BSD) that vl-convert, which Altair's authors keep, writes beside the pages.
 """
 
 import json
