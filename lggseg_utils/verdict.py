@@ -35,9 +35,9 @@ class Answer:
 
 def judge(question):
     """Return the `Answer` that the records give to one entry of `QUESTIONS`."""
-    parts = [question, *question.get("claims", [])]
+    parts, recorded = [question, *question.get("claims", [])], runs.record_names()
     needed = [name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])]
-    missing = [name for name in dict.fromkeys(needed) if not (runs.RECORDS / name / "run.json").exists()]
+    missing = [name for name in dict.fromkeys(needed) if name not in recorded]
     if missing:
         return Answer(UNTESTED, "run missing", f"Runs not made yet: {', '.join(missing)}")
     return (RULES.get(question["rule"]) or RULES[question["id"]])(question)
