@@ -1,6 +1,6 @@
 """Draw folds by institution: python scripts/institutions.py COHORT_FOLDER RUN_FOLDER
 
-Opens RUN_FOLDER for the profile `recipe` and writes its split.csv: each of the five folds tests all patients of one institution and
+Opens RUN_FOLDER for the profile `ensemble` and writes its split.csv: each of the five folds tests all patients of one institution and
 trains on all others. The command that it prints trains them.
 """
 
@@ -25,8 +25,7 @@ def draw_institutions(slices):
 @click.argument("run_folder", type=click.Path(path_type=Path))
 def main(cohort_folder, run_folder):
     """Draw the folds."""
-    # Held out for validation would be a whole other institution.
-    run = runs.open_run("recipe", cohort_folder.resolve(), run_folder, 0, {"hold_out": False}, "crossval")
+    run = runs.open_run("ensemble", cohort_folder.resolve(), run_folder, command="crossval")
     runs.write_csv(run.path("split.csv"), draw_institutions(data.read_cohort(cohort_folder).slices))
     print(run.record()["command"].replace("DATA_FOLDER", str(cohort_folder)), "--out", run_folder)
 
