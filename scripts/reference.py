@@ -1,7 +1,7 @@
 """Train the reference network: python scripts/reference.py COHORT_FOLDER WORK_FOLDER
 
-It has the settings of the profile `recipe` and sees the 94 patients who are not in the sample: 85 to train on and 9 to
-watch. Writes weights.npz, run.json, split.csv and metrics.json (test: the sample's patients) into reference/. After an
+It is one network with the settings of the profile `ensemble`, and sees the 94 patients who are not in the sample: 85 to train on
+and 9 to watch. Writes weights.npz, run.json, split.csv and metrics.json (test: the sample's patients) into reference/. After an
 interruption, the same command resumes.
 """
 
@@ -15,6 +15,8 @@ from lggseg_utils import cli, data, experiments, runs, train
 from lggseg_utils.predict import REFERENCE
 
 WATCHED = 9
+# Three networks would be too large to store, and some patients are watched.
+CHANGES = {"networks": 1, "hold_out": True}
 
 
 def draw_split(slices):
@@ -38,7 +40,7 @@ def save_weights(network, path):
 @click.argument("work_folder", type=click.Path(path_type=Path))
 def main(cohort_folder, work_folder):
     """Train, score and store."""
-    run = runs.open_run("recipe", cohort_folder.resolve(), work_folder, command="reference")
+    run = runs.open_run("ensemble", cohort_folder.resolve(), work_folder, 0, CHANGES, "reference")
     cohort = data.load_cohort(run)
     split = draw_split(cohort.slices)
     runs.write_csv(run.path("split.csv"), split)
