@@ -1,0 +1,64 @@
+"""Say what averaging brings, and how sure the networks are: python scripts/members.py COHORT_FOLDER RUN_FOLDER
+
+RUN_FOLDER is a finished cross-validation of several networks per fold. Writes into records/, over all tested patients:
+members.csv, the Dice of each network and of their average, without and with mirror images (network, mirrored, fold, patient, dice,
+git_commit); calibration.csv, for the average with mirror images (probability, the lower end of a tenth; pixels; mean_probability;
+tumour, the share of the pixels that are tumour).
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lggseg_utils import cli, data, evaluate, model, preprocess, runs, train
+
+
+def predictions(average, images, experiment):
+    """Yield (network, mirrored, probabilities) for each network of an average, 'all' being their mean."""
+    networks = [average.get_layer(f"network_{number}") for number in range(experiment.networks)]
+    for mirrored in (False, True):
+        each = [evaluate.predict(model.average([network], mirrored), images, experiment) for network in networks]
+        yield from zip([*range(len(each)), "all"], [mirrored] * (len(each) + 1), [*each, np.mean(each, 0)], strict=True)
+
+
+def bins(truths, probabilities):
+    """Return the pixels of each tenth of the probabilities: a table probability, pixels, mean_probability, tumour (sums)."""
+    tenth = np.minimum((10 * probabilities).astype(int), 9).ravel()
+    columns = {"pixels": None, "mean_probability": probabilities.ravel(), "tumour": truths.ravel()}
+    sums = {name: np.bincount(tenth, weights, minlength=10) for name, weights in columns.items()}
+    return pd.DataFrame({"probability": np.arange(10) / 10, **sums})
+
+
+def score_fold(folder, dataset, rows, experiment):
+    """Return a fold's table of Dice (network, mirrored, patient, dice), and its `bins`."""
+    average, truths, tables = train.load_network(folder / "model.keras"), dataset.truths[rows], []
+    slices = dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="test")
+    for network, mirrored, probabilities in predictions(average, dataset.images[rows], experiment):
+        dice = evaluate.per_patient_table(slices.join(evaluate.count(truths, probabilities)))[["patient", "dice"]]
+        tables.append(dice.assign(network=network, mirrored=mirrored))
+    return pd.concat(tables), bins(truths, probabilities)
+
+
+@click.command()
+@click.argument("cohort_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(cohort_folder, run_folder):
+    """Score the networks of all folds."""
+    experiment, folds = runs.recorded_experiment(run_folder), runs.read_csv(run_folder / "split.csv")
+    dataset, tables, sums = preprocess.prepare(data.read_cohort(cohort_folder), experiment), [], 0
+    for fold in tqdm(range(preprocess.FOLDS), unit="fold", leave=False):
+        rows = preprocess.rows_by_set(preprocess.split_of_fold(folds, fold))["test"]
+        dice, counted = score_fold(run_folder / "folds" / str(fold), dataset, rows, experiment)
+        tables.append(dice.assign(fold=fold))
+        sums = sums + counted.drop(columns="probability")
+    means = sums[["mean_probability", "tumour"]].div(sums["pixels"], axis=0)
+    calibration = counted[["probability"]].assign(pixels=sums["pixels"].astype(int), **means)
+    runs.write_csv(runs.RECORDS / "members.csv", pd.concat(tables).assign(git_commit=runs.git_commit()))
+    runs.write_csv(runs.RECORDS / "calibration.csv", calibration.assign(git_commit=runs.git_commit()))
+
+
+if __name__ == "__main__":
+    cli.main(main)
