@@ -1,9 +1,9 @@
 """Say what averaging brings, and how sure the networks are: python scripts/members.py COHORT_FOLDER RUN_FOLDER
 
-RUN_FOLDER is a finished cross-validation of several networks per fold. Writes into records/, over all tested patients:
-members.csv, the Dice of each network and of their average, without and with mirror images (network, mirrored, fold, patient, dice,
-git_commit); calibration.csv, for the average with mirror images (probability, the lower end of a tenth; pixels; mean_probability;
-tumour, the share of the pixels that are tumour).
+RUN_FOLDER is a finished cross-validation of several networks per fold. Writes into it, over all tested patients: members.csv, the
+Dice of each network and of their average, without and with mirror images (network, mirrored, fold, patient, dice, git_commit);
+calibration.csv, for the average with mirror images (probability, the lower end of a tenth; pixels; mean_probability; tumour, the
+share of the pixels that are tumour; git_commit). With --score-size 256, a cohort of the original images is scored on their own grid.
 """
 
 from pathlib import Path
@@ -45,9 +45,11 @@ def score_fold(folder, dataset, rows, experiment):
 @click.command()
 @click.argument("cohort_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("run_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(cohort_folder, run_folder):
+@click.option("--score-size", type=int, help="Side of the grid to score on.  [default: the run's]")
+def main(cohort_folder, run_folder, score_size):
     """Score the networks of all folds."""
     experiment, folds = runs.recorded_experiment(run_folder), runs.read_csv(run_folder / "split.csv")
+    experiment = experiment.model_copy(update={"score_size": score_size or experiment.score_size})
     dataset, tables, sums = preprocess.prepare(data.read_cohort(cohort_folder), experiment), [], 0
     for fold in tqdm(range(preprocess.FOLDS), unit="fold", leave=False):
         rows = preprocess.rows_by_set(preprocess.split_of_fold(folds, fold))["test"]
@@ -56,8 +58,10 @@ def main(cohort_folder, run_folder):
         sums = sums + counted.drop(columns="probability")
     means = sums[["mean_probability", "tumour"]].div(sums["pixels"], axis=0)
     calibration = counted[["probability"]].assign(pixels=sums["pixels"].astype(int), **means)
-    runs.write_csv(runs.RECORDS / "members.csv", pd.concat(tables).assign(git_commit=runs.git_commit()))
-    runs.write_csv(runs.RECORDS / "calibration.csv", calibration.assign(git_commit=runs.git_commit()))
+    dice = pd.concat(tables)[["network", "mirrored", "fold", "patient", "dice"]]
+    for name, table in (("members", dice), ("calibration", calibration)):
+        runs.write_csv(run_folder / f"{name}.csv", table.assign(git_commit=runs.git_commit()))
+    print(dice.groupby(["mirrored", "network"])["dice"].mean().unstack().round(4))
 
 
 if __name__ == "__main__":
