@@ -8,6 +8,7 @@ import pytest
 
 from lggseg_utils import data, evaluate, metrics, runs, stats, verdict
 from lggseg_utils.predict import REFERENCE
+from lggseg_utils.settings import load_experiment
 
 SCORED = [name for name in runs.record_names() if (runs.RECORDS / name / "metrics.json").exists()]
 ABLATIONS = [name for name in runs.record_names() if name not in SCORED]
@@ -87,10 +88,7 @@ def test_the_reference_network_has_not_seen_the_sample():
     }
     record = runs.read_record(REFERENCE)
     assert record["data"]["kind"] == "LGG cohort" and "dirty" not in record["git_commit"]
-    recipe = runs.load_record("recipe-cv").run["experiment"]
-    assert {name: recipe[name] for name in record["experiment"] if name in recipe} == {
-        name: value for name, value in record["experiment"].items() if name in recipe
-    }
+    assert runs.recorded_experiment(REFERENCE) == load_experiment("ensemble", 0, {"networks": 1, "hold_out": True})
 
 
 def test_the_reference_network_scores_what_is_recorded():
