@@ -20,8 +20,7 @@ def predict(network, images, experiment):
     for start in range(0, len(images), metrics.SCORED_BATCH):
         scaled = preprocess.minmax(images[start : start + metrics.SCORED_BATCH], experiment.scaling)
         probabilities.extend(network.predict_on_batch(np.asarray(scaled))[..., 0])
-    grid = (experiment.score_size, experiment.score_size)
-    return np.stack([cv2.resize(probability, grid) for probability in probabilities])
+    return np.stack([cv2.resize(probability, 2 * [experiment.score_size]) for probability in probabilities])
 
 
 def count(truths, probabilities):

@@ -108,8 +108,7 @@ def _level(x, experiment, level, side, draw):
         conv = {"padding": "same", "kernel_initializer": start}
         x = layers.Conv2D(filters, 3, **conv, name=f"{name}_conv")(x)
         if experiment.normalization == "batch":
-            norm = {"momentum": 0.97, "name": f"{name}_norm"}
-            x = BatchNormalization(**norm)(x)
+            x = BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
             rate, seed = experiment.dropout, draw()
@@ -125,5 +124,7 @@ def average(networks, mirrored):
         network.name = f"network_{number}"
     inputs = keras.Input(networks[0].input_shape[1:], name="image")
     mirrors = ((), (1,), (2,), (1, 2)) if mirrored else ((),)
-    outputs = [reduce(ops.flip, axes, each(reduce(ops.flip, axes, inputs))) for each in networks for axes in mirrors]
-    return keras.Model(inputs, sum(outputs) / len(outputs), name="average")
+    images = ops.concatenate([reduce(ops.flip, axes, inputs) for axes in mirrors], axis=0)
+    parts = ops.split(sum(network(images) for network in networks), len(mirrors), axis=0)
+    total = sum(reduce(ops.flip, axes, part) for axes, part in zip(mirrors, parts, strict=True))
+    return keras.Model(inputs, total / (len(networks) * len(mirrors)), name="average")
