@@ -110,7 +110,7 @@ def reference_text():
         "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
         f"| the {counts['test']} patients of the sample, new to it | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
-        f"| all 110 patients, each scored by a network of the profile `recipe` that had not seen it (record `recipe-cv`) | {repeated} |\n"
+        f"| all 110 patients, by networks of the profile `recipe` that had not seen them (record `recipe-cv`) | {repeated} |\n"
     )
 
 
