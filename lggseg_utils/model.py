@@ -117,7 +117,7 @@ def _level(x, experiment, level, side, draw):
 
 
 def average(networks, mirrored):
-    """Return one network: the mean probability of several, and if `mirrored` over each slice's four mirror images."""
+    """Return one network: the mean probability of several, and if `mirrored` over a slice and its mirror images."""
     if len(networks) == 1 and not mirrored:
         return networks[0]
     for number, network in enumerate(networks):

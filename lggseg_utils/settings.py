@@ -50,7 +50,7 @@ class Experiment(BaseModel):
     early_stopping: int = Field(0, ge=0, description="stop after this many epochs without a lower val_loss; 0: never")
     weights: Literal["last", "best"] = Field("last", description="scored epoch: the last, or that of lowest val_loss")
     networks: int = Field(1, ge=1, le=20, description="networks per fold of a cross-validation, which are averaged")
-    mirrored: bool = Field(False, description="average the predictions of each slice's four mirror images")
+    mirrored: bool = Field(False, description="average the predictions of a slice and its mirror images")
     kept_epochs: tuple[int, ...] = Field((), description="epochs after which the network is kept in a file of its own")
     precision: Precision = Field("auto", description="arithmetic of the training; auto: the machine's fastest")
     ablation_conditions: tuple[str, ...] = Field(("none", "report", "all"), description="augmentations compared")

@@ -3,7 +3,8 @@
 RUN_FOLDER is a finished cross-validation of several networks per fold. Writes into it, over all tested patients: members.csv, the
 Dice of each network and of their average, without and with mirror images (network, mirrored, fold, patient, dice, git_commit);
 calibration.csv, for the average with mirror images (probability, the lower end of a tenth; pixels; mean_probability; tumour, the
-share of the pixels that are tumour; git_commit). With --score-size 256, a cohort of the original images is scored on their own grid.
+share of the pixels that are tumour; git_commit). With --score-size 256 and a cohort of original images, they are scored on
+their own grid; the files are then members_256.csv and calibration_256.csv.
 """
 
 from pathlib import Path
@@ -58,9 +59,10 @@ def main(cohort_folder, run_folder, score_size):
         sums = sums + counted.drop(columns="probability")
     means = sums[["mean_probability", "tumour"]].div(sums["pixels"], axis=0)
     calibration = counted[["probability"]].assign(pixels=sums["pixels"].astype(int), **means)
+    suffix = f"_{score_size}" if score_size else ""
     dice = pd.concat(tables)[["network", "mirrored", "fold", "patient", "dice"]]
     for name, table in (("members", dice), ("calibration", calibration)):
-        runs.write_csv(run_folder / f"{name}.csv", table.assign(git_commit=runs.git_commit()))
+        runs.write_csv(run_folder / f"{name}{suffix}.csv", table.assign(git_commit=runs.git_commit()))
     print(dice.groupby(["mirrored", "network"])["dice"].mean().unstack().round(4))
 
 

@@ -2,9 +2,9 @@
 
 Each attempt of `attempts.yml` is trained on the training patients of the first three folds and scored on their validation patients,
 never on those that the same fold tests. WORK_FOLDER/search.csv receives a row per attempt, prediction and patient: attempt,
-prediction, fold, patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over four mirror images),
-`threshold 0.3` and the like, `largest piece` (of the volume), or `FLAIR only` (in all three channels, as where the others are
-missing). After an interruption, the same command resumes.
+prediction, fold, patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over a slice and its three
+mirror images), `threshold 0.3` and the like, `largest piece` (of the volume), or `FLAIR only` (in all three channels, as where the
+others are missing). After an interruption, the same command resumes.
 """
 
 from pathlib import Path

@@ -105,7 +105,7 @@ def test_the_reference_network_scores_what_is_recorded():
     )
     # What the caption of chapter 6 says: overconfident where it is rather sure.
     rather_sure = (probabilities > 0.8) & (probabilities < 0.9)
-    assert dataset.truths[rather_sure].mean() < 0.8
+    assert 0.65 < dataset.truths[rather_sure].mean() < 0.75
 
 
 def test_what_the_opening_picture_says_holds():
@@ -141,7 +141,7 @@ def test_what_chapter_12_says_of_the_search_holds():
     longer, more = (stats.paired_difference(change.dropna()) for change in changes)
     assert longer["low"] < 0 < longer["difference"] < longer["high"] and round(longer["difference"], 3) == 0.011
     assert more["low"] < 0 < more["high"]
-    kinds = ("base", "longer", "missing sequences")
+    kinds = ("longer", "missing sequences")
     turned = {name: (dice[name, "mirrored"] - dice[name, "plain"]).mean() for name in kinds}
     assert round(turned["longer"], 3) == 0.007 and abs(turned["missing sequences"]) < 0.001
     lost = {
@@ -152,6 +152,13 @@ def test_what_chapter_12_says_of_the_search_holds():
     both, once = (stats.paired_difference(plain["missing sequences"] - plain[name]) for name in ("base", "longer"))
     assert both["low"] > 0 and round(both["difference"], 3) == 0.022
     assert once["low"] < 0 and round(once["difference"], 3) == 0.011
+    step, steps = (stats.paired_difference(dice["longer", "mirrored"] - plain[name]) for name in ("longer", "base"))
+    assert step["low"] < 0 < steps["low"]
+    whole = dice[~dice.index.isin(runs.read_csv(runs.RECORDS / "sequences.csv")["patient"])]
+    assert len(whole) == 32
+    for how in ("plain", "mirrored"):
+        kept = stats.paired_difference(whole["missing sequences", how] - whole["longer", how])
+        assert -0.005 < kept["difference"] < kept["high"] and kept["low"] < 0 < kept["high"]
 
 
 def test_what_headings_and_captions_say_holds():

@@ -102,13 +102,15 @@ def reference_text():
     scores = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
     counts = runs.read_csv(REFERENCE / "split.csv")["split"].value_counts()
     dice = {name: plots.score(table["dice_patient_mean"]) for name, table in scores.items()}
+    chosen = runs.read_csv(runs.RECORDS / "search.csv")["patient"].unique()
+    seen = runs.read_csv(REFERENCE / "split.csv").query("split == 'test'")["patient"].isin(chosen).sum()
     repeated = plots.score(runs.load_record("recipe-cv").metrics["test"]["dice_patient_mean"])
     return (
         f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
         f"{experiment.size}x{experiment.size} pixels, {experiment.filters} filters at the first level, {experiment.epochs} epochs, "
         f"{record['training']['seconds'] / 60:.0f} minutes, commit `{record['git_commit']}`.\n\n"
         "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
-        f"| the {counts['test']} patients of the sample, new to it | {dice['test']} |\n"
+        f"| the {counts['test']} patients of the sample, new to it; settings were chosen on {seen} of them | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
         f"| all 110 patients, by networks of the profile `recipe` that had not seen them (record `recipe-cv`) | {repeated} |\n"
     )
