@@ -26,11 +26,10 @@ def predictions(average, images, experiment):
 
 
 def bins(truths, probabilities):
-    """Return the pixels of each tenth of the probabilities: a table probability, pixels, mean_probability, tumour (sums)."""
+    """Return the pixels of each tenth of the probabilities: a table of sums pixels, mean_probability, tumour."""
     tenth = np.minimum((10 * probabilities).astype(int), 9).ravel()
     columns = {"pixels": None, "mean_probability": probabilities.ravel(), "tumour": truths.ravel()}
-    sums = {name: np.bincount(tenth, weights, minlength=10) for name, weights in columns.items()}
-    return pd.DataFrame({"probability": np.arange(10) / 10, **sums})
+    return pd.DataFrame({name: np.bincount(tenth, weights, minlength=10) for name, weights in columns.items()})
 
 
 def score_fold(folder, dataset, rows, experiment):
@@ -56,13 +55,13 @@ def main(cohort_folder, run_folder, score_size):
         rows = preprocess.rows_by_set(preprocess.split_of_fold(folds, fold))["test"]
         dice, counted = score_fold(run_folder / "folds" / str(fold), dataset, rows, experiment)
         tables.append(dice.assign(fold=fold))
-        sums = sums + counted.drop(columns="probability")
+        sums = sums + counted
     means = sums[["mean_probability", "tumour"]].div(sums["pixels"], axis=0)
-    calibration = counted[["probability"]].assign(pixels=sums["pixels"].astype(int), **means)
-    suffix = f"_{score_size}" if score_size else ""
+    calibration = pd.DataFrame({"probability": np.arange(10) / 10, "pixels": sums["pixels"].astype(int), **means})
+    commit, suffix = runs.git_commit(), f"_{score_size}" if score_size else ""
     dice = pd.concat(tables)[["network", "mirrored", "fold", "patient", "dice"]]
     for name, table in (("members", dice), ("calibration", calibration)):
-        runs.write_csv(run_folder / f"{name}{suffix}.csv", table.assign(git_commit=runs.git_commit()))
+        runs.write_csv(run_folder / f"{name}{suffix}.csv", table.assign(git_commit=commit))
     print(dice.groupby(["mirrored", "network"])["dice"].mean().unstack().round(4))
 
 

@@ -141,14 +141,18 @@ def test_what_chapter_12_says_of_the_search_holds():
     longer, more = (stats.paired_difference(change.dropna()) for change in changes)
     assert longer["low"] < 0 < longer["difference"] < longer["high"] and round(longer["difference"], 3) == 0.011
     assert more["low"] < 0 < more["high"]
-    kinds = ("longer", "missing sequences")
+    kinds = ("base", "longer", "missing sequences")
     turned = {name: (dice[name, "mirrored"] - dice[name, "plain"]).mean() for name in kinds}
+    assert turned["base"] < turned["longer"]
     assert round(turned["longer"], 3) == 0.007 and abs(turned["missing sequences"]) < 0.001
     lost = {
         name: (plain[name] - dice[name, "FLAIR only"]).mean() / plain[name].mean()
         for name in ("longer", "missing sequences")
     }
     assert {name: round(share, 2) for name, share in lost.items()} == {"longer": 0.18, "missing sequences": 0.04}
+    again = dice["more augmentation", "plain"] - dice["more augmentation", "FLAIR only"]
+    known = (plain["longer"] - dice["longer", "FLAIR only"])[again.notna()]
+    assert 0 < again.mean() < known.mean()
     both, once = (stats.paired_difference(plain["missing sequences"] - plain[name]) for name in ("base", "longer"))
     assert both["low"] > 0 and round(both["difference"], 3) == 0.022
     assert once["low"] < 0 and round(once["difference"], 3) == 0.011

@@ -100,10 +100,11 @@ def reference_text():
     """Return what the records say of the reference network as Markdown: its settings, its training and its scores."""
     record, experiment = runs.read_record(REFERENCE), runs.recorded_experiment(REFERENCE)
     scores = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
-    counts = runs.read_csv(REFERENCE / "split.csv")["split"].value_counts()
+    split = runs.read_csv(REFERENCE / "split.csv")
+    counts = split["split"].value_counts()
     dice = {name: plots.score(table["dice_patient_mean"]) for name, table in scores.items()}
     chosen = runs.read_csv(runs.RECORDS / "search.csv")["patient"].unique()
-    seen = runs.read_csv(REFERENCE / "split.csv").query("split == 'test'")["patient"].isin(chosen).sum()
+    seen = split.loc[split["split"] == "test", "patient"].isin(chosen).sum()
     repeated = plots.score(runs.load_record("recipe-cv").metrics["test"]["dice_patient_mean"])
     return (
         f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
