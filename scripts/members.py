@@ -1,6 +1,6 @@
 """Say what averaging brings, and how sure the networks are: python scripts/members.py COHORT_FOLDER RUN_FOLDER
 
-RUN_FOLDER is a finished cross-validation of several networks per fold. Writes into it, over all tested patients: members.csv, the
+RUN_FOLDER is a cross-validation over mirror images. Writes into it, over the patients of its finished folds: members.csv, the
 Dice of each network and of their average, without and with mirror images (network, mirrored, fold, patient, dice, git_commit);
 calibration.csv, for the average with mirror images (probability, the lower end of a tenth; pixels; mean_probability; tumour, the
 share of the pixels that are tumour; git_commit). With --score-size 256 and a cohort of original images, they are scored on
@@ -48,20 +48,23 @@ def score_fold(folder, dataset, rows, experiment):
 @click.option("--score-size", type=int, help="Side of the grid to score on.  [default: the run's]")
 def main(cohort_folder, run_folder, score_size):
     """Score the networks of all folds."""
-    experiment, folds = runs.recorded_experiment(run_folder), runs.read_csv(run_folder / "split.csv")
+    commit, experiment = runs.git_commit(), runs.recorded_experiment(run_folder)
     experiment = experiment.model_copy(update={"score_size": score_size or experiment.score_size})
     dataset, tables, sums = preprocess.prepare(data.read_cohort(cohort_folder), experiment), [], 0
-    for fold in tqdm(range(preprocess.FOLDS), unit="fold", leave=False):
+    folds = preprocess.load_split(runs.Run(experiment, run_folder, ""), dataset.slices, preprocess.draw_folds)
+    finished = sorted(int(path.parent.name) for path in run_folder.glob("folds/*/model.keras"))
+    for fold in tqdm(finished, unit="fold", leave=False):
         rows = preprocess.rows_by_set(preprocess.split_of_fold(folds, fold))["test"]
         dice, counted = score_fold(run_folder / "folds" / str(fold), dataset, rows, experiment)
         tables.append(dice.assign(fold=fold))
         sums = sums + counted
     means = sums[["mean_probability", "tumour"]].div(sums["pixels"], axis=0)
     calibration = pd.DataFrame({"probability": np.arange(10) / 10, "pixels": sums["pixels"].astype(int), **means})
-    commit, suffix = runs.git_commit(), f"_{score_size}" if score_size else ""
+    suffix = f"_{score_size}" if score_size else ""
     dice = pd.concat(tables)[["network", "mirrored", "fold", "patient", "dice"]]
     for name, table in (("members", dice), ("calibration", calibration)):
         runs.write_csv(run_folder / f"{name}{suffix}.csv", table.assign(git_commit=commit))
+    print(f"{dice['patient'].nunique()} patients")
     print(dice.groupby(["mirrored", "network"])["dice"].mean().unstack().round(4))
 
 

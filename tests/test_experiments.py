@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import LEFT_BY_A_RUN
 
-from lggseg_utils import data, evaluate, experiments, preprocess, runs, train
+from lggseg_utils import data, evaluate, experiments, model, preprocess, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 
@@ -163,3 +163,39 @@ def test_networks_and_hold_out_are_refused_outside_cross_validations(cohort_fold
         run = open_smoke(cohort_folder, folder=str(number), **wrong)
         with pytest.raises(UserError, match="settings networks and hold_out: for lggseg crossval alone"):
             experiments.train_and_score(run, data.load_cohort(run))
+
+
+def test_networks_of_a_cross_validation_are_scored_one_by_one(monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    import members
+
+    experiment = load_experiment("smoke", 0, {"networks": 2, "mirrored": True, "hold_out": False})
+    networks = [model.build_unet(experiment.model_copy(update={"seed": seed})) for seed in (0, 1)]
+    images = np.random.default_rng(0).integers(0, 256, (3, experiment.size, experiment.size, 3), dtype=np.uint8)
+    average = model.average(networks, True)
+    expected = evaluate.predict(average, images, experiment)
+    each = {(name, mirrored): values for name, mirrored, values in members.predictions(average, images, experiment)}
+    assert list(each) == [(0, False), (1, False), ("all", False), (0, True), (1, True), ("all", True)]
+    np.testing.assert_allclose(each["all", True], expected, atol=1e-6)
+    np.testing.assert_allclose(each[0, False], evaluate.predict(networks[0], images, experiment), atol=1e-6)
+    assert not np.allclose(each[0, False], each[1, False])
+
+
+def test_calibration_counts_the_pixels_of_each_tenth(monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    import members
+
+    table = members.bins(np.array([[0, 1, 1, 0]]), np.array([[0.01, 0.73, 0.79, 1.0]]))
+    assert table.loc[[0, 7, 9], "pixels"].tolist() == [1, 2, 1] and table["pixels"].sum() == 4
+    assert table.loc[7, "mean_probability"] == pytest.approx(1.52) and table["tumour"].tolist() == [0] * 7 + [2, 0, 0]
+
+
+def test_contrast_is_the_share_of_pairs_in_which_the_tumour_is_brighter(monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    import failures
+
+    flair = np.array([[[0, 100, 100], [200, 150, 120]], [[255] * 3] * 2])
+    images = np.repeat(flair[..., None], 3, axis=-1).astype(np.uint8)
+    truths = np.array([[[0, 0, 0], [1, 0, 1]], np.zeros((2, 3), int)])
+    # Of 2 tumour and 3 other pixels of the head, 200 is brighter than 100, 100 and 150, and 120 than 100 and 100. Air does not count.
+    assert failures.contrast(images, truths) == pytest.approx(5 / 6)
