@@ -83,14 +83,14 @@ def train_and_score(run, cohort):
 
 
 def cross_validate(run, cohort):
-    """Cross-validate a run's experiment in five folds, or read the results: the per-slice table of all slices, with `fold`.
+    """Cross-validate a run's experiment, or read the results: the per-slice table of all tested slices, with `fold`.
 
-    Folds are of slices or patients, as the setting `split` says. Writes split.csv, history.csv, per_slice.csv,
-    per_patient.csv and, last, metrics.json.
+    There are five folds of slices or patients, as the setting `split` says, or those of a split.csv that is there. Writes split.csv,
+    history.csv, per_slice.csv, per_patient.csv and, last, metrics.json.
     """
     if not all(run.path(name).exists() for name in WRITTEN):
         folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
-        splits = [preprocess.split_of_fold(folds, fold) for fold in range(preprocess.FOLDS)]
+        splits = [preprocess.split_of_fold(folds, fold) for fold in sorted(set(folds.query("split == 'test'")["fold"]))]
         jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))

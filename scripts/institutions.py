@@ -1,23 +1,32 @@
 """Draw folds by institution: python scripts/institutions.py COHORT_FOLDER RUN_FOLDER
 
-Opens RUN_FOLDER for the profile `ensemble` and writes its split.csv: each of the five folds tests all patients of one institution and
-trains on all others. The command that it prints trains them.
+Opens RUN_FOLDER for the profile `ensemble` with one network per fold, and writes its split.csv: each fold tests all patients of one
+institution and trains on all others. An institution with fewer than ten patients is never tested. The command that it prints
+trains the folds.
 """
 
 from pathlib import Path
 
 import click
-import pandas as pd
+import numpy as np
 
 from lggseg_utils import cli, data, preprocess, runs
 
 
+SMALLEST = 10  # patients of an institution that is tested
+
+
 def draw_institutions(slices):
-    """Divide a table of slices as `preprocess.draw_folds`, but by institution: part 2k is fold k, and odd parts are empty."""
-    fold, _ = pd.factorize(data.institutions(slices["patient"]), sort=True)
-    return slices[["patient", "slice"]].assign(
-        split="test", part=preprocess.PARTS // preprocess.FOLDS * fold, fold=fold
-    )
+    """Divide a table of slices as `preprocess.draw_folds`, but by institution: part 2k is fold k, and odd parts are empty.
+
+    Institutions with fewer than SMALLEST patients come last, and their `split` is 'train'.
+    """
+    places = data.institutions(slices["patient"])
+    sizes = slices["patient"].groupby(places).nunique()
+    fold = places.map([*sizes.index[sizes >= SMALLEST], *sizes.index[sizes < SMALLEST]].index)
+    split = np.where(places.map(sizes) >= SMALLEST, "test", "train")
+    part = preprocess.PARTS // preprocess.FOLDS * fold
+    return slices[["patient", "slice"]].assign(split=split, part=part, fold=fold)
 
 
 @click.command()
@@ -25,7 +34,7 @@ def draw_institutions(slices):
 @click.argument("run_folder", type=click.Path(path_type=Path))
 def main(cohort_folder, run_folder):
     """Draw the folds."""
-    run = runs.open_run("ensemble", cohort_folder.resolve(), run_folder, command="crossval")
+    run = runs.open_run("ensemble", cohort_folder.resolve(), run_folder, 0, {"networks": 1}, "crossval")
     runs.write_csv(run.path("split.csv"), draw_institutions(data.read_cohort(cohort_folder).slices))
     print(run.record()["command"].replace("DATA_FOLDER", str(cohort_folder)), "--out", run_folder)
 

@@ -153,9 +153,11 @@ def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
     slices = runs.read_csv(runs.RECORDS / "cohort.csv")
     folds = __import__("institutions").draw_institutions(slices)
     places = data.institutions(slices["patient"])
-    for fold, place in enumerate(["CS", "DU", "EZ", "FG", "HT"]):
+    for fold, place in enumerate(["CS", "DU", "FG", "HT"]):
         split = preprocess.split_of_fold(folds, fold)["split"]
-        assert (split == "test").equals(places == place)
+        assert (split == "test").equals(places == place) and (split == "val").any()
+    assert set(folds["fold"][folds["split"] == "test"]) == set(range(4))
+    assert set(places[folds["split"] == "train"]) == {"EZ"}, "an institution with one patient"
 
 
 def test_networks_and_hold_out_are_refused_outside_cross_validations(cohort_folder, open_smoke):
