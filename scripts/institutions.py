@@ -12,7 +12,6 @@ import numpy as np
 
 from lggseg_utils import cli, data, preprocess, runs
 
-
 SMALLEST = 10  # patients of an institution that is tested
 
 
