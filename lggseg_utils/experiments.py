@@ -105,8 +105,9 @@ def cross_validate(run, cohort):
 
 
 def _write_scores(run, per_slice, history):
-    """Write the training time into run.json and, last, metrics.json."""
-    run.note_end(training={"epochs": len(history), "seconds": round(float(history["seconds"].sum()), 1)})
+    """Write the training's time and precision into run.json and, last, metrics.json."""
+    precision = run.experiment.precision.replace("auto", train.machine_precision())
+    run.note_end(precision=precision, training={"epochs": len(history), "seconds": round(history["seconds"].sum(), 1)})
     whole, sets = run.experiment.split == "patient", per_slice.groupby("split", sort=False)
     write_json(run.path("metrics.json"), {name: evaluate.set_scores(scored, whole) for name, scored in sets})
 

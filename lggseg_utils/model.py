@@ -97,9 +97,8 @@ def build_unet(experiment):
 def _level(x, experiment, level, side, draw):
     """Apply two 3x3 convolutions, each with ReLU and, if set, more.
 
-    Our choices: weights start as He et al. proposed for ReLU, and
-    the batch-norm momentum is 0.97, so that a short training can be
-    validated. draw() gives a seed.
+    Our choices: He et al.'s first weights for ReLU, and a batch-norm
+    momentum of 0.97 for short trainings. draw() gives a seed.
     """
     filters = experiment.filters * 2**level
     for number in (1, 2):

@@ -25,6 +25,7 @@ def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort
     own = runs.read_csv(run.path("per_slice_own_grid.csv"))
     assert (own[evaluate.COUNTS].sum(axis=1) == 32**2).all() and (own["split"] == per_slice["split"]).all()
     assert record["training"]["epochs"] == len(history) == 2 and record["ended"]["time"] >= record["created"]
+    assert record["precision"] == train.machine_precision()
     refuse_to_train(monkeypatch)
     again, _ = experiments.train_and_score(run, cohort)
     assert again.equals(per_slice)
