@@ -105,7 +105,7 @@ def reference_text():
     dice = {name: plots.score(table["dice_patient_mean"]) for name, table in scores.items()}
     chosen = runs.read_csv(runs.RECORDS / "search.csv")["patient"].unique()
     seen = split.loc[split["split"] == "test", "patient"].isin(chosen).sum()
-    repeated = plots.score(runs.load_record("recipe-cv").metrics["test"]["dice_patient_mean"])
+    repeated = plots.score(runs.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"])
     return (
         f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
         f"{experiment.size}x{experiment.size} pixels, {experiment.filters} filters at the first level, {experiment.epochs} epochs, "
@@ -113,7 +113,7 @@ def reference_text():
         "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
         f"| the {counts['test']} patients of the sample, new to it; settings were chosen on {seen} of them | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
-        f"| all 110 patients, by networks of the profile `recipe` that had not seen them (record `recipe-cv`) | {repeated} |\n"
+        f"| all 110 patients, by networks of the same recipe that had not seen them (record `mirrored-cv`) | {repeated} |\n"
     )
 
 
