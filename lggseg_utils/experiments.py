@@ -90,11 +90,11 @@ def cross_validate(run, cohort):
     """
     if not all(run.path(name).exists() for name in WRITTEN):
         folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
-        splits = [preprocess.split_of_fold(folds, fold) for fold in sorted(set(folds.query("split == 'test'")["fold"]))]
-        jobs = [Job(str(fold), run.experiment, split, ("test",)) for fold, split in enumerate(splits)]
+        tested = sorted(set(folds.query("split == 'test'")["fold"]))
+        jobs = [Job(str(fold), run.experiment, preprocess.split_of_fold(folds, fold), ("test",)) for fold in tested]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
-        tables = ([table.assign(fold=fold) for fold, table in enumerate(each)] for each in zip(*results, strict=True))
-        per_slice, per_patient, history = (pd.concat(each, ignore_index=True) for each in tables)
+        tables = [[table.assign(fold=fold) for table in each] for fold, each in zip(tested, results, strict=True)]
+        per_slice, per_patient, history = (pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True))
         if run.experiment.split == "slice":
             # A patient's slices lie in several folds, and so do its borders.
             per_patient = evaluate.per_patient_table(per_slice)

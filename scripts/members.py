@@ -18,11 +18,13 @@ from lggseg_utils import cli, data, evaluate, model, preprocess, runs, train
 
 
 def predictions(average, images, experiment):
-    """Yield (network, mirrored, probabilities) for each network of an average, 'all' being their mean."""
+    """Yield (network, mirrored, probabilities) for each of several networks, and for their mean, which is called 'all'."""
     networks = [average.get_layer(f"network_{number}") for number in range(experiment.networks)]
     for mirrored in (False, True):
         each = [evaluate.predict(model.average([network], mirrored), images, experiment) for network in networks]
-        yield from zip([*range(len(each)), "all"], [mirrored] * (len(each) + 1), [*each, np.mean(each, 0)], strict=True)
+        for number, probabilities in enumerate(each if len(each) > 1 else []):
+            yield number, mirrored, probabilities
+        yield "all", mirrored, np.mean(each, 0)
 
 
 def bins(truths, probabilities):
@@ -39,6 +41,7 @@ def score_fold(folder, dataset, rows, experiment):
     for network, mirrored, probabilities in predictions(average, dataset.images[rows], experiment):
         dice = evaluate.per_patient_table(slices.join(evaluate.count(truths, probabilities)))[["patient", "dice"]]
         tables.append(dice.assign(network=network, mirrored=mirrored))
+    # The last probabilities are those of all networks over mirror images.
     return pd.concat(tables), bins(truths, probabilities)
 
 

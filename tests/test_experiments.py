@@ -68,6 +68,22 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
     np.testing.assert_allclose(again["soft_sum"], per_slice["soft_sum"], rtol=1e-6)
 
 
+def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_numbers(crossval, tmp_path, monkeypatch):
+    import shutil
+
+    run, cohort, per_slice = crossval
+    shutil.copytree(run.folder, tmp_path / "run")
+    fewer = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
+    folds = runs.read_csv(fewer.path("split.csv"))
+    runs.write_csv(fewer.path("split.csv"), folds.assign(split=np.where(folds["fold"].isin([0, 2]), "test", "train")))
+    fewer.path("metrics.json").unlink()
+    for fold in (1, 3, 4):
+        shutil.rmtree(fewer.path("folds", str(fold)))
+    refuse_to_train(monkeypatch)
+    tested = experiments.cross_validate(fewer, cohort)
+    assert tested.equals(per_slice[per_slice["fold"].isin([0, 2])].reset_index(drop=True))
+
+
 def test_folds_of_other_slices_are_refused(crossval, tmp_path):
     run, cohort, _ = crossval
     (tmp_path / "split.csv").write_text("patient,slice,split\nA,1,test\n")
