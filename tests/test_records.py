@@ -314,6 +314,26 @@ def test_what_chapter_12_says_of_the_worst_patients_holds():
     assert runs.load_record("recipe-cv").per_patient.nsmallest(1, "dice")["patient"].iloc[0].startswith("TCGA_CS_5397")
 
 
+def test_what_chapter_12_says_of_unknown_hospitals_holds():
+    known, new = (
+        runs.load_record(name).per_patient.set_index("patient")["dice"] for name in ("mirrored-cv", "institutions-cv")
+    )
+    split = runs.load_record("institutions-cv").split
+    places = data.institutions(split["patient"])
+    assert split["fold"].groupby(places).nunique().eq(1).all() and set(places[split["split"] == "train"]) == {"EZ"}
+    change = (new - known).dropna()
+    assert len(change) == 109 and round(stats.paired_difference(change)["difference"], 2) == -0.02, "heading"
+    by_place = {
+        name: stats.paired_difference(part)
+        for name, part in change.groupby(data.institutions(change.index.to_series()))
+    }
+    assert by_place["DU"]["high"] < 0 and min(by_place[name]["difference"] for name in ("CS", "HT")) >= 0
+    one, whole = change.filter(like="FG_A60K").iloc[0], change.filter(like="_FG_").sum()
+    assert whole < 0 and one < 0.75 * whole
+    slices = [(table["fold"] != fold).sum() for table, fold in ((split, 1), (runs.load_record("mirrored-cv").split, 0))]
+    assert 0.3 < 1 - slices[0] / slices[1] < 0.38
+
+
 def test_what_chapter_12_says_of_calibration_holds():
     tenths = runs.read_csv(runs.RECORDS / "calibration.csv").set_index("probability")
     assert tenths["pixels"].sum() == 3929 * 128**2
