@@ -8,7 +8,6 @@ RUN_FOLDER, a finished cross-validation, each on the slice where the tumour is l
 from pathlib import Path
 
 import click
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -29,21 +28,17 @@ def contrast(images, truths):
     return roc_auc_score(tumour[head], flair[head])
 
 
-def contrasts(cohort, side):
-    """Return a table patient, contrast of a cohort, resized to (side, side)."""
-    images = np.stack([preprocess.resize_image(image, side) for image in cohort.images])
-    truths = np.stack([preprocess.resize_mask(mask, side) for mask in cohort.masks])
+def contrasts(cohort, truths):
+    """Return a table patient, contrast of a cohort, on the grid of its truths (n, side, side)."""
+    images = np.stack([preprocess.resize_image(image, truths.shape[1]) for image in cohort.images])
     rows = {name: table.index for name, table in cohort.slices.groupby("patient")}
     values = {name: contrast(images[index], truths[index]) for name, index in rows.items()}
     return pd.Series(values, name="contrast").rename_axis("patient").reset_index()
 
 
-def draw_worst(run_folder, cohort, experiment):
+def draw_worst(run_folder, cohort, dataset, experiment):
     """Return the figure of the worst patients."""
-    worst, dataset = (
-        runs.read_csv(run_folder / "per_patient.csv").nsmallest(WORST, "dice"),
-        preprocess.prepare(cohort, experiment),
-    )
+    worst = runs.read_csv(run_folder / "per_patient.csv").nsmallest(WORST, "dice")
     areas = pd.Series(dataset.truths.sum((1, 2)), dataset.slices.index)
     rows = [areas[dataset.slices["patient"] == patient].idxmax() for patient in worst["patient"]]
     masks = []
@@ -61,15 +56,12 @@ def draw_worst(run_folder, cohort, experiment):
 @click.argument("run_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(cohort_folder, run_folder):
     """Write the table and draw the figure."""
-    commit, cohort, experiment = (
-        runs.git_commit(),
-        data.read_cohort(cohort_folder),
-        runs.recorded_experiment(run_folder),
-    )
-    runs.write_csv(runs.RECORDS / "contrast.csv", contrasts(cohort, experiment.score_size).assign(git_commit=commit))
+    commit, experiment = runs.git_commit(), runs.recorded_experiment(run_folder)
+    cohort = data.read_cohort(cohort_folder)
+    dataset = preprocess.prepare(cohort, experiment)
+    runs.write_csv(runs.RECORDS / "contrast.csv", contrasts(cohort, dataset.truths).assign(git_commit=commit))
     plots.set_style()
-    plt.rcParams.update({"text.color": "white"})
-    figure = draw_worst(run_folder, cohort, experiment)
+    figure = draw_worst(run_folder, cohort, dataset, experiment)
     figure.savefig(runs.RECORDS / "figures" / "worst.jpg", pil_kwargs={"quality": 85})
 
 

@@ -281,10 +281,8 @@ def test_what_chapter_12_says_of_the_last_recipe_holds():
 def test_what_chapter_12_says_of_the_worst_patients_holds():
     patients = runs.load_record("mirrored-cv").per_patient.set_index("patient")
     contrast = runs.read_csv(runs.RECORDS / "contrast.csv").set_index("patient")["contrast"][patients.index]
-    area, missing = (
-        patients["tp"] + patients["fn"],
-        patients.index.isin(runs.read_csv(runs.RECORDS / "sequences.csv")["patient"]),
-    )
+    area = patients["tp"] + patients["fn"]
+    missing = patients.index.isin(runs.read_csv(runs.RECORDS / "sequences.csv")["patient"])
     small, faint = area <= area.quantile(0.25), contrast <= contrast.quantile(0.25)
     signs = pd.DataFrame({"missing": missing, "small": small, "faint": faint})
     some = signs.any(axis=1)
