@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 
 import click
 import yaml
@@ -49,14 +50,6 @@ def _overrides(pairs, skip_bad):
     return settings
 
 
-def _import_tensorflow():
-    """Import TensorFlow without the messages that it prints while it starts."""
-    from lggseg_utils.runs import stderr_into
-
-    with stderr_into(os.devnull):
-        import lggseg_utils.train  # noqa: F401
-
-
 def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     """Open and lock the run folder of a subcommand, and check its data: (run, cohort, parameters of the notebooks)."""
     from lggseg_utils import data, runs, settings
@@ -67,9 +60,9 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     overrides = _overrides(pairs, skip_bad)
     parameters = {"profile": profile, "data_dir": data_dir, "run_dir": run_dir, "seed": seed, "overrides": overrides}
     settings.load_experiment(profile, seed, overrides)
-    folder = runs.run_folder(**parameters, command=name)
-    _import_tensorflow()
-    click.get_current_context().with_resource(runs.lock(folder))
+    click.get_current_context().with_resource(runs.lock(runs.run_folder(**parameters, command=name)))
+    with runs.stderr_into(os.devnull):
+        import lggseg_utils.train  # noqa: F401
     run = runs.open_run(**parameters, command=name)
     return run, data.load_cohort(run), {**parameters, "run_dir": str(run.folder)}
 
@@ -116,9 +109,10 @@ def predict(images, run_dir, out):
 
     Not for clinical use.
     """
-    _import_tensorflow()
-    import lggseg_utils.predict as predictor
+    from lggseg_utils.runs import stderr_into
 
+    with stderr_into(os.devnull):
+        import lggseg_utils.predict as predictor
     table = predictor.predict(images, run_dir or predictor.REFERENCE, out)
     print(f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}")
 
@@ -151,13 +145,26 @@ def record(run_dir, name):
     print(runs.record(run_dir, name))
 
 
+def _stop(number, frame):
+    """Raise KeyboardInterrupt, and again each second: Keras swallows some, and Python those that come in a destructor."""
+    again = threading.Timer(1, os.kill, [os.getpid(), signal.SIGTERM])
+    again.daemon = True
+    again.start()
+    if sys.exc_info()[0] is not KeyboardInterrupt:  # whose `finally` blocks are not interrupted again
+        raise KeyboardInterrupt
+
+
 def main(command=commands):
     """Run a click command: one line for a user's mistake, and an exit status that can be trusted."""
     # A batch system's time limit ends a process with SIGTERM; it stops as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    sys.unraisablehook = lambda dropped: dropped.exc_type is KeyboardInterrupt or sys.__unraisablehook__(dropped)
     try:
         command(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.exit("\nlggseg: stopped; the same command resumes.")
     except click.ClickException as error:
         error.show()

@@ -139,8 +139,7 @@ def find_slices(names, source):
     Kaggle's archive holds the tree twice: the shallower copy of a slice counts. Raises `UserError` for no slice at all and
     for a slice that stands twice at one depth.
     """
-    found, images = {}, [name for name in names if name.lower().endswith(SUFFIXES)]
-    shown = [name for name in images if not Path(name).name.startswith(".")]
+    found, shown = {}, [name for name in names if name.lower().endswith(SUFFIXES) and Path(name).name[0] != "."]
     for path in sorted(shown, key=lambda name: (name.count("/"), name)):
         match = SLICE_NAME.fullmatch(path.rpartition("/")[2])
         patient, number = (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)

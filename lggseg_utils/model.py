@@ -88,9 +88,8 @@ def build_unet(experiment):
         x = layers.Concatenate(name=f"concat_{level + 1}")([skip, x])
         x = _level(x, experiment, level, "up", draw)
     start = initializers.GlorotUniform(draw())
-    last = {"kernel_initializer": start, "name": "probability"}
-    sigmoid = {"activation": SIGMOID, "dtype": "float32"}
-    outputs = layers.Conv2D(1, 1, **last, **sigmoid)(x)
+    last = {"activation": SIGMOID, "dtype": "float32", "name": "probability"}
+    outputs = layers.Conv2D(1, 1, kernel_initializer=start, **last)(x)
     return keras.Model(inputs, outputs, name="enhanced_unet")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lggseg_utils import data
@@ -62,8 +63,6 @@ def minmax(images, over="slice"):
     `over` says what both are taken over: 'slice' (its channels together), 'channel' (of a slice), or 'dataset' (0 and 255).
     'head' divides by 255 what `scale_volumes` has scaled. A constant slice becomes 0. Returns a tensor.
     """
-    import tensorflow as tf
-
     values = tf.cast(images, tf.float32)
     if over in ("dataset", "head"):
         return values / 255

@@ -189,15 +189,13 @@ def _first_record(run, overrides, command):
 def _versions():
     """Return the versions of the LIBRARIES that are installed, and of Keras' backend."""
     names = dict.fromkeys([*LIBRARIES, os.environ.get("KERAS_BACKEND", "tensorflow")])
-    installed = [(name, next(metadata.distributions(name=name), None)) for name in names]
-    return {name: library.version for name, library in installed if library}
+    return {name: found.version for name in names if (found := next(metadata.distributions(name=name), None))}
 
 
 def _gpu():
     """Return the name of the machine's NVIDIA GPU, a line each for several; '' where there is none."""
-    tool = shutil.which("nvidia-smi")
-    query = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    told = tool and subprocess.run(query, capture_output=True, text=True, check=False)
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    told = shutil.which(query[0]) and subprocess.run(query, capture_output=True, text=True, check=False)
     return told.stdout.strip() if told and told.returncode == 0 else ""
 
 

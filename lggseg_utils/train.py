@@ -20,8 +20,7 @@ from lggseg_utils.settings import UserError
 # Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/. JAX would compile them all.
 STEPS_PER_EXECUTION = 8 if keras.config.backend() == "tensorflow" else 1
 
-# TensorFlow's tuner has nothing to tune here. Its thread sleeps twice as long each time, up to a minute, and an epoch often ends
-# only when it wakes: half of the epochs measured took up to twice as long.
+# TensorFlow's tuner has nothing to tune here, but its thread sleeps for up to a minute, and an epoch often ends only when it wakes.
 UNTUNED = tf.data.Options()
 UNTUNED.autotune.enabled = False
 

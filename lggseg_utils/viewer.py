@@ -16,7 +16,6 @@ from lggseg_utils import data, metrics
 from lggseg_utils.plots import PREDICTION, TRUTH
 
 TEMPLATE = Template((Path(__file__).parent / "viewer.html").read_text(encoding="utf-8"))
-QUALITY = 85  # of WebP, 0 to 100
 
 
 def volume_viewer(images, numbers, patient, **masks):
@@ -63,5 +62,5 @@ def outline(mask):
 def _picture(channel, brightest):
     """Return one channel of a slice (side, side) as a data URL of a picture; `brightest` becomes white."""
     stretched = np.round(channel * (255 / max(brightest, 1))).astype(np.uint8)
-    _, encoded = cv2.imencode(".webp", stretched, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    _, encoded = cv2.imencode(".webp", stretched, [cv2.IMWRITE_WEBP_QUALITY, 85])
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()

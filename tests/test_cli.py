@@ -123,6 +123,38 @@ def test_a_stopped_command_ends_in_one_line(tmp_path, cohort_folder, blow):
     assert process.returncode == 1 and "Traceback" not in errors and errors.strip().splitlines()[-1] == STOPPED
 
 
+SWALLOWS = """
+import os, signal, time
+from lggseg_utils import cli
+
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+def command(standalone_mode):
+    try:
+        Dropping()
+        time.sleep(30)
+    except:
+        print("swallowed", flush=True)
+    try:
+        time.sleep(30)
+    finally:
+        time.sleep(2)
+        print("left in order", flush=True)
+
+cli.main(command)
+"""
+
+
+def test_a_stop_that_is_swallowed_is_repeated():
+    """Python drops what a destructor raises, and Keras has an `except:`; a batch system sends its SIGTERM only once."""
+    finished = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, check=False, timeout=20)
+    assert finished.stdout == "swallowed\nleft in order\n"
+    assert_one_line(finished, STOPPED)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
