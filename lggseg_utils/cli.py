@@ -1,10 +1,10 @@
 """The command line: run, crossval, ablate, predict, book, fetch, record."""
 
 import errno
+import importlib
 import os
 import signal
 import sys
-import threading
 
 import click
 import yaml
@@ -50,6 +50,14 @@ def _overrides(pairs, skip_bad):
     return settings
 
 
+def _import(name):
+    """Import a module of the package when it is needed, without the messages that TensorFlow prints; return it."""
+    from lggseg_utils.runs import stderr_into
+
+    with stderr_into(os.devnull):
+        return importlib.import_module(f"lggseg_utils.{name}")
+
+
 def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     """Open and lock the run folder of a subcommand, and check its data: (run, cohort, parameters of the notebooks)."""
     from lggseg_utils import data, runs, settings
@@ -61,8 +69,6 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     parameters = {"profile": profile, "data_dir": data_dir, "run_dir": run_dir, "seed": seed, "overrides": overrides}
     settings.load_experiment(profile, seed, overrides)
     click.get_current_context().with_resource(runs.lock(runs.run_folder(**parameters, command=name)))
-    with runs.stderr_into(os.devnull):
-        import lggseg_utils.train  # noqa: F401
     run = runs.open_run(**parameters, command=name)
     return run, data.load_cohort(run), {**parameters, "run_dir": str(run.folder)}
 
@@ -71,10 +77,8 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
 @_experiment
 def run(**options):
     """Execute the notebooks in order. After an interruption, the same command resumes."""
-    from lggseg_utils import book
-
-    opened, _, parameters = _open("run", **options)
-    book.execute(opened, parameters)
+    opened, parameters = _open("run", **options)[::2]  # without the cohort, which takes a gigabyte
+    _import("book").execute(opened, parameters)
     print(opened.path("notebooks"))
 
 
@@ -83,9 +87,7 @@ def run(**options):
 def crossval(**options):
     """Cross-validate an experiment in five folds. After an interruption, the same command resumes."""
     opened, cohort, _ = _open("crossval", **options)
-    from lggseg_utils import experiments
-
-    experiments.cross_validate(opened, cohort)
+    _import("experiments").cross_validate(opened, cohort)
     print(opened.path("metrics.json"))
 
 
@@ -94,9 +96,7 @@ def crossval(**options):
 def ablate(**options):
     """Train under each augmentation and seed. After an interruption, the same command resumes."""
     opened, cohort, _ = _open("ablate", **options)
-    from lggseg_utils import experiments
-
-    experiments.ablate(opened, cohort)
+    _import("experiments").ablate(opened, cohort)
     print(opened.path("ablation.csv"))
 
 
@@ -109,10 +109,7 @@ def predict(images, run_dir, out):
 
     Not for clinical use.
     """
-    from lggseg_utils.runs import stderr_into
-
-    with stderr_into(os.devnull):
-        import lggseg_utils.predict as predictor
+    predictor = _import("predict")
     table = predictor.predict(images, run_dir or predictor.REFERENCE, out)
     print(f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}")
 
@@ -121,18 +118,14 @@ def predict(images, run_dir, out):
 @click.option("--run", "run_dir", required=True, help="Folder of an executed run.")
 def book(run_dir):
     """Build the book from an executed run; the last line is the path of its index.html."""
-    from lggseg_utils.book import build
-
-    print(build(run_dir))
+    print(_import("book").build(run_dir))
 
 
 @commands.command()
 @click.argument("folder")
 def fetch(folder):
     """Download the LGG cohort from Kaggle into FOLDER and check that it is whole."""
-    from lggseg_utils import data
-
-    print(data.fetch(folder))
+    print(_import("data").fetch(folder))
 
 
 @commands.command()
@@ -140,16 +133,13 @@ def fetch(folder):
 @click.argument("name")
 def record(run_dir, name):
     """Copy the numbers of a finished run to records/NAME, where the book shows them."""
-    from lggseg_utils import runs
-
-    print(runs.record(run_dir, name))
+    print(_import("runs").record(run_dir, name))
 
 
 def _stop(number, frame):
-    """Raise KeyboardInterrupt, and again each second: Keras swallows some, and Python those that come in a destructor."""
-    again = threading.Timer(1, os.kill, [os.getpid(), signal.SIGTERM])
-    again.daemon = True
-    again.start()
+    """Raise KeyboardInterrupt, and again each second until the command ends: libraries swallow it, or raise another error instead."""
+    signal.alarm(1)
+    sys.unraisablehook = lambda dropped: None  # errors in destructors of what it interrupted
     if sys.exc_info()[0] is not KeyboardInterrupt:  # whose `finally` blocks are not interrupted again
         raise KeyboardInterrupt
 
@@ -157,15 +147,12 @@ def _stop(number, frame):
 def main(command=commands):
     """Run a click command: one line for a user's mistake, and an exit status that can be trusted."""
     # A batch system's time limit ends a process with SIGTERM; it stops as for Ctrl-C.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    for number in stops:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
-    sys.unraisablehook = lambda dropped: dropped.exc_type is KeyboardInterrupt or sys.__unraisablehook__(dropped)
     try:
         command(standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.exit("\nlggseg: stopped; the same command resumes.")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -176,3 +163,8 @@ def main(command=commands):
         elif kind in (errno.EROFS, errno.EACCES, errno.EPERM):
             said = f"{error.filename}: {error.strerror.lower()}; choose another folder, or change its permissions."
         sys.exit(" ".join(f"lggseg: {said}".splitlines()))
+    finally:
+        if signal.alarm(0):
+            for number in stops:
+                signal.signal(number, signal.SIG_IGN)
+            sys.exit("\nlggseg: stopped; the same command resumes.")

@@ -56,7 +56,7 @@ def read_cohort(source="", skip_bad=False, report=None):
     """Read and check every slice of a folder or zip in Kaggle's layout; return a `Cohort`. Empty `source`: the sample.
 
     Raises `UserError` for a source without slices, and for slices that can't be used unless `skip_bad` leaves them out.
-    `report`: a path, to which a table of such slices is written.
+    `report`: the `Path` of a table of such slices, written where there are some or were some before.
     """
     source = Path(source or SAMPLE).expanduser()
     names, read = _open(source)
@@ -68,7 +68,7 @@ def read_cohort(source="", skip_bad=False, report=None):
     bad = [(row, problem) for row, problem in zip(rows, visited, strict=True) if isinstance(problem, BadSlice)]
     listed = [(row.patient, row.slice, row.image or row.mask, str(problem)) for row, problem in bad]
     problems = pd.DataFrame(listed, columns=["patient", "slice", "path", "problem"])
-    if len(problems) and report:
+    if report and (len(problems) or report.exists()):
         write_csv(report, problems)
     if len(problems) and not (skip_bad and good):
         first, listed = problems.iloc[0], f" All are listed in {report}." if report else ""
@@ -171,7 +171,8 @@ def decode(content, channels):
     """Decode the bytes of a TIFF or PNG with 3 channels, uint8 (height, width, 3), or 1, (height, width). Raises `BadSlice`."""
     try:
         image = Image.open(io.BytesIO(content), formats=("TIFF", "PNG"))
-        pages = getattr(image, "n_frames", 1)
+        # Pillow keeps the upper eight bits of colours with sixteen, and tells only here.
+        pages, wide = getattr(image, "n_frames", 1), ";16" in str(image.tile)
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
     except UnidentifiedImageError:
         raise BadSlice("not a readable TIFF or PNG (damaged, cut short, or another format)") from None
@@ -181,8 +182,8 @@ def decode(content, channels):
         raise BadSlice("contains several pages, expected one image")
     if image.mode in ("P", "YCbCr", "LAB", "CMYK"):
         raise BadSlice(f"stored as {image.mode}, expected RGB or grey")
-    if pixels.dtype != np.uint8:
-        raise BadSlice(f"stored as {pixels.dtype}, expected 8 bits per channel")
+    if wide or pixels.dtype != np.uint8:
+        raise BadSlice(f"stored as {'uint16' if wide else pixels.dtype}, expected 8 bits per channel")
     found = 1 if pixels.ndim == 2 else pixels.shape[2]
     if found != channels:
         names = f" ({', '.join(CHANNELS)})" if channels == 3 else ""

@@ -116,7 +116,7 @@ def ablate(run, cohort):
     """Train under each augmentation and seed, or read the results: a table condition, seed, patient, dice.
 
     All trainings have the run's split, and are scored on its validation patients. Writes
-    ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, epochs, dice_patient_mean.
+    ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, dice_patient_mean, epochs.
     """
     if not run.path("ablation.csv").exists():
         settings, split = run.experiment, preprocess.load_split(run, cohort.slices)
@@ -129,5 +129,7 @@ def ablate(run, cohort):
         write_csv(run.path("ablation_patients.csv"), scores)
         means = scores.groupby(["condition", "seed"], sort=False)["dice"].mean().rename("dice_patient_mean")
         run.note_end()
-        write_csv(run.path("ablation.csv"), means.reset_index().assign(epochs=settings.epochs))
+        write_csv(
+            run.path("ablation.csv"), means.reset_index().assign(epochs=[len(history) for *_, history in results])
+        )
     return read_csv(run.path("ablation_patients.csv"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -233,7 +234,7 @@ class Record:
 
 
 def load_record(name):
-    """Return the `Record` of that name under records/, or of a finished run folder, given by its path."""
+    """Return the `Record` of that name under records/, or of a finished run folder, given by its absolute path."""
     folder = RECORDS / name
     if not any((folder / last).exists() for last in ("metrics.json", "ablation.csv")):
         raise UserError(f"{folder} contains no finished run: metrics.json is missing. Run the evaluation first.")
@@ -255,10 +256,11 @@ def record(folder, name):
     target = RECORDS / Path(name).name
     if target.exists():
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
-    temporary = RECORDS / f".part-{os.getpid()}-{target.name}"
-    temporary.mkdir()
-    for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
-        content, large = source.read_bytes(), source.stem in TABLES and source.stat().st_size > 16_384
-        (temporary / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
-    temporary.replace(target)
+    with TemporaryDirectory(prefix=".part-", dir=RECORDS) as place:
+        copy = Path(place, target.name)
+        copy.mkdir()
+        for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
+            content, large = source.read_bytes(), source.stem in TABLES and source.stat().st_size > 16_384
+            (copy / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
+        copy.replace(target)
     return target

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from lggseg_utils import data
+from lggseg_utils import cli, data
 
 
 @click.command()
@@ -23,10 +23,10 @@ def main(cohort, target, patients):
     known = sorted(found["patient"].unique())
     drawn = {known[row] for row in np.random.default_rng(0).permutation(len(known))[:patients]}
     for row in found[found["patient"].isin(drawn)].itertuples():
-        for name in (row.image, row.mask):
+        for name in filter(None, (row.image, row.mask)):
             (target / row.patient).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cohort / name, target / row.patient / Path(name).name)
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)

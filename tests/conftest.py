@@ -49,7 +49,7 @@ def pages_of_the_book():
 def call(*arguments, **options):
     """Run lggseg; return the finished process with its output as text."""
     command = [LGGSEG, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500, **options)
 
 
 def assert_one_line(finished, message):
@@ -69,7 +69,10 @@ def wait_for(path, process):
 def stop(process, blow):
     """Send a signal once, wait until the process ends, and return its error text."""
     process.send_signal(blow)
-    return process.communicate(timeout=60)[1]
+    try:
+        return process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
 
 
 def write_slice(folder, patient, number, image=None, mask=None, suffix=".tif"):

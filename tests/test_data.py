@@ -6,6 +6,7 @@ import sys
 import types
 import zipfile
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,11 +86,17 @@ def save(pixels):
     return lambda path: Image.fromarray(pixels).save(path)
 
 
+def sixteen_bits():
+    """Return the bytes of a TIFF with three channels of sixteen bits, of which Pillow would keep eight."""
+    return cv2.imencode(".tif", np.full((16, 16, 3), 300, np.uint16))[1].tobytes()
+
+
 IMAGE_DAMAGE = {
     "mask without an image": lambda path: path.unlink(),
     "damaged or cut short": lambda path: path.write_bytes(path.read_bytes()[:-300]),
     "not a readable TIFF or PNG": lambda path: path.write_text("I am no TIFF"),
     "stored as uint16, expected 8 bits per channel": save(np.zeros((16, 16), np.uint16)),
+    "stored as uint16, expected 8 bits": lambda path: path.write_bytes(sixteen_bits()),
     "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
     "has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
     "contains several pages, expected one image": two_pages,

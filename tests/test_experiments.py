@@ -61,7 +61,7 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
     for name in ("metrics.json", "folds/3/per_slice.csv", "folds/3/history.csv"):
         resumed.path(name).unlink()
     trained = []
-    fit = __import__("lggseg_utils.train").train.fit
+    fit = train.fit
     monkeypatch.setattr("lggseg_utils.train.fit", lambda *given: trained.append(given[3].name) or fit(*given))
     again = experiments.cross_validate(resumed, cohort)
     assert trained == ["3"]

@@ -68,16 +68,17 @@ def lead():
     """Return the answer of the opening page as Markdown."""
     question = verdict.QUESTIONS["test-scores"]
     reported = next(claim["value"] for claim in question["claims"] if claim["metric"] == "dice")
-    scored = runs.load_record("report64-plain").per_slice.query("split == 'test'")
-    dice = [metrics.dice_and_iou(scored, definition)[0] for definition in verdict.SCORINGS.values()]
+    scored = [runs.load_record(name).per_slice.query("split == 'test'") for name in ("report64-plain", "report64")]
+    dice = [metrics.dice_and_iou(table, each)[0] for table in scored for each in verdict.SCORINGS.values()]
     answers = [judge_once(name).answer for name in verdict.QUESTIONS]
     judged = [answer for answer in answers if answer != verdict.UNTESTED]
     holding = judged.count(verdict.HOLDS)
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
-        f"**{holding} of {len(judged)} claims judged hold{'s' * (holding == 1)}.** Its best model is not trained here yet. A "
-        f"similar network has a test {{term}}`Dice` of {min(dice):.2f}–{max(dice):.2f}, depending on the definition, on patients it "
-        f"has seen (reported: {reported:.2f}); a small one does worse on new patients. The report's numbers do not fit together.\n"
+        f"**{len(judged)} of {len(answers)} questions about it are answered here; in {holding}, its claim holds.** Its best model is "
+        f"not trained here yet. Two networks for 64x64 pixels have a test {{term}}`Dice` of {min(dice):.2f}–{max(dice):.2f}, "
+        f"depending on the definition, on patients they have seen (reported: {reported:.2f}); a smaller one does worse on new "
+        "patients. The report's numbers do not fit together.\n"
     )
 
 
