@@ -128,6 +128,40 @@ def test_what_chapter_5_says_of_batch_size_and_dropout_holds():
     assert abs(np.mean(gaps["batch16"]) - np.mean(gaps["batch32"])) < 0.001
 
 
+def test_what_chapter_5_says_of_the_margin_for_fluctuations_holds():
+    losses = [runs.load_record(f"grid64-batch16-{seed}").history["val_loss"] for seed in range(3)]
+    typical = np.mean([each.tail(51).diff().abs().median() for each in losses])
+    claim, table = verdict.QUESTIONS["dropout"]["claims"][1], verdict.judge(verdict.QUESTIONS["dropout"]).table
+    assert 9 < claim["margin"] / typical < 11, "tenfold"
+    assert 0.7 * typical < table.set_index("score").loc["jumps", "high"] < typical, "nearly double"
+
+
+def test_what_chapter_7_says_of_the_nearest_records_holds():
+    for name in ("report64-plain", "report64"):
+        record = runs.load_record(name)
+        for table in (record.own_grid, record.per_slice):
+            for part in ("test", "val"):
+                soft, batch, pooled = (
+                    np.array(metrics.dice_and_iou(table[table["split"] == part], each))
+                    for each in verdict.SCORINGS.values()
+                )
+                reported = [verdict.TABLES[part][score] for score in ("dice_coef", "jacard_coef")]
+                away = [np.abs(scores - reported).max() for scores in (soft, batch, pooled)]
+                if part == "test":
+                    assert max(away[1:]) < 0.022 and (soft < reported).all()
+                assert part == "test" or min(away) > 0.05, "none of the six ways comes close to both"
+
+
+def test_what_chapter_9_says_of_drawn_sets_holds():
+    def spread(name, table, size):
+        counts = getattr(runs.load_record(name), table)[["tp", "fp", "fn"]].to_numpy()
+        return np.quantile(metrics.dice(*stats.draw(counts, size).sum(axis=1).T), (0.025, 0.5, 0.975))
+
+    eleven, new = spread("new-patients", "per_patient", 11), spread("new-patients", "per_slice", 393)
+    known = spread("known-patients", "per_slice", 393)
+    assert np.ptp(eleven) > 3 * np.ptp(new) and 1 < np.ptp(new) / np.ptp(known) < 2 and known[0] > new[2]
+
+
 def test_what_chapter_12_says_of_the_search_holds():
     tried = runs.read_csv(runs.RECORDS / "search.csv")
     dice = tried.pivot(index="patient", columns=["attempt", "prediction"], values="dice")
@@ -197,6 +231,8 @@ def test_what_headings_and_captions_say_holds():
     tumour = worst["tp"] + worst["fn"]
     assert (worst["tp"] / tumour < 0.2).sum() > 6
     assert (worst["fp"] / tumour).filter(like="FG_A60K").iloc[0] > 5
+    three = verdict.arm_difference(["new-patients-1"], ["mixing-none-1"], "dice_patient_mean")
+    assert three["low"] < 0 < three["high"], "heading of chapter 3"
     first = stats.compare_conditions(runs.load_record("ablation").ablation).set_index("condition")
     assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
     healthy = new.per_slice[new.per_slice["tp"] + new.per_slice["fn"] == 0]
