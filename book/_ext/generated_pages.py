@@ -44,7 +44,7 @@ def answers_grid():
     ]
     waiting = [escape(question["topic"]) for question, answer in judged if answer.answer == verdict.UNTESTED]
     if waiting:
-        rows.append((verdict.UNTESTED, "<br>".join(waiting), "–", "run missing"))
+        rows.append((verdict.UNTESTED, "; ".join(waiting), "–", "run missing"))
     lines = []
     for answer, topics, reported, found in rows:
         cells = (
