@@ -195,7 +195,7 @@ def load_network(path):
     """Load a Keras network; nothing in the file is executed (Keras' safe mode). Raises `UserError` for a damaged one."""
     try:
         return keras.models.load_model(path)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise UserError(f"{path} contains no usable network ({reason}); delete it to have it made again.") from None
 

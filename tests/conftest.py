@@ -49,6 +49,7 @@ def pages_of_the_book():
 def call(*arguments, **options):
     """Run lggseg; return the finished process with its output as text."""
     command = [LGGSEG, *map(str, arguments)]
+    # Ends what hangs: a run of all notebooks takes five minutes here, and three times that on a slow machine.
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500, **options)
 
 
