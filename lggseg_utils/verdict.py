@@ -159,10 +159,10 @@ def _by_seed(names, score):
     """Return the score of each seed, averaged over the records that share it (both rates of dropout count alike)."""
     records = [runs.load_record(name) for name in names]
     seeds = [record.run["experiment"]["seed"] for record in records]
-    return pd.Series([_training_score(record, score) for record in records]).groupby(seeds).mean()
+    return pd.Series([training_score(record, score) for record in records]).groupby(seeds).mean()
 
 
-def _training_score(record, score):
+def training_score(record, score):
     """Return a score that a training has once: 'gap', 'jumps' or 'dice_pooled', as claims.yml defines them."""
     history = record.history
     if score == "gap":

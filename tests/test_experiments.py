@@ -1,5 +1,7 @@
 """Runs, folds and ablations go through one job; what is done is not done again."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import LEFT_BY_A_RUN
@@ -53,8 +55,6 @@ def test_every_slice_is_tested_once_by_the_fold_that_did_not_train_on_it(crossva
 
 
 def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
-    import shutil
-
     run, cohort, per_slice = crossval
     shutil.copytree(run.folder, tmp_path / "run")
     resumed = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
@@ -69,8 +69,6 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
 
 
 def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_numbers(crossval, tmp_path, monkeypatch):
-    import shutil
-
     run, cohort, per_slice = crossval
     shutil.copytree(run.folder, tmp_path / "run")
     fewer = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
