@@ -38,19 +38,16 @@ def paired_difference(differences):
     return {"difference": values.mean(), "low": low, "high": high, "p": p}
 
 
-def compare_conditions(scores, baseline="none", primary="all"):
+def compare_conditions(scores, baseline="none"):
     """Compare each condition with the baseline, paired by patient: condition and `paired_difference`, p_holm, patients, seeds.
 
-    scores: a table condition, seed, patient, dice; seeds are averaged first. p_holm is corrected by `holm` over all conditions
-    but `primary`, the comparison that was named beforehand, which keeps its p. The intervals say nothing of other seeds.
+    scores: a table condition, seed, patient, dice; seeds are averaged first. p_holm is corrected by `holm` over all conditions.
+    The intervals say nothing of other seeds.
     """
     dice = scores.pivot_table(index="patient", columns="condition", values="dice", sort=False)
     others = [name for name in dice if name != baseline]
     table = pd.DataFrame([{"condition": name, **paired_difference(dice[name] - dice[baseline])} for name in others])
-    secondary = table["condition"] != primary
-    table["p_holm"] = table["p"]
-    table.loc[secondary, "p_holm"] = holm(table.loc[secondary, "p"])
-    return table.assign(patients=len(dice), seeds=scores["seed"].nunique())
+    return table.assign(p_holm=holm(table["p"]), patients=len(dice), seeds=scores["seed"].nunique())
 
 
 def holm(p):

@@ -251,6 +251,31 @@ def test_what_headings_and_captions_say_holds():
     assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85
 
 
+def test_what_the_caveats_of_the_verdict_say_holds():
+    questions, soft = verdict.QUESTIONS, verdict.SCORINGS["soft by batch"]
+    ways = verdict.judge(questions["run-6"]).table.groupby(["slices", "scoring"])["answer"].agg(set)
+    only = [way for way, answers in ways.items() if verdict.FAILS not in answers]
+    assert only == [("slices with tumour", "soft by batch")] and ways[only[0]] == {verdict.INCONCLUSIVE}
+    own = runs.load_record("report64").own_grid.query("split == 'val'")
+    own = own[own["tp"] + own["fn"] > 0]
+    alone = {**questions["run-6"], "subsets": ["all slices"]}
+    assert len(own) == 9 * 16 + 1 and own.iloc[-1]["tp"] == 0 and metrics.dice_and_iou(own[:-1], soft)[0] > 0.84
+    assert verdict.judge(alone).answer == verdict.FAILS
+    val = runs.load_record("report64-plain").per_slice.query("split == 'val'")
+    assert round(metrics.dice_and_iou(val[val["tp"] + val["fn"] > 0][:144], soft)[0], 3) == 0.837, "chapter 8"
+    earlier = {
+        side: [
+            name.replace("grid64", "tensorflow64") if name.endswith("-0") else name for name in questions["batch"][side]
+        ]
+        for side in ("more", "less")
+    }
+    assert verdict.judge({**questions["batch"], **earlier}).answer == verdict.FAILS
+    gap, jumps, _ = questions["dropout"]["claims"]
+    assert verdict.judge({**questions["dropout"], "claims": [{**gap, "more": earlier["less"]}]}).answer == verdict.HOLDS
+    steps = [verdict.training_score(runs.load_record(name), "jumps") for name in jumps["less"]]
+    assert 9.5 < jumps["margin"] / np.mean(steps) < 10.5
+
+
 def test_what_chapter_11_says_of_missing_sequences_holds():
     missing = runs.read_csv(runs.RECORDS / "sequences.csv").set_index("patient")["missing"]
     assert missing.value_counts().to_dict() == {"pre-contrast and post-contrast": 6, "post-contrast": 4}

@@ -12,7 +12,21 @@ from lggseg_utils import metrics, runs, verdict
 from lggseg_utils.verdict import QUESTIONS
 
 SHALLOW = (runs.REPOSITORY / ".git" / "shallow").exists()
-CRITERION = ("rule", "criterion", "margin", "score", "more", "less", "claimed", "records", "subsets", "grid")
+CRITERION = (
+    "rule",
+    "criterion",
+    "margin",
+    "score",
+    "more",
+    "less",
+    "claimed",
+    "records",
+    "subsets",
+    "grid",
+    "set",
+    "metric",
+    "value",
+)
 
 
 def test_the_reports_numbers_are_those_printed():
@@ -42,10 +56,14 @@ def test_a_question_is_complete_and_answered(name):
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_criterion_is_older_than_the_runs_it_judges(name):
-    question = QUESTIONS[name]
-    parts = [question, *question["claims"]]
-    used = [name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])]
-    for record in set(used) & set(runs.record_names()):
+
+    def criteria(claims):
+        """What decides the question by a whole claims.yml."""
+        question = next(each for each in claims["questions"] if each["id"] == name)
+        parts = [{key: part.get(key) for key in CRITERION} for part in (question, *question["claims"])]
+        return parts, claims["margin"], claims["scorings"]
+
+    for record in set(verdict.deciding_records(QUESTIONS[name])) & set(runs.record_names()):
         commit = runs.read_record(runs.RECORDS / record)["git_commit"]
         shown = subprocess.run(
             ["git", "show", f"{commit}:lggseg_utils/claims.yml"],
@@ -56,8 +74,7 @@ def test_a_criterion_is_older_than_the_runs_it_judges(name):
         )
         if shown.returncode and SHALLOW:
             pytest.skip("a shallow clone has no history")
-        then = {each["id"]: each for each in yaml.safe_load(shown.stdout)["questions"]}[name]
-        assert {key: then.get(key) for key in CRITERION} == {key: question.get(key) for key in CRITERION}, record
+        assert criteria(yaml.safe_load(shown.stdout)) == criteria(verdict.CLAIMS), record
 
 
 def test_a_question_without_its_run_is_untested_and_says_which():
@@ -170,7 +187,9 @@ def test_arms_are_compared_on_common_patients_and_averaged_over_seeds(recorded, 
 
     assert effect["patients"] == 9 and effect["more"] == pytest.approx((by_hand(first) + by_hand(second)) / 2)
     assert effect["difference"] == pytest.approx(effect["more"] - by_hand(third))
-    assert effect["low"] < effect["difference"] < effect["high"] and effect["detectable"] > 0
+    assert effect["low"] < effect["difference"] < effect["high"]
+    # 1.96 standard errors are half the interval; 80% of a normal distribution lie below 0.8416.
+    assert effect["detectable"] == pytest.approx((effect["high"] - effect["low"]) / 2 * (1 + 0.8416 / 1.96), rel=1e-3)
 
 
 def training(recorded_as, val_loss, loss=0.01, seed=0, per_slice=None):

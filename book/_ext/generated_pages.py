@@ -75,7 +75,7 @@ def lead():
     holding = judged.count(verdict.HOLDS)
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
-        f"**{len(judged)} of {len(answers)} questions about it are answered; in {holding}, its claim holds.** Its best model is "
+        f"**{len(judged)} of {len(answers)} questions about it are judged; in {holding}, its claim holds.** Its best model is "
         f"not trained here yet. Two 64x64 networks have a test {{term}}`Dice` of {min(dice):.2f}–{max(dice):.2f}, "
         f"depending on the definition, on patients they have seen (reported: {reported:.2f}); a smaller one does worse on new "
         "patients. The report's numbers do not fit together.\n"
