@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import click
@@ -123,7 +124,7 @@ def side_by_side(case):
 @click.command()
 @click.option("--alone", help="Print the slices a second of the package in one case, nothing else.")
 def main(alone):
-    """Measure and write training.json."""
+    """Measure and write training-PRECISION.json, for the precision this machine trains in."""
     if alone:
         times = common.in_turn({"package": package(CASES[alone])}, ROUNDS)
         print(CASES[alone][-1] / statistics.median(times["package"]))
@@ -132,7 +133,7 @@ def main(alone):
     result = {name: compare(case) for name, case in CASES.items()}
     result["overhead, " + small] = {**overhead(CASES[small]), "two at once, one thread each": side_by_side(small)}
     result["peak_gflops"] = {precision: peak(precision) / 1e9 for precision in ("bfloat16", "float32")}
-    common.save(__file__, result)
+    common.save(Path(__file__).with_stem(f"training-{train.machine_precision()}"), result)
 
 
 if __name__ == "__main__":

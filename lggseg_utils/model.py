@@ -34,20 +34,20 @@ class BatchNormalization(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("lggseg_utils")
 class Dropout(layers.Dropout):
-    """Keras' dropout, drawn from sixteen random bits per value: on a CPU, Keras' float draws take a third of the training.
+    """Keras' dropout, drawn from eight random bits per value: on a CPU, Keras' float draws take a third of the training.
 
-    The rate is rounded to 1/65536, and what is kept is divided by the share that is kept, as in Keras.
+    The rate is rounded to 1/256, and what is kept is divided by the share that is kept, as in Keras.
     """
 
     def call(self, inputs, training=False):
         """Set a share `rate` of the values to 0 when training; return them as they are otherwise."""
         if not (training and self.rate and CPU_KERNELS):
             return super().call(inputs, training=training)
-        dropped, count = round(self.rate * 2**16), tf.size(inputs)
-        drawn = tf.random.stateless_uniform([(count + 1) // 2], self.seed_generator.next(), None, None, tf.int32)
-        bits = tf.reshape(tf.bitcast(drawn, tf.uint16), [-1])[:count]
-        kept = tf.cast(tf.reshape(bits, tf.shape(inputs)) >= dropped, inputs.dtype)
-        return inputs * kept * tf.cast(2**16 / (2**16 - dropped), inputs.dtype)
+        dropped, count = round(self.rate * 256), tf.size(inputs)
+        drawn = tf.random.stateless_uniform([(count + 3) // 4], self.seed_generator.next(), None, None, tf.int32)
+        bits = tf.reshape(tf.bitcast(drawn, tf.uint8), [-1])[:count]
+        kept = tf.cast(tf.reshape(bits >= dropped, tf.shape(inputs)), inputs.dtype)
+        return inputs * (kept * tf.cast(256 / (256 - dropped), inputs.dtype))
 
 
 @keras.saving.register_keras_serializable("lggseg_utils")

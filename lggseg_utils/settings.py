@@ -38,7 +38,7 @@ class Experiment(BaseModel):
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
     depth: int = Field(5, ge=2, le=6, description="number of levels")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate after each convolution")
+    dropout: float = Field(0.1, ge=0, le=0.9, description="dropout rate after each convolution")
     normalization: Literal["none", "batch"] = Field("none", description="normalisation after each convolution")
     loss: Literal["binary_crossentropy", "dice_crossentropy"] = Field("binary_crossentropy", description="minimised")
     batch_size: int = Field(16, ge=1, le=1024, description="slices per training step")

@@ -1,6 +1,7 @@
 """The records: every number follows from the counts beside it."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -297,12 +298,12 @@ def found_where_the_tumour_is_largest(record, patients):
 
 
 def test_what_the_captions_of_the_worst_patients_say_holds():
-    known, new, last = (runs.load_record(name) for name in ("known-patients", "new-patients", "mirrored-cv"))
+    known, new, last = (runs.load_record(name) for name in ("known-patients", "new-patients", "ensemble-cv"))
     worst = new.per_patient.nsmallest(5, "dice")["patient"]
     more = found_where_the_tumour_is_largest(known, worst) > found_where_the_tumour_is_largest(new, worst)
     assert more.sum() == 4
     still_worst = last.per_patient.nsmallest(10, "dice")["patient"]
-    assert (found_where_the_tumour_is_largest(last, still_worst) < 0.5).sum() == 4
+    assert (found_where_the_tumour_is_largest(last, still_worst) < 0.5).sum() == 3
 
 
 def test_what_chapter_12_says_of_the_last_recipe_holds():
@@ -310,37 +311,45 @@ def test_what_chapter_12_says_of_the_last_recipe_holds():
         return pd.concat([runs.load_record(name).per_patient for name in names]).groupby("patient")["dice"].mean()
 
     members = runs.read_csv(runs.RECORDS / "members.csv")
-    assert set(members["network"]) == {"all"} and members["mirrored"].sum() == 110
-    once, turned = (members[members["mirrored"] == which].set_index("patient")["dice"] for which in (False, True))
-    plain, recipe, last = (
-        dice_of("new-patients", "new-patients-1", "new-patients-2"),
-        *map(dice_of, ("recipe-cv", "mirrored-cv")),
+    once, turned, together = (
+        members.query("network == @network and mirrored == @mirrored").set_index("patient")["dice"]
+        for network, mirrored in (("0", False), ("0", True), ("all", True))
     )
-    np.testing.assert_allclose(turned[last.index], last, rtol=1e-6)
-    steps = [stats.paired_difference(more - less) for more, less in ((recipe, plain), (once, recipe), (last, once))]
-    assert steps[0]["low"] > 0 and steps[1]["low"] > 0 and steps[2]["low"] < 0 < steps[2]["high"]
+    assert len(members) == 2 * 4 * 110 and len(once) == 110
+    plain = dice_of("new-patients", "new-patients-1", "new-patients-2")
+    recipe, single, last = map(dice_of, ("recipe-cv", "mirrored-cv", "ensemble-cv"))
+    np.testing.assert_allclose(turned[single.index], single, rtol=2e-3)
+    np.testing.assert_allclose(together[last.index], last, rtol=1e-6)
+    ways = [plain, recipe, once, single, last]
+    steps = [stats.paired_difference(more - less) for less, more in pairwise(ways)]
+    assert min(steps[0]["low"], steps[1]["low"]) > 0 and steps[2]["low"] < 0 < steps[2]["high"] < 0.01
+    assert steps[3]["low"] < 0 < steps[3]["difference"] < 0.01 < steps[3]["high"]
     assert round(last.mean() - plain.mean(), 2) == 0.12, "heading"
-    assert [round(dice.mean(), 3) for dice in (plain, recipe, once)] == [0.717, 0.799, 0.835], "alternative text"
+    assert [round(dice.mean(), 3) for dice in ways] == [0.717, 0.799, 0.835, 0.834, 0.840], "alternative text"
     published = verdict.REPORTED["others"][1]
-    assert round(published["mean"] - last.mean(), 3) == 0.002
-    entry = runs.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"]
-    assert [round(entry[end], 3) for end in ("low", "high")] == [0.810, 0.856]
+    assert round(last.mean() - published["mean"], 3) == 0.004
+    entry = runs.load_record("ensemble-cv").metrics["test"]["dice_patient_mean"]
+    assert [round(entry[end], 3) for end in ("low", "high")] == [0.814, 0.860]
+    assert verdict.REPORTED["others"][0]["mean"] < published["mean"]
     assert [(dice < 0.5).sum() for dice in (recipe, last)] == [7, 3], "title"
     missing = runs.read_csv(runs.RECORDS / "sequences.csv").set_index("patient")["missing"]
     gains = (last - recipe).groupby(last.index.map(missing).fillna("none")).mean()
     assert gains.idxmax() == "pre-contrast and post-contrast"
-    alone, whole = (
-        last[last.index.map(missing).fillna("none") == kind] for kind in ("pre-contrast and post-contrast", "none")
-    )
-    assert (round(alone.mean(), 2), round(whole.mean(), 2)) == (0.75, 0.84), "model card"
-    one = once.filter(like="HT_A61B").iloc[0], last.filter(like="HT_A61B").iloc[0]
-    assert round(one[0], 2) == 0.74 and round(one[0] - one[1], 2) == 0.27
-    for name in ("HT_A61B", "FG_7634"):
-        assert plain.filter(like=name).iloc[0] > max(dice.filter(like=name).iloc[0] for dice in (recipe, last))
+    alone, whole = missing[missing == gains.idxmax()].index, last.index.difference(missing.index)
+    assert (round(single[alone].mean(), 2), round(single[whole].mean(), 2)) == (0.75, 0.84), "model card"
+    assert round(last[alone].mean(), 2) == 0.80, "model card"
+    one = once.filter(like="HT_A61B").iloc[0], single.filter(like="HT_A61B").iloc[0]
+    assert round(one[0] - one[1], 2) == 0.27, "model card"
+    left = single[single.rank() <= 10].index.difference(last.nsmallest(10).index)
+    assert {name[5:12] for name in left} == {"HT_A61B", "FG_7634", "CS_6665"}
+    for name, before in (("HT_A61B", 0.47), ("FG_7634", 0.62)):
+        assert [round(dice.filter(like=name).iloc[0], 2) for dice in (single, last)] == [before, 0.74]
+    worse = last - single
+    assert "CS_5395" in worse.idxmin() and round(single[worse.idxmin()], 2) == 0.57
 
 
 def test_what_chapter_12_says_of_the_worst_patients_holds():
-    patients = runs.load_record("mirrored-cv").per_patient.set_index("patient")
+    patients = runs.load_record("ensemble-cv").per_patient.set_index("patient")
     contrast = runs.read_csv(runs.RECORDS / "contrast.csv").set_index("patient")["contrast"][patients.index]
     area = patients["tp"] + patients["fn"]
     missing = patients.index.isin(runs.read_csv(runs.RECORDS / "sequences.csv")["patient"])
@@ -348,28 +357,28 @@ def test_what_chapter_12_says_of_the_worst_patients_holds():
     signs = pd.DataFrame({"missing": missing, "small": small, "faint": faint})
     some = signs.any(axis=1)
     assert 0.45 < some.mean() < 0.55
-    assert patients["dice"].groupby(some).mean().round(2).to_dict() == {False: 0.88, True: 0.79}
+    assert patients["dice"].groupby(some).mean().round(2).to_dict() == {False: 0.88, True: 0.80}
     worst = patients.nsmallest(10, "dice").rename(lambda name: name[5:12].replace("_", " "))
     signs = signs.rename(lambda name: name[5:12].replace("_", " ")).loc[worst.index]
     said = {name: ", ".join(row.index[row]) for name, row in signs.iterrows()}
     small_and_faint = dict.fromkeys(("DU A5TY", "DU 6405"), "small, faint") | {"DU 8165": "missing, small, faint"}
-    few = {"CS 5397": "small", "DU 5852": "small", "CS 5395": "small", "DU 7018": "faint", "CS 6665": ""}
-    assert said == dict.fromkeys(("HT A61B", "FG 7634"), "missing") | small_and_faint | few
-    found, wrong = (worst[counted] / (worst["tp"] + worst["fn"]) for counted in ("tp", "fp"))
-    assert found["CS 5397"] < 0.1 and 0.15 < found["DU 7018"] < 0.19 and found[["HT A61B", "FG 7634"]].max() < 0.5
-    assert [round(end, 2) for end in (found[list(small_and_faint)].min(), found[list(small_and_faint)].max())] == [
-        0.47,
-        0.71,
-    ]
+    small = dict.fromkeys(("CS 5397", "CS 5395", "DU 5852", "DU 7299", "CS 6188"), "small")
+    assert said == small | small_and_faint | {"DU 7018": "faint", "DU 7013": "missing"}
+    tumour = worst["tp"] + worst["fn"]
+    found, wrong = ((worst[counted] / tumour).round(2) for counted in ("tp", "fp"))
+    assert found["CS 5397"] < 0.1 and (found["DU 7018"], found["CS 6188"]) == (0.15, 0.59)
+    both = found[list(small_and_faint)]
+    assert (both.min(), both.max()) == (0.48, 0.74)
+    assert found[["CS 5395", "DU 5852", "DU 7299", "DU 7013"]].min() > 0.7
+    assert wrong[["CS 5395", "DU 5852", "DU 7299", "DU 7013", "CS 6188"]].tolist() == [1.90, 1.56, 0.61, 0.32, 0.04]
     assert contrast.filter(like="DU_7018").iloc[0] > 0.5, "a little brighter"
-    scored = runs.load_record("mirrored-cv").per_slice
+    scored = runs.load_record("ensemble-cv").per_slice
     healthy = scored[scored["tp"] + scored["fn"] == 0].groupby("patient")["fp"].sum()
-    assert healthy.filter(like="CS_5395").iloc[0] > 0.8 * worst.loc["CS 5395", "fp"]
-    assert healthy.filter(like="CS_6665").iloc[0] < 0.2 * worst.loc["CS 6665", "fp"]
-    assert (
-        found[["DU 5852", "CS 5395", "CS 6665"]].min() > 0.75
-        and wrong[["DU 5852", "CS 5395", "CS 6665"]].between(0.85, 1.25).all()
-    )
+    shares = [
+        healthy.filter(like=name).iloc[0] / worst.loc[name.replace("_", " "), "fp"]
+        for name in ("CS_5395", "DU_5852", "DU_7299")
+    ]
+    assert shares[0] > 0.9 and shares[1] == 0 and shares[2] < 0.2
     assert runs.load_record("recipe-cv").per_patient.nsmallest(1, "dice")["patient"].iloc[0].startswith("TCGA_CS_5397")
 
 
@@ -400,8 +409,8 @@ def test_what_chapter_12_says_of_calibration_holds():
     assert tenths["pixels"].sum() == 3929 * 128**2
     assert (tenths["tumour"] < tenths["mean_probability"])[0.5:].all() and (
         tenths["tumour"] > tenths["mean_probability"]
-    )[:0.3].all()
-    assert tenths.loc[0.7, ["mean_probability", "tumour"]].round(2).tolist() == [0.75, 0.64]
+    )[:0.4].all()
+    assert tenths.loc[0.7, ["mean_probability", "tumour"]].round(2).tolist() == [0.75, 0.67]
 
 
 def test_what_is_said_of_definitions_holds():

@@ -118,6 +118,29 @@ def reference_text():
     )
 
 
+def speed_text():
+    """Return how fast networks are trained and a volume is predicted, as measured in benchmarks/, as Markdown."""
+    folder = runs.REPOSITORY / "benchmarks"
+    lines = [
+        "| network | precision | slices a second | against plain Keras | against PyTorch | of the peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(folder.glob("training-*.json")):
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        precision = measured["precision"].removeprefix("mixed_")
+        for name, case in measured.items():
+            if "package_over_pytorch" in case:
+                share = case["gflops"] / measured["peak_gflops"][precision]
+                ratios = f"{case['package_over_plain_keras']:.2f} | {case['package_over_pytorch']:.2f}"
+                speed = case["slices_a_second"]["package"]
+                lines.append(f"| {name} | {precision} | {speed:.0f} | {ratios} | {share:.0%} |")
+    seconds = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    return "\n".join(lines) + (
+        f"\n\n`lggseg predict` takes {seconds['predict_seconds']:.1f} seconds for a volume of {seconds['volume']} slices, "
+        f"{seconds['start_seconds']:.1f} of them for the start of Python and TensorFlow.\n"
+    )
+
+
 def settings_table():
     """Return every setting as a Markdown table: name, default, allowed values, meaning."""
     lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
@@ -164,6 +187,7 @@ GENERATED = {
     "answers": answers_grid,
     "numbers": three_numbers,
     "reference": reference_text,
+    "speed": speed_text,
     "settings": settings_table,
     "profiles": profiles_text,
     "modules": modules_text,
