@@ -166,9 +166,15 @@ def test_what_chapter_9_says_of_drawn_sets_holds():
 def test_what_chapter_12_says_of_the_search_holds():
     tried = runs.read_csv(runs.RECORDS / "search.csv")
     dice = tried.pivot(index="patient", columns=["attempt", "prediction"], values="dice")
-    assert set(dice.columns.levels[0]) == {"base", "head cropped", "longer", "more augmentation", "missing sequences"}
-    plain = dice.xs("plain", axis=1, level="prediction")
-    assert plain.count().drop("more augmentation").eq(33).all() and plain["more augmentation"].count() == 11
+    assert set(dice.columns.levels[0]) == {
+        *("base", "head cropped", "more filters", "finer grid", "longer", "more augmentation", "missing sequences")
+    }
+    plain, one_fold = dice.xs("plain", axis=1, level="prediction"), ["more augmentation", "finer grid"]
+    assert plain.count().drop(one_fold).eq(33).all() and plain[one_fold].count().eq(11).all()
+    wider, finer = (
+        stats.paired_difference((plain[name] - plain["base"]).dropna()) for name in ("more filters", "finer grid")
+    )
+    assert wider["difference"] < 0 < wider["high"] and finer["low"] > 0
     cheap = dice["base"].mean() - plain["base"].mean()
     assert len(cheap) == 6 and cheap.abs().max() < 0.005
     assert abs((plain["head cropped"] - plain["base"]).mean()) < 0.005
