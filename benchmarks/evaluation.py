@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import common
@@ -29,10 +29,10 @@ def start():
     )
 
 
-def predict_volume():
-    """Return the seconds that `lggseg predict` takes for one volume."""
+def predict_volume(images):
+    """Return the seconds that `lggseg predict` takes for the slices of one volume."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(data.read_cohort().images[:VOLUME], start=1):
+        for number, image in enumerate(images, start=1):
             Image.fromarray(image).save(f"{folder}/P1_{number}.png")
         command = [Path(sys.executable).with_name("lggseg"), "predict", folder, "--out", f"{folder}/masks"]
         return common.seconds(subprocess.run, command, check=True, capture_output=True)
@@ -48,14 +48,14 @@ def main():
     slices = pd.DataFrame({"patient": patients, "slice": np.arange(SLICES)})
 
     def predict_and_score():
-        started = time.perf_counter()
         probabilities = evaluate.predict(network, images, experiment)
         scored = evaluate.score_slices(slices, masks, probabilities).assign(split="test")
         evaluate.per_patient_table(scored)
         evaluate.set_scores(scored, whole_patients=True)
-        return time.perf_counter() - started
 
-    times = common.in_turn({"evaluation": predict_and_score, "start": start, "predict": predict_volume}, ROUNDS)
+    volume = data.read_cohort().images[:VOLUME]
+    contenders = {"evaluation": partial(common.seconds, predict_and_score), "start": start}
+    times = common.in_turn({**contenders, "predict": partial(predict_volume, volume)}, ROUNDS)
     seconds = {f"{name}_seconds": statistics.median(values) for name, values in times.items()}
     common.save(__file__, {**seconds, "slices": SLICES, "volume": VOLUME, "resamples": stats.RESAMPLES})
 

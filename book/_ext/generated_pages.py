@@ -129,7 +129,7 @@ def speed_text():
         measured = json.loads(path.read_text(encoding="utf-8"))
         precision = measured["precision"].removeprefix("mixed_")
         for name, case in measured.items():
-            if "rounds" in case:
+            if isinstance(case, dict) and "rounds" in case:
                 share = case["gflops"] / measured["peak_gflops"][precision]
                 ratios = f"{case['package_over_plain_keras']:.2f} | {case['package_over_pytorch']:.2f}"
                 speed = case["slices_a_second"]["package"]
