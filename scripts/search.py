@@ -24,7 +24,7 @@ THRESHOLDS = (0.3, 0.4, 0.6)
 
 
 def settings_of(name):
-    """Return the settings that an attempt changes in the profile `recipe`."""
+    """Return the settings that an attempt changes in the profile `recipe`, and maybe `tumour_twice`."""
     changes = dict(ATTEMPTS[name])
     return settings_of(changes.pop("of")) | changes if "of" in changes else changes
 
@@ -45,7 +45,8 @@ def predictions(network, dataset, rows, experiment):
     pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
     yield "largest piece", np.concatenate(pieces)
     yield "mirrored", evaluate.predict(model.average([network], mirrored=True), images, experiment) > evaluate.THRESHOLD
-    yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
+    if not experiment.neighbours:
+        yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
 
 
 def score(network, dataset, rows, experiment):
@@ -57,10 +58,24 @@ def score(network, dataset, rows, experiment):
     return pd.concat(tables)
 
 
+def repeat_tumour(dataset, splits):
+    """Return dataset and splits with each training slice with tumour twice; the copies of other slices are in no set."""
+    rows = np.append(np.arange(len(dataset.slices)), np.flatnonzero(dataset.masks.any(axis=(1, 2))))
+    copied, taken = np.arange(len(rows)) >= len(dataset.slices), {"slices": dataset.slices.iloc[rows]}
+    arrays = {name: getattr(dataset, name)[rows] for name in ("images", "masks", "truths")}
+    longer = [split.iloc[rows] for split in splits]
+    longer = [split.assign(split=split["split"].where(~copied | (split["split"] == "train"), "")) for split in longer]
+    return preprocess.Dataset(**taken, **arrays), longer
+
+
 def attempt(name, cohort, folds, folder):
     """Train and score one attempt in each fold; return its rows."""
-    experiment = load_experiment("recipe", 0, settings_of(name))
+    settings = settings_of(name)
+    twice = settings.pop("tumour_twice", False)
+    experiment = load_experiment("recipe", 0, settings)
     dataset, splits = preprocess.prepare(cohort, experiment), [preprocess.split_of_fold(folds, fold) for fold in FOLDS]
+    if twice:
+        dataset, splits = repeat_tumour(dataset, splits)
     jobs = [experiments.Job(str(fold), experiment, split, ("val",)) for fold, split in zip(FOLDS, splits, strict=True)]
     tables = []
     for job, (_, _, history) in zip(jobs, experiments.run_jobs(jobs, dataset, folder, "fold"), strict=True):
