@@ -73,7 +73,7 @@ def build_unet(experiment):
     # Keras would take its seeds from Python's global generator.
     draw = partial(random.Random(experiment.seed).randint, 1, 10**9)
     size, bottom = experiment.size, experiment.depth - 1
-    inputs = x = keras.Input((size, size, 9 if experiment.neighbours else 3), name="image")
+    inputs = x = keras.Input((size, size, 3), name="image")
     skips = []
     for level in range(bottom):
         x = _level(x, experiment, level, "down", draw)

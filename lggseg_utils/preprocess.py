@@ -43,16 +43,7 @@ def prepare(cohort, experiment):
 def prepare_images(images, patients, experiment):
     """Return `Dataset`'s images for a list of images uint8 (height, width, 3). patients: a name per image."""
     small = np.stack([resize_image(image, experiment.size) for image in images])
-    scaled = scale_volumes(small, patients, experiment.scaling)
-    return add_neighbours(scaled, patients) if experiment.neighbours else scaled
-
-
-def add_neighbours(images, patients):
-    """Return images (n, height, width, 9): the slice before, the slice itself, the slice after; the ends are repeated."""
-    patients, rows = np.asarray(patients), np.arange(len(images))
-    before, after = np.maximum(rows - 1, 0), np.minimum(rows + 1, len(rows) - 1)
-    before, after = (np.where(patients[other] == patients, other, rows) for other in (before, after))
-    return np.concatenate([images[before], images, images[after]], axis=-1)
+    return scale_volumes(small, patients, experiment.scaling)
 
 
 def resize_image(image, side):

@@ -36,7 +36,6 @@ class Experiment(BaseModel):
     scaling: Literal["slice", "channel", "head", "dataset"] = Field("slice", description="what values are scaled over")
     split: Literal["slice", "patient"] = Field("slice", description="what is drawn at random into the three sets")
     skip_bad: bool = Field(False, description="leave out the slices that fail the checks")
-    neighbours: bool = Field(False, description="the network also sees the slices before and after")
     filters: int = Field(32, ge=1, le=256, description="filters of the first level, doubled at each level below")
     depth: int = Field(5, ge=2, le=6, description="number of levels")
     dropout: float = Field(0.1, ge=0, le=0.9, description="dropout rate after each convolution")

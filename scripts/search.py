@@ -45,8 +45,7 @@ def predictions(network, dataset, rows, experiment):
     pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
     yield "largest piece", np.concatenate(pieces)
     yield "mirrored", evaluate.predict(model.average([network], mirrored=True), images, experiment) > evaluate.THRESHOLD
-    if not experiment.neighbours:
-        yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
+    yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
 
 
 def score(network, dataset, rows, experiment):
