@@ -166,15 +166,24 @@ def test_what_chapter_9_says_of_drawn_sets_holds():
 def test_what_chapter_12_says_of_the_search_holds():
     tried = runs.read_csv(runs.RECORDS / "search.csv")
     dice = tried.pivot(index="patient", columns=["attempt", "prediction"], values="dice")
-    assert set(dice.columns.levels[0]) == {
-        *("base", "head cropped", "more filters", "finer grid", "longer", "more augmentation", "missing sequences")
-    }
-    plain, one_fold = dice.xs("plain", axis=1, level="prediction"), ["more augmentation", "finer grid"]
-    assert plain.count().drop(one_fold).eq(33).all() and plain[one_fold].count().eq(11).all()
-    wider, finer = (
-        stats.paired_difference((plain[name] - plain["base"]).dropna()) for name in ("more filters", "finer grid")
+    late = ["more filters", "finer grid", "higher learning rate", "tumour twice", "neighbours"]
+    early = ["base", "head cropped", "longer", "more augmentation", "missing sequences"]
+    assert set(dice.columns.levels[0]) == {*early, "base again", *late}
+    plain, one_fold = dice.xs("plain", axis=1, level="prediction"), "more augmentation"
+    assert plain.count().drop(one_fold).eq(33).all() and plain[one_fold].count() == 11
+    changed = {name: stats.paired_difference(plain[name] - plain["base again"]) for name in late}
+    assert all(changed[name]["high"] < 0 for name in ("more filters", "higher learning rate"))
+    assert all(
+        changed[name]["low"] < 0 < changed[name]["high"] for name in ("finer grid", "tumour twice", "neighbours")
     )
-    assert wider["difference"] < 0 < wider["high"] and finer["low"] > 0
+    assert max(changed, key=lambda name: changed[name]["difference"]) == "tumour twice"
+    assert round(changed["tumour twice"]["low"], 3) == -0.001 and abs(changed["finer grid"]["difference"]) < 0.005
+    again = stats.paired_difference(plain["base again"] - plain["base"])
+    assert again["low"] < -0.01 and again["high"] > 0.01
+    first = tried.query("fold == 0")["patient"].unique()
+    assert stats.paired_difference((plain["finer grid"] - plain["base"])[first])["low"] > 0
+    commits = set(tried[tried["attempt"].isin(["base again", *late])]["git_commit"])
+    assert commits == {"efc76252ccdd", "ca994d74bdec"}
     cheap = dice["base"].mean() - plain["base"].mean()
     assert len(cheap) == 6 and cheap.abs().max() < 0.005
     assert abs((plain["head cropped"] - plain["base"]).mean()) < 0.005
