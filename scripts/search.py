@@ -59,12 +59,14 @@ def score(network, dataset, rows, experiment):
 
 def repeat_tumour(dataset, splits):
     """Return dataset and splits with each training slice with tumour twice; the copies of other slices are in no set."""
-    rows = np.append(np.arange(len(dataset.slices)), np.flatnonzero(dataset.masks.any(axis=(1, 2))))
-    copied, taken = np.arange(len(rows)) >= len(dataset.slices), {"slices": dataset.slices.iloc[rows]}
-    arrays = {name: getattr(dataset, name)[rows] for name in ("images", "masks", "truths")}
-    longer = [split.iloc[rows] for split in splits]
-    longer = [split.assign(split=split["split"].where(~copied | (split["split"] == "train"), "")) for split in longer]
-    return preprocess.Dataset(**taken, **arrays), longer
+    count, longer = len(dataset.slices), []
+    rows = np.append(np.arange(count), np.flatnonzero(dataset.masks.any(axis=(1, 2))))
+    copied = np.arange(len(rows)) >= count
+    for split in splits:
+        sets = split["split"].iloc[rows]
+        longer.append(split.iloc[rows].assign(split=sets.where(~copied | (sets == "train"), "")))
+    arrays = (getattr(dataset, name)[rows] for name in ("images", "masks", "truths"))
+    return preprocess.Dataset(dataset.slices.iloc[rows], *arrays), longer
 
 
 def attempt(name, cohort, folds, folder):
