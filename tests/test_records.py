@@ -178,7 +178,8 @@ def test_what_chapter_12_says_of_the_search_holds():
     )
     assert max(changed, key=lambda name: changed[name]["difference"]) == "tumour twice"
     assert round(changed["tumour twice"]["low"], 3) == -0.001 and abs(changed["finer grid"]["difference"]) < 0.005
-    again = stats.paired_difference(plain["base again"] - plain["base"])
+    wider, again = (stats.paired_difference(plain[name] - plain["base"]) for name in ("more filters", "base again"))
+    assert wider["difference"] < 0 < wider["high"]
     assert again["low"] < -0.01 and again["high"] > 0.01
     first = tried.query("fold == 0")["patient"].unique()
     assert stats.paired_difference((plain["finer grid"] - plain["base"])[first])["low"] > 0

@@ -47,10 +47,12 @@ def answers_grid():
         rows.append((verdict.UNTESTED, "; ".join(waiting), "–", "run missing"))
     lines = []
     for answer, topics, reported, found in rows:
+        # Without a reported number, the question takes that column too.
+        width, number = (' colspan="2"', "") if reported == "–" else ("", f"<td>{unbroken(reported)}</td>")
         cells = (
             f'<td><span class="chip {answer.split()[0]}">{answer}</span></td>',
-            f'<th scope="row" colspan="2">{topics}</th>' if reported == "–" else f'<th scope="row">{topics}</th>',
-            "" if reported == "–" else f"<td>{unbroken(reported)}</td>",
+            f'<th scope="row"{width}>{topics}</th>',
+            number,
             f"<td>{unbroken(found)}</td>",
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
