@@ -164,7 +164,7 @@ def test_what_chapter_9_says_of_drawn_sets_holds():
 
 
 def test_what_chapter_12_says_of_the_search_holds():
-    tried = runs.read_csv(runs.RECORDS / "search.csv")
+    tried = runs.read_csv(runs.RECORDS / "search.csv.gz")
     dice = tried.pivot(index="patient", columns=["attempt", "prediction"], values="dice")
     late = ["more filters", "finer grid", "higher learning rate", "tumour twice", "neighbours"]
     early = ["base", "head cropped", "longer", "more augmentation", "missing sequences"]
@@ -329,7 +329,7 @@ def test_what_chapter_12_says_of_the_last_recipe_holds():
     def dice_of(*names):
         return pd.concat([runs.load_record(name).per_patient for name in names]).groupby("patient")["dice"].mean()
 
-    members = runs.read_csv(runs.RECORDS / "members.csv")
+    members = runs.read_csv(runs.RECORDS / "members.csv.gz")
     dice = members.pivot(index="patient", columns=["mirrored", "network"], values="dice")
     once, turned, together = dice[False, "0"], dice[True, "0"], dice[True, "all"]
     assert len(members) == 2 * 4 * 110 and len(once) == 110

@@ -106,7 +106,7 @@ def reference_text():
     split = runs.read_csv(REFERENCE / "split.csv")
     counts = split["split"].value_counts()
     dice = {name: plots.score(table["dice_patient_mean"]) for name, table in scores.items()}
-    chosen = runs.read_csv(runs.RECORDS / "search.csv")["patient"].unique()
+    chosen = runs.read_csv(runs.RECORDS / "search.csv.gz")["patient"].unique()
     seen = split.loc[split["split"] == "test", "patient"].isin(chosen).sum()
     repeated = plots.score(runs.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"])
     return (
