@@ -140,16 +140,16 @@ def arm_difference(more, less, score="dice_pooled"):
 def _seeds(question):
     """Compare scores that exist once a training, paired by seed, claim by claim."""
     rows = [{"claim": claim["text"], **_seed_difference({**question, **claim})} for claim in question["claims"]]
-    table = pd.DataFrame(rows).replace({"score": {"gap": "loss gap", "dice_pooled": "Dice"}})
+    table = pd.DataFrame(rows).replace({"score": {"gap": "loss gap", "jumps": "loss steps", "dice_pooled": "Dice"}})
     evidence = [
         f"{row.claim}: {row.answer}, {row.score} {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}; "
         f"{row.seeds} seeds could show {row.detectable:.4f})"
         for row in table.itertuples()
     ]
-    number = "claims: " + ", ".join(f"{count} {answer}" for answer, count in table["answer"].value_counts().items())
-    if len(table) == 1:
-        number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**table.iloc[0])
-    return Answer(_worst(table["answer"]), number, "; ".join(evidence), table)
+    answer = _worst(table["answer"])
+    deciding = table[table["answer"] == answer].iloc[0]
+    number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**deciding)
+    return Answer(answer, number, "; ".join(evidence), table)
 
 
 def _seed_difference(claim):
