@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from lggseg_utils.runs import REPOSITORY, write_csv
@@ -64,13 +64,12 @@ def read_cohort(source="", skip_bad=False, report=None):
     rows = list(found.itertuples(index=False))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         visited = list(tqdm(pool.map(lambda row: _read_slice(row, read), rows), "reading", len(rows), leave=False))
-    good = [position for position, slice_ in enumerate(visited) if not isinstance(slice_, BadSlice)]
-    bad = [(row, problem) for row, problem in zip(rows, visited, strict=True) if isinstance(problem, BadSlice)]
-    listed = [(row.patient, row.slice, row.image or row.mask, str(problem)) for row, problem in bad]
-    problems = pd.DataFrame(listed, columns=["patient", "slice", "path", "problem"])
+    problem = np.array([str(each) if isinstance(each, BadSlice) else "" for each in visited])
+    path, good = found["image"].where(found["image"] != "", found["mask"]), np.flatnonzero(problem == "")
+    problems = found[["patient", "slice"]].assign(path=path, problem=problem).drop(index=good).reset_index(drop=True)
     if report and (len(problems) or report.exists()):
         write_csv(report, problems)
-    if len(problems) and not (skip_bad and good):
+    if len(problems) and not (skip_bad and len(good)):
         first, listed = problems.iloc[0], f" All are listed in {report}." if report else ""
         raise UserError(
             f"{len(problems)} of {len(rows)} slices in {source} can't be used, the first: {first['path']}: {first['problem']}."
@@ -136,11 +135,13 @@ def read_bytes(read, name):
 def find_slices(names, source):
     """Pair images with masks by their names: a table `patient, slice, image, mask`, '' for a missing file.
 
-    Kaggle's archive holds the tree twice: the shallower copy of a slice counts. Raises `UserError` for no slice at all and
-    for a slice that stands twice at one depth.
+    Kaggle's archive holds the tree twice: the shallower copy of a slice counts. Raises `UserError` for no slice at all, for a
+    slice that occurs twice at one depth, and for a name that is not UTF-8.
     """
     found, shown = {}, [name for name in names if name.lower().endswith(SUFFIXES) and Path(name).name[0] != "."]
     for path in sorted(shown, key=lambda name: (name.count("/"), name)):
+        if not path.isprintable():
+            raise UserError(f"file name {path!a} in {source} is not UTF-8; rename it.")
         match = SLICE_NAME.fullmatch(path.rpartition("/")[2])
         patient, number = (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
@@ -171,8 +172,9 @@ def decode(content, channels):
     """Decode the bytes of a TIFF or PNG with 3 channels, uint8 (height, width, 3), or 1, (height, width). Raises `BadSlice`."""
     try:
         image = Image.open(io.BytesIO(content), formats=("TIFF", "PNG"))
-        # Pillow keeps the upper eight bits of colours with sixteen, and tells only here.
-        pages, wide = getattr(image, "n_frames", 1), ";16" in str(image.tile)
+        # Pillow keeps eight of sixteen bits of a colour, and tells only here.
+        bits = max(getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
+        pages, wide = getattr(image, "n_frames", 1), bits > 8 or ";16" in str(image.tile)
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
     except UnidentifiedImageError:
         raise BadSlice("not a readable TIFF or PNG (damaged, cut short, or another format)") from None
@@ -202,7 +204,7 @@ def decode_pair(image_content, mask_content):
         raise BadSlice(f"image is {image.shape[1]}x{image.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}")
     values = set(np.unique(mask).tolist())
     if not (values <= {0, 255} or values <= {0, 1}):
-        shown = ", ".join(map(str, sorted(values - {0, 255})))
+        shown = ", ".join(map(str, sorted(values)))
         raise BadSlice(f"mask contains {shown[:40]}; expected 0 and 255, or 0 and 1")
     return image, (mask > 0).astype(np.uint8)
 
@@ -239,17 +241,16 @@ def fetch(folder):
                 f"the cohort could not be downloaded ({type(error).__name__}). Check the network; if Kaggle asks who you "
                 "are, put a token in KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json and run the same command again."
             ) from None
-        _check_whole(downloaded)
+        _check_whole(downloaded, f"remove {staging} and run the same command again")
         downloaded.replace(folder)
         shutil.rmtree(staging)
-    _check_whole(folder)
+    _check_whole(folder, "name a new or an empty folder")
     return folder
 
 
-def _check_whole(folder):
-    """Raise `UserError` where a folder does not hold the whole cohort."""
+def _check_whole(folder, advice):
+    """Raise `UserError` with some advice where a folder does not hold the whole cohort."""
     found = find_slices(_open(folder)[0], folder)
     counts, wanted = (found["patient"].nunique(), len(found)), " and ".join(map(str, LGG_COHORT))
     if counts != LGG_COHORT:
-        held = f"holds {counts[0]} patients and {counts[1]} slices, expected {wanted}"
-        raise UserError(f"{folder} {held}: remove it and run the same command again.")
+        raise UserError(f"{folder} holds {counts[0]} patients and {counts[1]} slices, expected {wanted}; {advice}.")

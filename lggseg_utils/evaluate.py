@@ -84,16 +84,11 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     of 16 slices in the order of the table; for their intervals, in random order. `whole_patients` adds the Dice per patient.
     """
     scores, patients = _scores_of_drawn(scored), scored["patient"].nunique()
-    values = {name: value[0] for name, value in scores(np.arange(patients)).items()}
-    in_order = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
-    values["dice_coef"], values["jacard_coef"] = in_order
-    names = [name for name in values if whole_patients or not name.startswith("dice_patient")]
-
-    def statistic(drawn, axis):
-        return np.stack([value for name, value in scores(drawn).items() if name in names])
-
-    low, high = stats.interval_over_patients(statistic, patients, resamples)
-    table = pd.DataFrame({"value": [values[name] for name in names], "low": low, "high": high}, index=names)
+    values = pd.Series({name: value[0] for name, value in scores(np.arange(patients)).items()})
+    values[["dice_coef", "jacard_coef"]] = metrics.batch_scores(*scored[["soft_intersection", "soft_sum"]].to_numpy().T)
+    low, high = stats.interval_over_patients(lambda drawn: np.stack([*scores(drawn).values()]), patients, resamples)
+    table = pd.DataFrame({"value": values, "low": low, "high": high})
+    table = table if whole_patients else table.drop(index=["dice_patient_mean", "dice_patient_median"])
     return table.astype(object).where(np.isfinite(table), None).to_dict("index")
 
 

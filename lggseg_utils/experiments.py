@@ -32,7 +32,7 @@ def run_job(job, dataset, folder):
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
         network = _train(job, dataset, folder)
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
-        for path, table in zip(tables, scored, strict=False):
+        for path, table in zip(tables[:2], scored, strict=True):
             write_csv(path, table)
         for place in (folder, *folder.glob("network_*")):
             (place / "checkpoint.keras").unlink(missing_ok=True)
@@ -55,6 +55,13 @@ def _train(job, dataset, folder):
     return network
 
 
+def _settled(run):
+    """Return a run's experiment in the precision that the run began in, on whatever machine it resumes; notes it in run.json."""
+    fastest = run.experiment.precision.replace("auto", train.machine_precision())
+    run.note(precision=run.record().get("precision", fastest))
+    return run.experiment.model_copy(update={"precision": run.record()["precision"]})
+
+
 def run_jobs(jobs, dataset, folder, unit):
     """Run independent jobs, each in a folder of its name below `folder`; return the tables of `run_job` for each.
 
@@ -71,8 +78,8 @@ def train_and_score(run, cohort):
     another grid than the scores) and, last, metrics.json into the run folder.
     """
     split = preprocess.load_split(run, cohort.slices)
-    if not all(run.path(name).exists() for name in WRITTEN):
-        job, dataset = Job("run", run.experiment, split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
+    if not all(run.path(name).exists() for name in (*WRITTEN, "model.keras")):
+        job, dataset = Job("run", _settled(run), split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
         per_slice, _, history = run_job(job, dataset, run.folder)
         if run.experiment.size != run.experiment.score_size:
             network, own = train.load_network(run.path("model.keras")), replace(dataset, truths=dataset.masks)
@@ -89,9 +96,9 @@ def cross_validate(run, cohort):
     history.csv, per_slice.csv, per_patient.csv and, last, metrics.json.
     """
     if not all(run.path(name).exists() for name in WRITTEN):
-        folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
+        folds, settings = preprocess.load_split(run, cohort.slices, preprocess.draw_folds), _settled(run)
         tested = sorted(set(folds.query("split == 'test'")["fold"]))
-        jobs = [Job(str(fold), run.experiment, preprocess.split_of_fold(folds, fold), ("test",)) for fold in tested]
+        jobs = [Job(str(fold), settings, preprocess.split_of_fold(folds, fold), ("test",)) for fold in tested]
         results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
         tables = [[table.assign(fold=fold) for table in each] for fold, each in zip(tested, results, strict=True)]
         per_slice, per_patient, history = (pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True))
@@ -105,9 +112,8 @@ def cross_validate(run, cohort):
 
 
 def _write_scores(run, per_slice, history):
-    """Write the training's time and precision into run.json and, last, metrics.json."""
-    precision = run.experiment.precision.replace("auto", train.machine_precision())
-    run.note_end(precision=precision, training={"epochs": len(history), "seconds": round(history["seconds"].sum(), 1)})
+    """Write the training's time into run.json and, last, metrics.json."""
+    run.note_end(training={"epochs": len(history), "seconds": round(history["seconds"].sum(), 1)})
     whole, sets = run.experiment.split == "patient", per_slice.groupby("split", sort=False)
     write_json(run.path("metrics.json"), {name: evaluate.set_scores(scored, whole) for name, scored in sets})
 
@@ -119,8 +125,9 @@ def ablate(run, cohort):
     ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, dice_patient_mean, epochs.
     """
     if not run.path("ablation.csv").exists():
-        settings, split = run.experiment, preprocess.load_split(run, cohort.slices)
-        pairs = [(name, seed) for name in settings.ablation_conditions for seed in range(settings.ablation_seeds)]
+        settings, split = _settled(run), preprocess.load_split(run, cohort.slices)
+        seeds = [settings.seed * settings.ablation_seeds + number for number in range(settings.ablation_seeds)]
+        pairs = [(name, seed) for name in settings.ablation_conditions for seed in seeds]
         arms = [settings.model_copy(update={"augmentation": name, "seed": seed}) for name, seed in pairs]
         jobs = [Job(f"{arm.augmentation}-{arm.seed}", arm, split, ("val",)) for arm in arms]
         results = run_jobs(jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training")
@@ -129,7 +136,6 @@ def ablate(run, cohort):
         write_csv(run.path("ablation_patients.csv"), scores)
         means = scores.groupby(["condition", "seed"], sort=False)["dice"].mean().rename("dice_patient_mean")
         run.note_end()
-        write_csv(
-            run.path("ablation.csv"), means.reset_index().assign(epochs=[len(history) for *_, history in results])
-        )
+        epochs = [len(history) for *_, history in results]
+        write_csv(run.path("ablation.csv"), means.reset_index().assign(epochs=epochs))
     return read_csv(run.path("ablation_patients.csv"))

@@ -54,9 +54,9 @@ def rates(tp, fp, fn, tn):
     }
 
 
-def batch_scores(soft_intersection, soft_sum, batch_size=SCORED_BATCH):
-    """Return `dice_coef` and `jacard_coef` averaged over consecutive batches of slices, from each slice's soft sums."""
-    starts = np.arange(0, len(soft_sum), batch_size)
+def batch_scores(soft_intersection, soft_sum):
+    """Return `dice_coef` and `jacard_coef` averaged over batches of 16 consecutive slices, from each slice's soft sums."""
+    starts = np.arange(0, len(soft_sum), SCORED_BATCH)
     shared, total = np.add.reduceat(soft_intersection, starts), np.add.reduceat(soft_sum, starts)
     dice_values = (2 * shared + SMOOTH) / (total + SMOOTH)
     jacard_values = (shared + SMOOTH) / (total - shared + SMOOTH)

@@ -47,8 +47,8 @@ def prepare_images(images, patients, experiment):
 
 
 def resize_image(image, side):
-    """Resize uint8 (height, width, 3) to (side, side, 3): area mean down, bilinear up."""
-    shrinks = side <= max(image.shape[:2])
+    """Resize uint8 (height, width, 3) to (side, side, 3): area mean down, bilinear where the shorter side grows."""
+    shrinks = side <= min(image.shape[:2])
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
@@ -90,29 +90,11 @@ def scale_volumes(images, patients, scaling):
     return scaled
 
 
-def load_split(run, slices, draw=None):
-    """Return a run's split, as `draw` returns it; it is drawn and written to split.csv when it is missing.
-
-    draw: `draw_split` (the default) or `draw_folds`. Raises `UserError` for a table of other slices or sets.
-    """
-    path, draw = run.path("split.csv"), draw or draw_split
-    if draw is draw_split and (run.experiment.networks > 1 or not run.experiment.hold_out):
-        raise UserError("settings networks and hold_out: for lggseg crossval alone; set them to 1 and true.")
-    if not path.exists():
-        write_csv(path, draw(slices, run.experiment.split, run.experiment.seed))
-    split = read_csv(path)
-    keys = slices[["patient", "slice"]]
-    whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
-    if not whole or not split.reindex(columns=keys.columns).equals(keys):
-        raise UserError(f"{path} does not match these slices; delete it to have the split drawn again.")
-    return split
-
-
 def draw_split(slices, protocol, seed):
     """Split a table of slices 80/10/10 at random; return a table `patient, slice, split` in the same order.
 
-    protocol: 'slice' draws slices, so a patient may be in several sets; 'patient' draws whole patients, stratified by
-    tumour volume. Raises `UserError` for fewer than three of either.
+    protocol: 'slice' draws slices, so a patient may be in several sets; 'patient' draws whole patients, twenty or more of them
+    stratified by tumour volume. Raises `UserError` for fewer than three of either.
     """
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < 3:
@@ -129,7 +111,7 @@ def draw_split(slices, protocol, seed):
 
 
 def _patient_parts(slices, seed):
-    """Return for each slice the number of its patient's part, of at most ten, in strata of ten patients by tumour volume."""
+    """Return for each slice the number of its patient's part, of at most ten; from twenty patients on, strata are of ten or more."""
     patients = data.patient_table(slices)
     order = patients["tumour_area"].rank(method="first").to_numpy() - 1
     strata = (order * max(1, len(patients) // PARTS) // len(patients)).astype(int)
@@ -154,6 +136,22 @@ def draw_folds(slices, protocol, seed):
         for part, (_, rows) in enumerate(KFold(PARTS, shuffle=True, random_state=seed).split(parts)):
             parts[rows] = part
     return slices[["patient", "slice"]].assign(split="test", part=parts, fold=parts // (PARTS // FOLDS))
+
+
+def load_split(run, slices, draw=draw_split):
+    """Return a run's split, as `draw` (`draw_split` or `draw_folds`) returns it; a missing one is drawn and written to split.csv.
+
+    Raises `UserError` for a table of other slices or sets.
+    """
+    path = run.path("split.csv")
+    if not path.exists():
+        write_csv(path, draw(slices, run.experiment.split, run.experiment.seed))
+    split = read_csv(path)
+    keys = slices[["patient", "slice"]]
+    whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
+    if not whole or not split.reindex(columns=keys.columns).equals(keys):
+        raise UserError(f"{path} does not match these slices; delete it to have the split drawn again.")
+    return split
 
 
 def split_of_fold(folds, fold):

@@ -126,6 +126,8 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     the subcommand of lggseg that repeats the run. Raises `UserError` for a folder of other settings or another command.
     """
     experiment = load_experiment(profile, seed, overrides)
+    if command != "crossval" and (experiment.networks > 1 or not experiment.hold_out):
+        raise UserError("settings networks and hold_out: for lggseg crossval alone; set them to 1 and true.")
     run = Run(experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir))
     # Before data are accepted, nothing depends on the first settings.
     if not run.path("run.json").exists() or "data" not in run.record():

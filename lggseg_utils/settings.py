@@ -91,6 +91,8 @@ def load_experiment(profile="demo", seed=0, overrides=None):
     own = {"profile": Path(str(profile)).name, "seed": seed}
     known = [name for name in Experiment.model_fields if name not in own]
     for name in settings:
+        if name in own:
+            raise UserError(f"{name} is not a setting; use --{name} or, in a notebook, the parameter {name}.")
         if name not in known:
             raise UserError(f"unknown setting {reprlib.repr(name)}.{nearest(name, known)}")
     try:

@@ -8,14 +8,12 @@ from scipy import stats
 
 RESAMPLES = 2000
 DRAWS = 5000
-LEVEL = 0.05
 
 
 def interval_over_patients(statistic, patients, resamples=RESAMPLES):
     """Return the 95% interval (low, high) of scores by the percentile bootstrap over patients; NaN for fewer than two.
 
-    statistic(drawn, axis): the scores of resampled patients, whose numbers from 0 are in `drawn` (..., patients), taken
-    along the last axis.
+    statistic(drawn): the scores of resampled patients, whose numbers from 0 are in the last axis of `drawn` (..., patients).
     """
     if patients < 2 or not resamples:
         return np.nan, np.nan
@@ -23,7 +21,8 @@ def interval_over_patients(statistic, patients, resamples=RESAMPLES):
         # A score that is undefined in every draw has no interval; the tables say so.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         options = {"n_resamples": resamples, "vectorized": True, "method": "percentile"}
-        result = stats.bootstrap((np.arange(patients),), statistic, rng=np.random.default_rng(0), **options)
+        numbers, rng = (np.arange(patients),), np.random.default_rng(0)
+        result = stats.bootstrap(numbers, lambda drawn, axis: statistic(drawn), rng=rng, **options)
     return result.confidence_interval
 
 
@@ -33,7 +32,7 @@ def paired_difference(differences):
     p is Wilcoxon's signed-rank test, not corrected for the number of comparisons.
     """
     values = np.asarray(differences, dtype=float)
-    low, high = interval_over_patients(lambda drawn, axis: values[drawn].mean(axis), len(values))
+    low, high = interval_over_patients(lambda drawn: values[drawn].mean(-1), len(values))
     p = stats.wilcoxon(values).pvalue if values.any() else 1.0
     return {"difference": values.mean(), "low": low, "high": high, "p": p}
 
@@ -87,4 +86,4 @@ def detectable(differences, power=0.8):
     """
     n = len(differences)
     error = np.std(differences, ddof=1) / np.sqrt(n)
-    return float((stats.t.ppf(1 - LEVEL / 2, n - 1) + stats.t.ppf(power, n - 1)) * error)
+    return float((stats.t.ppf(0.975, n - 1) + stats.t.ppf(power, n - 1)) * error)

@@ -45,9 +45,8 @@ def judge(question):
 def deciding_records(question):
     """Return the names of the records that decide a question, made or not, each once."""
     parts = [question, *question.get("claims", [])]
-    return list(
-        dict.fromkeys(name for part in parts for key in ("records", "more", "less") for name in part.get(key, []))
-    )
+    names = (name for part in parts for key in ("records", "more", "less") for name in part.get(key, []))
+    return list(dict.fromkeys(names))
 
 
 def _number(question):
@@ -130,7 +129,7 @@ def arm_difference(more, less, score="dice_pooled"):
             return [metrics.dice(*np.moveaxis(arm[:, drawn].sum(-2), -1, 0)).mean(0) for arm in counts]
         return [metrics.dice(*np.moveaxis(arm[:, drawn], -1, 0)).mean((0, -1)) for arm in counts]
 
-    low, high = stats.interval_over_patients(lambda drawn, axis: np.subtract(*scores(drawn)), len(patients))
+    low, high = stats.interval_over_patients(lambda drawn: np.subtract(*scores(drawn)), len(patients))
     first, second = (float(value) for value in scores(np.arange(len(patients))))
     values = {"more": first, "less": second, "difference": first - second, "low": float(low), "high": float(high)}
     # By the normal distribution: 1.96 standard errors are half the interval, and 0.84 more give a power of 80%.
@@ -147,8 +146,7 @@ def _seeds(question):
         for row in table.itertuples()
     ]
     answer = _worst(table["answer"])
-    deciding = table[table["answer"] == answer].iloc[0]
-    number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**deciding)
+    number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**table[table["answer"] == answer].iloc[0])
     return Answer(answer, number, "; ".join(evidence), table)
 
 
@@ -156,9 +154,8 @@ def _seed_difference(claim):
     """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), detectable, seeds, answer."""
     difference = _by_seed(claim["more"], claim["score"]) - _by_seed(claim["less"], claim["score"])
     low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
-    answer = _beyond(low, high, claim)
     spread = {"difference": difference.mean(), "low": low, "high": high, "detectable": stats.detectable(difference)}
-    return {"score": claim["score"], **spread, "seeds": len(difference), "answer": answer}
+    return {"score": claim["score"], **spread, "seeds": len(difference), "answer": _beyond(low, high, claim)}
 
 
 def _by_seed(names, score):

@@ -11,7 +11,8 @@ from lggseg_utils import book
 def main(url):
     """Replace the address wherever it is written."""
     old = yaml.safe_load(book.CONFIG.read_text(encoding="utf-8"))["repository"]["url"]
-    for path in (book.CONFIG, *book.chapters()):
+    # The file with the old address comes last: after an interruption, the same command goes on.
+    for path in (*book.chapters(), book.CONFIG):
         path.write_text(path.read_text(encoding="utf-8").replace(old, url.rstrip("/")), encoding="utf-8")
     print(f"{old} is now {url}")
 

@@ -5,6 +5,7 @@ institution and trains on all others. An institution with fewer than ten patient
 trains the folds.
 """
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,7 +36,8 @@ def main(cohort_folder, run_folder):
     """Draw the folds."""
     run = runs.open_run("ensemble", cohort_folder.resolve(), run_folder, 0, {"networks": 1}, "crossval")
     runs.write_csv(run.path("split.csv"), draw_institutions(data.read_cohort(cohort_folder).slices))
-    print(run.record()["command"].replace("DATA_FOLDER", str(cohort_folder)), "--out", run_folder)
+    command = run.record()["command"].replace("DATA_FOLDER", shlex.quote(str(cohort_folder)))
+    print(command, "--out", shlex.quote(str(run_folder)))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def main(cohort_folder, work_folder, names):
     for name in names or ATTEMPTS:
         done = runs.read_csv(target) if target.exists() else pd.DataFrame(columns=["attempt"])
         if name not in set(done["attempt"]):
-            rows = attempt(name, cohort, folds, work_folder / name)
+            rows = attempt(name, cohort, folds, work_folder / runs.git_commit() / name)
             runs.write_csv(target, pd.concat([done, rows]))
             print(name, rows.groupby("prediction", sort=False)["dice"].mean().round(4).to_dict(), flush=True)
 

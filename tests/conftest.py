@@ -88,18 +88,16 @@ def write_slice(folder, patient, number, image=None, mask=None, suffix=".tif"):
 
 
 def write_ellipses(folder, patients, slices, side=48):
-    """Write a cohort: a grey head in each slice, and in all but the first a lesion that is bright on FLAIR."""
-    rng = np.random.default_rng(0)
+    """Write a cohort, wider than high: a grey head in each slice, and in all but the first a lesion that is bright on FLAIR."""
+    rng, shape = np.random.default_rng(0), (side, side + 8)
     for patient in range(patients):
         centre = rng.integers(18, side - 18, 2).tolist()
         for number in range(1, slices + 1):
-            head, lesion = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+            head, lesion = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
             cv2.ellipse(head, (side // 2, side // 2), (side // 2 - 4, side // 2 - 7), 0, 0, 360, 1, -1)
             if number > 1:
                 cv2.ellipse(lesion, centre, (3 + number % 4, 4 + number % 3), 0, 0, 360, 1, -1)
-            image = (
-                70 * head[..., None] + np.array([0, 110, 30]) * lesion[..., None] + rng.integers(0, 12, (side, side, 3))
-            )
+            image = 70 * head[..., None] + np.array([0, 110, 30]) * lesion[..., None] + rng.integers(0, 12, (*shape, 3))
             write_slice(folder, f"TCGA_CS_{patient:02d}", number, image.astype(np.uint8), 255 * lesion)
     return folder
 

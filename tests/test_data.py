@@ -1,7 +1,9 @@
 """The cohort's files: found, checked, read; bad ones named with their place."""
 
 import io
+import os
 import shutil
+import struct
 import sys
 import types
 import zipfile
@@ -91,12 +93,30 @@ def sixteen_bits():
     return cv2.imencode(".tif", np.full((16, 16, 3), 300, np.uint16))[1].tobytes()
 
 
+def sixteen_bits_by_channel():
+    """Return the bytes of a TIFF whose three channels of sixteen bits follow each other: Pillow reads such a file as bytes."""
+    start, plane = 8 + 2 + 10 * 12 + 4, 16 * 16 * 2
+    lists = struct.pack("<3H6I", 16, 16, 16, *(start + 30 + plane * channel for channel in range(3)), *[plane] * 3)
+    tags = [
+        (256, 3, 1, 16),
+        (257, 3, 1, 16),
+        (258, 3, 3, start),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 3, start + 6),
+    ]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 16), (279, 4, 3, start + 18), (284, 3, 1, 2)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + lists + b"\x2c\x01" * (3 * 16 * 16)
+
+
 IMAGE_DAMAGE = {
     "mask without an image": lambda path: path.unlink(),
     "damaged or cut short": lambda path: path.write_bytes(path.read_bytes()[:-300]),
     "not a readable TIFF or PNG": lambda path: path.write_text("I am no TIFF"),
     "stored as uint16, expected 8 bits per channel": save(np.zeros((16, 16), np.uint16)),
     "stored as uint16, expected 8 bits": lambda path: path.write_bytes(sixteen_bits()),
+    "stored as uint16, expected 8": lambda path: path.write_bytes(sixteen_bits_by_channel()),
     "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
     "has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
     "contains several pages, expected one image": two_pages,
@@ -116,6 +136,7 @@ MASK_DAMAGE = {
     "image without a mask": lambda path: path.unlink(),
     "mask: not a readable TIFF or PNG": lambda path: path.write_text("no TIFF"),
     "mask contains 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
+    "mask contains 0, 1, 255; expected 0 and 255, or 0 and 1": save(np.diag([0, 1, 255] * 5 + [0]).astype(np.uint8)),
     "mask: has 3 channel(s), expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 
@@ -141,6 +162,13 @@ def test_hidden_files_of_other_systems_are_left_out(tmp_path):
     image, _ = write_slice(tmp_path, "A", 1)
     (image.parent / f"._{image.name}").write_bytes(b"macOS")
     assert len(data.read_cohort(tmp_path).slices) == 1
+
+
+def test_a_name_that_is_not_utf8_gets_one_line(tmp_path):
+    image, _ = write_slice(tmp_path, "A", 1)
+    image.rename(os.fsdecode(bytes(image.parent) + b"/M\xfcller_1.tif"))
+    with pytest.raises(UserError, match=r"file name 'A/M.*ller_1\.tif' in .* is not UTF-8; rename it\."):
+        data.read_cohort(tmp_path)
 
 
 def test_a_file_of_another_name_is_named(tmp_path):
@@ -265,9 +293,18 @@ class TestFetch:
 
     def test_a_part_is_refused(self, tmp_path, kaggle):
         kaggle(lambda handle: write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40))
-        with pytest.raises(UserError, match="holds 2 patients and 4 slices, expected 110 and 3929: remove it"):
+        with pytest.raises(
+            UserError, match=r"holds 2 patients and 4 slices, expected 110 and 3929; remove .*\.lgg-download"
+        ):
             data.fetch(tmp_path / "lgg")
         assert not (tmp_path / "lgg").exists()
+
+    def test_a_folder_of_the_users_is_left_alone(self, tmp_path, kaggle):
+        kaggle(lambda handle: pytest.fail("fetched"))
+        image, _ = write_slice(tmp_path, "holiday", 1)
+        with pytest.raises(UserError, match=r"holds 1 patients and 1 slices, .*; name a new or an empty folder\."):
+            data.fetch(tmp_path)
+        assert image.exists()
 
     def test_a_failure_gets_one_line_without_the_token(self, tmp_path, kaggle):
         def fail(handle):

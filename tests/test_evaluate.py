@@ -50,7 +50,7 @@ def test_scores_of_a_set_by_definition():
         "loss": 0.1,
     }
     assert {name: scores[name] for name in wanted} == pytest.approx(wanted)
-    batches = metrics.batch_scores(table["soft_intersection"].to_numpy(), table["soft_sum"].to_numpy(), 16)
+    batches = metrics.batch_scores(table["soft_intersection"].to_numpy(), table["soft_sum"].to_numpy())
     assert (scores["dice_coef"], scores["jacard_coef"]) == pytest.approx(batches)
 
 
@@ -88,6 +88,11 @@ def test_patients_are_summed_by_set():
     assert list(table) == ["patient", "split", "slices", "tumour_slices", *evaluate.COUNTS, "dice", "iou"]
     assert table["slices"].tolist() == [5] * 6
     assert table["dice"].to_numpy() == pytest.approx(metrics.dice_from_iou(table["iou"]))
+    halves = [scored_slices().assign(split=name) for name in ("train", "test")]
+    halves[1][evaluate.COUNTS] *= 2
+    both = evaluate.per_patient_table(pd.concat(halves)).set_index(["split", "patient"])[evaluate.COUNTS]
+    assert both.loc["train"].to_numpy().tolist() == table[evaluate.COUNTS].to_numpy().tolist()
+    assert both.loc["test"].equals(2 * both.loc["train"])
 
 
 def test_a_slice_is_predicted_the_same_alone_and_among_others():

@@ -176,10 +176,46 @@ def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
 
 
 def test_networks_and_hold_out_are_refused_outside_cross_validations(cohort_folder, open_smoke):
-    for number, wrong in enumerate(({"networks": 2}, {"hold_out": False})):
-        run = open_smoke(cohort_folder, folder=str(number), **wrong)
+    for wrong in ({"networks": 2}, {"hold_out": False}):
         with pytest.raises(UserError, match="settings networks and hold_out: for lggseg crossval alone"):
-            experiments.train_and_score(run, data.load_cohort(run))
+            open_smoke(cohort_folder, **wrong)
+    assert open_smoke(cohort_folder).experiment.networks == 1, "the folder is not taken"
+
+
+def test_a_run_keeps_the_precision_it_began_in_on_another_machine(cohort_folder, open_smoke, monkeypatch):
+    run = open_smoke(cohort_folder, epochs=1)
+    cohort = data.load_cohort(run)
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.skip("killed"))
+    monkeypatch.setattr(train, "machine_precision", lambda: "mixed_bfloat16")
+    with pytest.raises(pytest.skip.Exception):
+        experiments.train_and_score(run, cohort)
+    seen = []
+    monkeypatch.setattr(train, "machine_precision", lambda: "float32")
+    monkeypatch.setattr(train, "fit", lambda experiment, *_: (seen.append(experiment.precision), pytest.skip("seen")))
+    with pytest.raises(pytest.skip.Exception):
+        experiments.train_and_score(run, cohort)
+    assert (
+        seen == [run.record()["precision"]] == ["mixed_bfloat16"] and run.record()["experiment"]["precision"] == "auto"
+    )
+
+
+def test_a_network_that_was_deleted_is_made_again(cohort_folder, open_smoke):
+    run = open_smoke(cohort_folder, epochs=1)
+    cohort = data.load_cohort(run)
+    before, _ = experiments.train_and_score(run, cohort)
+    run.path("model.keras").unlink()
+    after, _ = experiments.train_and_score(run, cohort)
+    assert run.path("model.keras").exists() and after.equals(before)
+
+
+def test_another_seed_of_an_ablation_trains_with_other_seeds(cohort_folder, tmp_path, monkeypatch):
+    overrides = {"ablation_conditions": ["none", "flip"], "ablation_seeds": 2}
+    run = runs.open_run("smoke", cohort_folder, tmp_path / "run", 1, overrides, "ablate")
+    seeds = []
+    monkeypatch.setattr(experiments, "run_jobs", lambda jobs, *_: (seeds.extend(jobs), pytest.skip("listed")))
+    with pytest.raises(pytest.skip.Exception):
+        experiments.ablate(run, data.load_cohort(run))
+    assert [job.experiment.seed for job in seeds] == [2, 3, 2, 3]
 
 
 def test_networks_of_a_cross_validation_are_scored_one_by_one(monkeypatch):

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_slice
+from PIL import Image
 
 from lggseg_utils import data, evaluate, experiments, predict, preprocess, runs, train
 from lggseg_utils.settings import UserError
@@ -25,6 +26,26 @@ def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, cohort_fo
     assert table[["patient", "slice"]].equals(dataset.slices[["patient", "slice"]])
     assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=1e-4)
     assert len(list(tmp_path.iterdir())) == 61 and runs.read_csv(tmp_path / "predictions.csv").shape == table.shape
+
+
+def probable_in_a_corner(network, images, experiment):
+    """Return probabilities as `evaluate.predict` does: from 0 at the lower right to 0.8 at the upper left."""
+    line = np.linspace(1, 0, 128, dtype=np.float32)
+    return np.repeat(0.8 * (line[:, None] * line)[None], len(images), axis=0)
+
+
+def test_a_mask_is_what_is_probable_and_its_outline_is_drawn(finished, tmp_path, monkeypatch):
+    scan, _ = write_slice(tmp_path, "scan", 1, np.full((90, 70, 3), 100, np.uint8))
+    monkeypatch.setattr(evaluate, "predict", probable_in_a_corner)
+    predict.predict([scan], finished.folder, tmp_path / "out")
+    mask, overlay = (np.asarray(Image.open(tmp_path / "out" / f"scan_1_{kind}.png")) for kind in ("mask", "overlay"))
+    y, x = (np.arange(90) + 0.5) / 90, (np.arange(70) + 0.5) / 70
+    expected = 0.8 * (1 - y)[:, None] * (1 - x) > 0.5
+    assert expected.mean() > 0.05 and ((mask > 0) != expected).mean() < 0.01
+    marked = (overlay == predict.OUTLINE).all(-1)
+    inside = np.pad(mask > 0, 1)
+    inner = np.all([np.roll(inside, *shift) for shift in ((1, 0), (-1, 0), (1, 1), (-1, 1))], axis=0)[1:-1, 1:-1]
+    assert (marked == ((mask > 0) & ~inner)).mean() > 0.999 and (overlay[~marked] == 100).all()
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png"])

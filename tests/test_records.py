@@ -29,10 +29,8 @@ def test_a_records_scores_follow_from_its_slices(name):
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_dice_and_iou_of_every_slice_belong_together(name):
+def test_every_pixel_of_a_slice_is_counted_once(name):
     scored = runs.load_record(name).per_slice
-    counts = scored["tp"], scored["fp"], scored["fn"]
-    assert metrics.dice(*counts) == pytest.approx(metrics.dice_from_iou(metrics.iou(*counts)))
     assert (scored[evaluate.COUNTS].sum(axis=1) == 128 * 128).all()
 
 

@@ -31,7 +31,7 @@ def test_profiles_follow_their_sources():
     [
         ("demmo", {}, "unknown profile 'demmo'. Did you mean 'demo'?"),
         ("smoke", {"splitt": "patient"}, "unknown setting 'splitt'. Did you mean 'split'?"),
-        ("smoke", {"seed": 3}, "unknown setting 'seed'."),
+        ("smoke", {"seed": 3}, "seed is not a setting; use --seed or, in a notebook, the parameter seed."),
         ("smoke", {"split": "patients"}, "setting split: unknown value 'patients'. Did you mean 'patient'?"),
         ("smoke", {"augmentation": "flipp"}, "unknown augmentation 'flipp'. Did you mean 'flip'?"),
         ("smoke", {"ablation_conditions": ["alll"]}, "unknown augmentation 'alll'. Did you mean 'all'?"),

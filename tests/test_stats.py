@@ -51,7 +51,7 @@ def test_holm_by_hand():
 
 def test_the_bootstrap_interval_of_a_mean_is_near_that_of_the_normal_distribution():
     values = np.random.default_rng(1).normal(0.7, 0.1, 100)
-    low, high = stats.interval_over_patients(lambda drawn, axis: values[drawn].mean(axis), 100)
+    low, high = stats.interval_over_patients(lambda drawn: values[drawn].mean(-1), 100)
     error = values.std() / 10
     assert (low, high) == pytest.approx((values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.004)
 

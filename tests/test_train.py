@@ -46,8 +46,10 @@ def test_batches_from_a_later_epoch_are_those_of_an_uninterrupted_training():
 def test_validation_batches_are_in_order_and_unchanged():
     experiment = load_experiment("smoke", overrides={"augmentation": "all"})
     images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
-    seen = np.concatenate([image.numpy() for image, _ in train.validation_batches(images, images[..., 0], experiment)])
-    assert np.array_equal(seen, preprocess.minmax(images).numpy())
+    masks = (images[..., 0] > 200).astype(np.uint8)
+    pairs = [(image.numpy(), mask.numpy()) for image, mask in train.validation_batches(images, masks, experiment)]
+    seen, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    assert np.array_equal(seen, preprocess.minmax(images).numpy()) and np.array_equal(truth[..., 0], masks)
 
 
 def fit(cohort_folder, folder, **overrides):
@@ -177,16 +179,21 @@ def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
     keeper = train.Keeper(tmp_path, [{"epoch": 1, "val_loss": 0.5}], load_experiment("smoke"))
     keeper.set_params({"epochs": 3})
     keeper.started = 0.0
+    for name in ("checkpoint.keras", "history.csv"):
+        (tmp_path / name).write_text("of epoch 1")
     with pytest.raises(
         UserError, match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate"
     ):
         keeper.on_epoch_end(1, {"val_loss": float("nan"), "val_dice_coef": 0.0})
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "checkpoint.keras": "of epoch 1",
+        "history.csv": "of epoch 1",
+    }
 
 
 @pytest.mark.parametrize("several", [{}, {"networks": 2, "mirrored": True}])
 def test_weights_in_half_precision_predict_nearly_the_same(cohort_folder, tmp_path, monkeypatch, several):
-    run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several)
+    run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several, command="crossval")
     trained = [
         fit(cohort_folder, tmp_path / str(epochs), epochs=epochs)[0] for epochs in range(1, run.experiment.networks + 1)
     ]
