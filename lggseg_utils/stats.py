@@ -80,9 +80,9 @@ def two_sets_within(score, labels, draws=RESAMPLES):
 
 
 def detectable(differences, power=0.8):
-    """Return the smallest true difference that this many pairs would detect at the 5% level with the given power.
+    """Return the smallest true difference that this many pairs would detect at the 5% level with about the given power.
 
-    differences: float (n,), paired. By the t distribution: (t of 1 - 0.05/2 + t of power) standard errors.
+    differences: float (n,), paired. By the t distribution: (t of 0.975 + t of power) standard errors; for three pairs, 5% too small.
     """
     n = len(differences)
     error = np.std(differences, ddof=1) / np.sqrt(n)

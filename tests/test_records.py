@@ -199,6 +199,9 @@ def test_what_chapter_12_says_of_the_search_holds():
         for name in ("longer", "missing sequences")
     }
     assert {name: round(share, 2) for name, share in lost.items()} == {"longer": 0.18, "missing sequences": 0.04}
+    alone = dice.xs("FLAIR only", axis=1, level="prediction").drop(columns="missing sequences")
+    shares = 1 - alone.sum() / plain[alone.columns].sum()
+    assert (shares.idxmin(), round(shares.min(), 2), round(shares.max(), 2)) == ("more augmentation", 0.06, 0.35)
     again = dice["more augmentation", "plain"] - dice["more augmentation", "FLAIR only"]
     known = (plain["longer"] - dice["longer", "FLAIR only"])[again.notna()]
     assert 0 < again.mean() < known.mean()
@@ -211,7 +214,8 @@ def test_what_chapter_12_says_of_the_search_holds():
     assert len(whole) == 32
     for how in ("plain", "mirrored"):
         kept = stats.paired_difference(whole["missing sequences", how] - whole["longer", how])
-        assert -0.005 < kept["difference"] < kept["high"] and kept["low"] < 0 < kept["high"]
+        assert 0 <= kept["difference"] < kept["high"]
+        assert round(kept["low"], 3) == {"plain": -0.006, "mirrored": -0.012}[how]
 
 
 def test_what_headings_and_captions_say_holds():
@@ -248,6 +252,10 @@ def test_what_headings_and_captions_say_holds():
     assert (worst["fp"] / tumour).filter(like="FG_A60K").iloc[0] > 5
     three = verdict.arm_difference(["new-patients-1"], ["mixing-none-1"], "dice_patient_mean")
     assert three["low"] < 0 < three["high"], "heading of chapter 3"
+    composed = (
+        stats.compare_conditions(runs.load_record("ablation-composed").ablation).set_index("condition").loc["all"]
+    )
+    assert composed["low"] < 0 < composed["high"], "chapter 3: the interval includes 0"
     first = stats.compare_conditions(runs.load_record("ablation").ablation).set_index("condition")
     assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
     healthy = new.per_slice[new.per_slice["tp"] + new.per_slice["fn"] == 0]
@@ -376,6 +384,7 @@ def test_what_chapter_12_says_of_the_last_recipe_holds():
     alone, whole = missing[missing == gains.idxmax()].index, last.index.difference(missing.index)
     assert (round(single[alone].mean(), 2), round(single[whole].mean(), 2)) == (0.75, 0.84), "model card"
     assert seeds[True].loc[alone].mean().round(2).tolist() == [0.75, 0.80, 0.82], "model card"
+    assert seeds[False].filter(like="HT_A61B", axis=0).iloc[0].round(2).tolist() == [0.74, 0.79, 0.69]
     said = {"HT_A61B": [0.47, 0.72, 0.81], "CS_5395": [0.57, 0.38, 0.36]}
     assert {name: seeds[True].filter(like=name, axis=0).iloc[0].round(2).tolist() for name in said} == said
     assert round(last.filter(like="HT_A61B").iloc[0], 2) == 0.74
