@@ -28,7 +28,7 @@ dice = per_patient.set_index("patient")["dice"]
 print("Dice of the patient:", dice[patient].round(3))
 
 # How certain? How much would the mean change with other patients?
-low, high = stats.interval_over_patients(lambda drawn, axis: dice.to_numpy()[drawn].mean(axis), len(dice))
+low, high = stats.interval_over_patients(lambda drawn: dice.to_numpy()[drawn].mean(-1), len(dice))
 print(f"mean of {len(dice)} patients: {dice.mean():.3f} ({low:.3f} to {high:.3f})")
 
 # Judge: recorded runs of the whole cohort answer a question about the report.
