@@ -78,7 +78,7 @@ def lead():
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
         f"**{len(judged)} of {len(answers)} questions are judged; in {holding}, its claim holds.** Its best model, "
-        f"at 128x128, is not trained yet (reported: {{term}}`Dice` {reported:.2f}). Two 64x64 networks have a test Dice of "
+        f"at 128x128, is not trained here (reported: {{term}}`Dice` {reported:.2f}). Two 64x64 networks have a test Dice of "
         f"{min(dice):.2f}–{max(dice):.2f}, depending on the definition, on patients they have seen. A smaller one does worse on new "
         "patients than on known ones.\n"
     )
