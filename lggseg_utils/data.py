@@ -140,7 +140,7 @@ def find_slices(names, source):
     """
     found, shown = {}, [name for name in names if name.lower().endswith(SUFFIXES) and Path(name).name[0] != "."]
     for path in sorted(shown, key=lambda name: (name.count("/"), name)):
-        if not path.isprintable():
+        if path.encode(errors="ignore").decode() != path:
             raise UserError(f"file name {path!a} in {source} is not UTF-8; rename it.")
         match = SLICE_NAME.fullmatch(path.rpartition("/")[2])
         patient, number = (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)
