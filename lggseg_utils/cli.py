@@ -103,7 +103,7 @@ def ablate(**options):
 @commands.command()
 @click.argument("images", nargs=-1, required=True)
 @click.option("--run", "run_dir", default="", help="Folder of a finished run.  [default: the reference network]")
-@click.option("--out", required=True, help="Folder for masks, overlays and predictions.csv.")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for masks and predictions.csv.")
 def predict(images, run_dir, out):
     """Predict the masks of IMAGES: 8-bit TIFF or PNG with pre-contrast, FLAIR and post-contrast as channels, or folders.
 

@@ -47,6 +47,12 @@ def test_an_unknown_option_is_explained():
     assert finished.returncode == 2 and "No such option" in finished.stderr
 
 
+def test_a_file_for_the_masks_is_refused_before_anything_is_predicted(tmp_path):
+    image, mask = write_slice(tmp_path, "A", 1)
+    finished = call("predict", image, "--out", mask)
+    assert finished.returncode == 2 and finished.stderr.splitlines()[-1].endswith("A_1_mask.tif' is a file.")
+
+
 def test_predict_says_what_it_wrote_and_nothing_else(tmp_path):
     """TensorFlow's start-up messages must not reach the terminal."""
     write_slice(tmp_path / "scans", "A", 1, suffix=".png")
