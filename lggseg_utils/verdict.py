@@ -251,7 +251,7 @@ def _sets_alike(question):
     signs = [max(errors.values()), as_rich.mean(1).max()]
     return Answer(
         FAILS if min(signs) < 0.001 else HOLDS if min(signs) > 0.05 else INCONCLUSIVE,
-        f"{tumour:.1%} tumour by one curve; random sets ≤{shares.max():.1%}",
+        f"{tumour:.1%} tumour; random sets ≤{shares.max():.1%}",
         f"If run 3 marks nothing in its first epochs, their validation accuracy implies {tumour:.1%} tumour; {as_rich.sum()} of "
         f"{as_rich.size:,} random tenths have as much. The error rate of validation is {ratio:.2f} times that of test; so large a "
         f"ratio occurs in {errors['slice']:.1%} of pairs of tenths drawn by slice and in {errors['patient']:.1%} by patient",
