@@ -186,9 +186,9 @@ def _curves(question):
     return Answer(
         HOLDS if all(held) else INCONCLUSIVE if any(held) else FAILS,
         f"validation loss {rise:.2f} times its lowest",
-        f"The validation loss is lowest around epoch {lowest.name} and {rise:.2f} times that at the end, while the training loss goes "
-        f"from {lowest['loss']:.4f} to {end['loss']:.4f}. Validation less training loss is {gaps[0]:.4f} at epoch 64 and "
-        f"{gaps[1]:.4f} at epoch 128",
+        f"Averaged over ten epochs, the validation loss is lowest at epoch {lowest.name} and ends at {rise:.2f} times that, while the "
+        f"training loss goes from {lowest['loss']:.4f} to {end['loss']:.4f}. Validation less training loss, averaged likewise, is "
+        f"{gaps[0]:.4f} at epoch 64 and {gaps[1]:.4f} at epoch 128",
         losses.reset_index(),
     )
 
