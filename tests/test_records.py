@@ -211,9 +211,9 @@ def test_what_chapter_5_says_of_the_curves_at_128x128_holds():
     assert (last[["dice_coef", "val_dice_coef"]].diff().iloc[1] < -0.04).all(), "seed 1 ends on a bad epoch"
     gaps = [(each["val_loss"] - each["loss"]).rolling(10).mean() for each in histories]
     assert all(gap.iloc[63] < gap.iloc[127] for gap in gaps), "caveat of long training"
-    ends = [each.iloc[-1].round(2) for each in histories[1:]]
-    assert [each["val_dice_coef"] for each in ends] == [0.72, 0.76], "caveat of validation"
-    assert [each["val_jacard_coef"] for each in ends] == [0.58, 0.64], "caveat of validation"
+    ends = [each.iloc[-1] for each in histories[1:]]
+    assert [round(each["val_dice_coef"], 2) for each in ends] == [0.72, 0.76], "caveat of validation"
+    assert [round(each["val_jacard_coef"], 2) for each in ends] == [0.58, 0.64], "caveat of validation"
     assert all(each["dice_coef"] < history["dice_coef"].iloc[-1] for each in ends), "caveat of training"
     earlier = runs.read_csv(runs.RECORDS / "report128-cut-off.csv.gz")
     again = [each.query("63 <= epoch <= 72")["val_dice_coef"].mean() for each in (earlier, history)]
