@@ -1,5 +1,6 @@
 """The built book in headless Chromium, as a reader sees it: `make check-pages`."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
@@ -91,6 +92,10 @@ def test_a_page_shows_no_markup_and_cuts_no_code(browser, page):
     cut = "return [...document.querySelectorAll('article div.highlight pre')].filter(p => p.scrollWidth > p.clientWidth + 1).length"
     assert browser.execute_script(cut) == 0
     assert "OWNER" not in text or page == "book/rerun"
+    prose = browser.execute_script(
+        "return [...document.querySelectorAll('article p, article li, article td')].map(p => p.innerText)"
+    )
+    assert not [each for each in prose if re.search(r"\{[^}]+:\.\d[f%]\}", each)], "a number was not filled in"
     if page.startswith("notebooks/") or page == "book/index":
         cells = browser.execute_script(
             "return [...document.querySelectorAll('article td, article .output p, article .output li')].map(c => c.innerText.trim())"

@@ -42,7 +42,7 @@ def answers_grid():
         width, number = (' colspan="2"', "") if reported == "–" else ("", f"<td>{unbroken(reported)}</td>")
         cells = (
             f'<td><span class="chip {found.answer.split()[0]}">{found.answer.removesuffix(REST)}</span></td>',
-            f'<th scope="row"{width}>{escape(question["topic"])}</th>',
+            f'<th scope="row"{width}>{unbroken(question["topic"])}</th>',
             number,
             f"<td>{unbroken(re.sub(INTERVAL, '', found.number))}</td>",
         )
@@ -53,7 +53,7 @@ def answers_grid():
 
 def unbroken(text):
     """Return a text as HTML in which neither a score nor an interval is broken between two lines."""
-    pieces = re.findall(r"(?:Dice|IoU) [\d.–]+,?|\([^)]*\),?|\S+", text)
+    pieces = re.findall(r"(?:Dice|IoU|seed) [\d.–]+,?|\([^)]*\),?|\S+", text)
     return " ".join(f'<span class="unbroken">{escape(piece)}</span>' for piece in pieces)
 
 
