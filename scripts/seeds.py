@@ -1,10 +1,11 @@
 """Collect further trainings of the profile report128: python scripts/seeds.py RUN_FOLDER...
 
 Writes records/seeds128.csv.gz, the rows of their per_slice.csv on the test set, and records/seeds128-history.csv.gz, their
-history.csv; each row with size, seed and commit of its run. Both are too many bytes for a record each.
+history.csv; each row with size, seed and commit of its run. A record of each would take too much room.
 """
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from lggseg_utils import runs
 
 def named(folder):
     """Return the test rows of a run's per_slice.csv and its history.csv, with the columns size, seed and git_commit."""
-    record = runs.load_record(folder)
+    record = runs.load_record(Path(folder).resolve())
     experiment = record.run["experiment"]
     columns = {"size": experiment["size"], "seed": experiment["seed"], "git_commit": record.run["git_commit"]}
     return [table.assign(**columns) for table in (record.per_slice.query("split == 'test'"), record.history)]
