@@ -187,7 +187,7 @@ def _curves(question):
         HOLDS if all(held) else INCONCLUSIVE if any(held) else FAILS,
         f"validation loss {rise:.2f} times its lowest",
         f"Averaged over ten epochs, the validation loss is lowest at epoch {lowest.name} and ends at {rise:.2f} times that, while the "
-        f"training loss goes from {lowest['loss']:.4f} to {end['loss']:.4f}. Validation less training loss, averaged likewise, is "
+        f"training loss goes from {lowest['loss']:.4f} to {end['loss']:.4f}. Validation minus training loss, averaged likewise, is "
         f"{gaps[0]:.4f} at epoch 64 and {gaps[1]:.4f} at epoch 128",
         losses.reset_index(),
     )
