@@ -85,7 +85,8 @@ def _compare(claim, scored, definition):
 
 def _effect(question):
     """Compare two arms of records, paired by patient and averaged over seeds."""
-    effect = arm_difference(question["more"], question["less"], question["score"])
+    arms = ([runs.load_record(name).per_slice for name in question[side]] for side in ("more", "less"))
+    effect = arm_difference(*arms, question["score"])
     sign, seeds = 1 if effect["difference"] > 0 else -1, len(question["more"])
     by, (low, high) = abs(effect["difference"]), sorted((sign * effect["low"], sign * effect["high"]))
     name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
@@ -112,14 +113,13 @@ def _worst(answers):
 
 
 def arm_difference(more, less, score="dice_pooled"):
-    """Compare two lists of records, one per seed, on the patients of both.
+    """Compare two lists of tables like `Record.per_slice`, one per seed, on the test patients of all.
 
     score: 'dice_pooled' or 'dice_patient_mean'. Returns a dictionary: more, less (scores), difference, low, high (95% interval by
     bootstrap over patients), patients, and detectable, the smallest true difference that would be seen four times in five.
     """
     counted = ["tp", "fp", "fn"]
-    tables = [[runs.load_record(name).per_slice.query("split == 'test'") for name in names] for names in (more, less)]
-    arms = [[table.groupby("patient")[counted].sum() for table in arm] for arm in tables]
+    arms = [[table.query("split == 'test'").groupby("patient")[counted].sum() for table in arm] for arm in (more, less)]
     patients = sorted(set.intersection(*(set(table.index) for arm in arms for table in arm)))
     counts = [np.stack([table.loc[patients].to_numpy() for table in arm]) for arm in arms]  # seeds, patients, 3
 

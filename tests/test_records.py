@@ -164,11 +164,10 @@ def test_what_is_said_of_the_reports_best_model_and_its_seeds_holds():
     }
     assert all(len(table) == 393 for table in tests.values()) and len(tests) == 6
     pooled = {key: ways[-1][0] for key, ways in scores.items()}
-    lost = [round(pooled[128, seed] - pooled[64, seed], 3) for seed in range(3)]
+    differences = [pooled[128, seed] - pooled[64, seed] for seed in range(3)]
+    lost = np.round(differences, 3).tolist()
     assert lost == [0.025, -0.069, -0.042], "caveat of the size, alternative text of chapter 5"
-    interval = scipy.stats.ttest_1samp(
-        [pooled[128, seed] - pooled[64, seed] for seed in range(3)], 0
-    ).confidence_interval()
+    interval = scipy.stats.ttest_1samp(differences, 0).confidence_interval()
     assert np.round([*interval, np.mean(lost)], 3).tolist() == [-0.149, 0.092, -0.029], "caveat of the size"
     held = verdict.judge(verdict.QUESTIONS["test-scores"]).table.assign(
         away=lambda each: abs(each["reported"] - each["ours"])
@@ -226,16 +225,11 @@ def test_what_chapter_5_says_of_the_curves_at_128x128_holds():
 
 
 def test_what_chapter_8_says_of_definitions_holds_for_the_reports_best_model_too():
-    met = []
-    for definition in metrics.DEFINITIONS:
-        ours = [
-            metrics.dice_and_iou(part, definition)
-            for _, part in runs.load_record("report128").per_slice.groupby("split")
-        ]
-        told = [
-            [verdict.TABLES[part][score] for score in ("dice_coef", "jacard_coef")] for part in ("test", "train", "val")
-        ]
-        met += [] if definition.background else [(np.abs(np.subtract(ours, told)) <= 0.02).sum()]
+    sets = runs.load_record("report128").per_slice.groupby("split")
+    told = [[verdict.TABLES[part][score] for score in ("dice_coef", "jacard_coef")] for part, _ in sets]
+    foreground = [definition for definition in metrics.DEFINITIONS if not definition.background]
+    ours = [[metrics.dice_and_iou(scored, definition) for _, scored in sets] for definition in foreground]
+    met = (np.abs(np.subtract(ours, told)) <= 0.02).sum((1, 2))
     assert len(met) == 20 and max(met) == 3
 
 
@@ -324,8 +318,9 @@ def test_what_headings_and_captions_say_holds():
     assert (late["val_dice_coef"] - late["dice_coef"]).median() > 0
     smooth = runs.load_record("report64").history["val_loss"].rolling(10).mean()
     assert smooth.iloc[-1] < 1.02 * smooth.min()
-    knowing = verdict.arm_difference(["known-patients-77"], ["new-patients-1"])
-    more = verdict.arm_difference(["known-patients-1"], ["known-patients-77"])
+    slices = {name: [runs.load_record(name).per_slice] for name in SCORED}
+    knowing = verdict.arm_difference(slices["known-patients-77"], slices["new-patients-1"])
+    more = verdict.arm_difference(slices["known-patients-1"], slices["known-patients-77"])
     assert knowing["patients"] == 77 and knowing["low"] > 0 and knowing["difference"] > 1.5 * more["difference"]
     six = pd.DataFrame(verdict.REPORTED["runs"]).set_index("run")
     assert six["val_dice"].max() - six["val_dice"].min() < 0.07 and six["val_iou"].max() - six["val_iou"].min() < 0.07
@@ -338,7 +333,7 @@ def test_what_headings_and_captions_say_holds():
     tumour = worst["tp"] + worst["fn"]
     assert (worst["tp"] / tumour < 0.2).sum() > 6
     assert (worst["fp"] / tumour).filter(like="FG_A60K").iloc[0] > 5
-    three = verdict.arm_difference(["new-patients-1"], ["mixing-none-1"], "dice_patient_mean")
+    three = verdict.arm_difference(slices["new-patients-1"], slices["mixing-none-1"], "dice_patient_mean")
     assert three["low"] < 0 < three["high"], "heading of chapter 3"
     composed = (
         stats.compare_conditions(runs.load_record("ablation-composed").ablation).set_index("condition").loc["all"]

@@ -60,7 +60,7 @@ def unbroken(text):
 def lead():
     """Return the answer of the opening page as Markdown."""
     seeds = runs.read_csv(runs.RECORDS / "seeds128.csv.gz").query("size == 128").groupby("seed")
-    scored = [runs.load_record("report128").per_slice.query("split == 'test'"), *dict(list(seeds)).values()]
+    scored = [runs.load_record("report128").per_slice.query("split == 'test'"), *(table for _, table in seeds)]
     dice = [metrics.dice_and_iou(table, each)[0] for table in scored for each in verdict.SCORINGS.values()]
     answers = [judge_once(name).answer for name in verdict.QUESTIONS]
     return (
