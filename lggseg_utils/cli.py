@@ -84,6 +84,15 @@ def run(**options):
 
 @commands.command()
 @_experiment
+def train(**options):
+    """Train and score one network, without notebooks. After an interruption, the same command resumes."""
+    opened, cohort, _ = _open("train", **options)
+    _import("experiments").train_and_score(opened, cohort)
+    print(opened.path("metrics.json"))
+
+
+@commands.command()
+@_experiment
 def crossval(**options):
     """Cross-validate an experiment in five folds. After an interruption, the same command resumes."""
     opened, cohort, _ = _open("crossval", **options)
