@@ -36,16 +36,23 @@ def epochs(augmentations):
     first = slice(experiment.batch_size)
     ready = (preprocess.minmax(images[first]), tf.cast(masks[first, ..., None], tf.float32))
     sources = {"in memory": tf.data.Dataset.from_tensors(ready).cache().repeat(steps)}
-    sources |= {name: train.training_batches(images, masks, experiment_of(name), 0) for name in augmentations}
+    sources |= {
+        name: train.training_batches(images, masks, experiment_of(name), 0)
+        for name in augmentations
+    }
     return {
-        name: lambda batches=batches: common.seconds(network.fit, batches, epochs=1, verbose=0, shuffle=False)
+        name: lambda batches=batches: common.seconds(
+            network.fit, batches, epochs=1, verbose=0, shuffle=False
+        )
         for name, batches in sources.items()
     }
 
 
 def main():
     """Measure and write augmentation.json."""
-    passes = common.in_turn({name: pass_through(name) for name in ("none", *AUGMENTATIONS, "report", "all")}, ROUNDS)
+    passes = common.in_turn(
+        {name: pass_through(name) for name in ("none", *AUGMENTATIONS, "report", "all")}, ROUNDS
+    )
     trained = common.in_turn(epochs(("none", "report", "all")), ROUNDS)
     # Other work on the machine can only slow an epoch down: the fastest of each tells least of it.
     fastest = {name: min(values) for name, values in trained.items()}
@@ -53,9 +60,13 @@ def main():
     result = {
         "slices_a_second": {name: SLICES / value for name, value in work.items()},
         "share_of_an_epoch": {
-            name: (value - work["none"]) / fastest["none"] for name, value in work.items() if name != "none"
+            name: (value - work["none"]) / fastest["none"]
+            for name, value in work.items()
+            if name != "none"
         },
-        "fastest_epoch_over_that_in_memory": {name: value / fastest["in memory"] for name, value in fastest.items()},
+        "fastest_epoch_over_that_in_memory": {
+            name: value / fastest["in memory"] for name, value in fastest.items()
+        },
         "rounds": ROUNDS,
     }
     common.save(__file__, result)

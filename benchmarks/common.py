@@ -55,7 +55,11 @@ def save(script, result):
     with tempfile.TemporaryDirectory() as folder:
         record = runs.open_run("smoke", run_dir=f"{folder}/run").record()
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "all cores")
-    about = {"machine": record["machine"], "versions": record["versions"], "precision": train.machine_precision()}
+    about = {
+        "machine": record["machine"],
+        "versions": record["versions"],
+        "precision": train.machine_precision(),
+    }
     about["machine"] |= {"threads": threads, "kernel": platform.release()}
     runs.write_json(Path(script).with_suffix(".json"), {**result, **about})
     print(json.dumps(result, indent=2))

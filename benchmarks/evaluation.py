@@ -25,7 +25,10 @@ PATIENTS, SLICES, ROUNDS, VOLUME = 11, 393, 3, 40
 def start():
     """Return the seconds until `lggseg predict` could begin."""
     return common.seconds(
-        subprocess.run, [sys.executable, "-c", "import lggseg_utils.predict"], check=True, capture_output=True
+        subprocess.run,
+        [sys.executable, "-c", "import lggseg_utils.predict"],
+        check=True,
+        capture_output=True,
     )
 
 
@@ -34,7 +37,13 @@ def predict_volume(images):
     with tempfile.TemporaryDirectory() as folder:
         for number, image in enumerate(images, start=1):
             Image.fromarray(image).save(f"{folder}/P1_{number}.png")
-        command = [Path(sys.executable).with_name("lggseg"), "predict", folder, "--out", f"{folder}/masks"]
+        command = [
+            Path(sys.executable).with_name("lggseg"),
+            "predict",
+            folder,
+            "--out",
+            f"{folder}/masks",
+        ]
         return common.seconds(subprocess.run, command, check=True, capture_output=True)
 
 
@@ -57,7 +66,9 @@ def main():
     contenders = {"evaluation": partial(common.seconds, predict_and_score), "start": start}
     times = common.in_turn({**contenders, "predict": partial(predict_volume, volume)}, ROUNDS)
     seconds = {f"{name}_seconds": statistics.median(values) for name, values in times.items()}
-    common.save(__file__, {**seconds, "slices": SLICES, "volume": VOLUME, "resamples": stats.RESAMPLES})
+    common.save(
+        __file__, {**seconds, "slices": SLICES, "volume": VOLUME, "resamples": stats.RESAMPLES}
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,14 @@ from PIL import Image
 from lggseg_utils import data, experiments, preprocess, runs, train
 
 COUNTS = (500, 1000, 2000, 4000, 8000)
-SMALL = {"size": 64, "filters": 4, "depth": 3, "epochs": 2, "split": "patient", "augmentation": "report"}
+SMALL = {
+    "size": 64,
+    "filters": 4,
+    "depth": 3,
+    "epochs": 2,
+    "split": "patient",
+    "augmentation": "report",
+}
 
 
 def stages(folder):
@@ -23,14 +30,26 @@ def stages(folder):
         run = runs.open_run("smoke", folder, f"{work}/run", 0, SMALL)
         measured, started = {}, time.perf_counter()
         cohort = data.load_cohort(run)
-        dataset, split = preprocess.prepare(cohort, run.experiment), preprocess.load_split(run, cohort.slices)
-        measured["cohort"] = {"seconds": time.perf_counter() - started, "peak_mib": common.peak() / 2**20}
+        dataset, split = (
+            preprocess.prepare(cohort, run.experiment),
+            preprocess.load_split(run, cohort.slices),
+        )
+        measured["cohort"] = {
+            "seconds": time.perf_counter() - started,
+            "peak_mib": common.peak() / 2**20,
+        }
         _, history = train.fit(run.experiment, dataset, split, run.folder)
         # The second of two epochs: the first one pays for tracing.
-        measured["training"] = {"seconds": float(history["seconds"].iloc[-1]), "peak_mib": common.peak() / 2**20}
+        measured["training"] = {
+            "seconds": float(history["seconds"].iloc[-1]),
+            "peak_mib": common.peak() / 2**20,
+        }
         started = time.perf_counter()
         experiments.train_and_score(run, cohort)
-        measured["evaluation"] = {"seconds": time.perf_counter() - started, "peak_mib": common.peak() / 2**20}
+        measured["evaluation"] = {
+            "seconds": time.perf_counter() - started,
+            "peak_mib": common.peak() / 2**20,
+        }
     return measured
 
 

@@ -22,8 +22,12 @@ class UNet(nn.Module):
     def __init__(self, filters, depth=5):
         super().__init__()
         widths = [filters * 2**level for level in range(depth)]
-        self.down = nn.ModuleList(convolutions(a, b) for a, b in zip([3, *widths], widths, strict=False))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[-2::-1])
+        self.down = nn.ModuleList(
+            convolutions(a, b) for a, b in zip([3, *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[-2::-1]
+        )
         self.join = nn.ModuleList(convolutions(2 * width, width) for width in widths[-2::-1])
         self.last = nn.Conv2d(filters, 1, 1)
 

@@ -22,8 +22,16 @@ from lggseg_utils.settings import load_experiment
 # Profile, what is changed in it, slices an epoch (whole executions of several steps).
 CASES = {
     "enhanced U-Net, 128x128, 32 filters": ("report128", {"augmentation": "none"}, 128),
-    "enhanced U-Net, 128x128, 32 filters, dropout": ("report128", {"dropout": 0.1, "augmentation": "none"}, 128),
-    "small U-Net, 64x64, 16 filters, batch normalisation": ("crossval64", {"augmentation": "none"}, 512),
+    "enhanced U-Net, 128x128, 32 filters, dropout": (
+        "report128",
+        {"dropout": 0.1, "augmentation": "none"},
+        128,
+    ),
+    "small U-Net, 64x64, 16 filters, batch normalisation": (
+        "crossval64",
+        {"augmentation": "none"},
+        512,
+    ),
 }
 ROUNDS = 4
 PEAK_SIDE = 4096
@@ -59,7 +67,9 @@ def plain_keras(case):
         network = model.build_unet(experiment)
     network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
     x, y = preprocess.minmax(images).numpy(), masks[..., None].astype(np.float32)
-    return lambda: common.seconds(network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0)
+    return lambda: common.seconds(
+        network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0
+    )
 
 
 def pytorch(case):
@@ -77,7 +87,11 @@ def peak(precision):
     side = tf.random.normal((PEAK_SIDE, PEAK_SIDE), dtype=precision)
     product = tf.function(lambda: tf.reduce_sum(tf.matmul(side, side)))
     product().numpy()
-    return 2 * PEAK_SIDE**3 / statistics.median(common.seconds(lambda: product().numpy()) for _ in range(5))
+    return (
+        2
+        * PEAK_SIDE**3
+        / statistics.median(common.seconds(lambda: product().numpy()) for _ in range(5))
+    )
 
 
 def flops_a_slice(case):
@@ -87,12 +101,19 @@ def flops_a_slice(case):
     graph = tf.function(network).get_concrete_function(one).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     with graph.as_default():
-        return FORWARD_AND_BACKWARD * tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
+        return (
+            FORWARD_AND_BACKWARD
+            * tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
+        )
 
 
 def compare(case):
     """Return slices per second of the three, and their ratios."""
-    contenders = {"package": package(case), "plain Keras": plain_keras(case), "PyTorch": pytorch(case)}
+    contenders = {
+        "package": package(case),
+        "plain Keras": plain_keras(case),
+        "PyTorch": pytorch(case),
+    }
     times = common.in_turn(contenders, ROUNDS)
     speed = {name: case[-1] / statistics.median(values) for name, values in times.items()}
     return {
@@ -108,16 +129,27 @@ def overhead(case):
     """Return slices per second with the package's own settings and with others."""
     others = {f"{steps} steps an execution": {"steps_per_execution": steps} for steps in (1, 32)}
     others["XLA"] = {"jit_compile": True, "steps_per_execution": 1}
-    contenders = {"as it is": package(case), **{name: package(case, **changed) for name, changed in others.items()}}
+    contenders = {
+        "as it is": package(case),
+        **{name: package(case, **changed) for name, changed in others.items()},
+    }
     times = common.in_turn(contenders, ROUNDS)
     return {name: case[-1] / statistics.median(values) for name, values in times.items()}
 
 
 def side_by_side(case):
     """Return slices per second of two simultaneous trainings, with one thread each, added up."""
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, __file__, "--alone", case]
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     return sum(float(process.communicate()[0].split()[-1]) for process in running)
 
 
@@ -131,8 +163,13 @@ def main(alone):
         return
     small = list(CASES)[-1]
     result = {name: compare(case) for name, case in CASES.items()}
-    result["overhead, " + small] = {**overhead(CASES[small]), "two at once, one thread each": side_by_side(small)}
-    result["peak_gflops"] = {precision: peak(precision) / 1e9 for precision in ("bfloat16", "float32")}
+    result["overhead, " + small] = {
+        **overhead(CASES[small]),
+        "two at once, one thread each": side_by_side(small),
+    }
+    result["peak_gflops"] = {
+        precision: peak(precision) / 1e9 for precision in ("bfloat16", "float32")
+    }
     common.save(Path(__file__).with_stem(f"training-{train.machine_precision()}"), result)
 
 

@@ -1,6 +1,6 @@
 """Follow one slice from its file to the verdict."""
 
-from lggseg_utils import data, evaluate, metrics, preprocess, runs, stats, train, verdict
+from lggseg_utils import data, evaluate, metrics, preprocess, records, stats, train, verdict
 from lggseg_utils.predict import REFERENCE
 
 # Read: every file of the sample is opened and checked.
@@ -32,7 +32,7 @@ low, high = stats.interval_over_patients(lambda drawn: dice.to_numpy()[drawn].me
 print(f"mean of {len(dice)} patients: {dice.mean():.3f} ({low:.3f} to {high:.3f})")
 
 # Judge: recorded runs of the whole cohort answer a question about the report.
-record = runs.load_record("new-patients-1")
+record = records.load_record("new-patients-1")
 print("mean over all patients in that record:", record.per_patient["dice"].mean().round(3))
 answer = verdict.judge(verdict.QUESTIONS["new-patients"])
 print("does it generalise well?", answer.answer, "-", answer.number)

@@ -35,7 +35,10 @@ def _split(seed, number):
 
 def _matrix(count, a, b, c, d, e, f):
     """Return one affine map per slice, which gives input x and y from output x and y in pixels: float32 (count, 3, 3)."""
-    values = [tf.broadcast_to(tf.cast(value, tf.float32), [count]) for value in (a, b, c, d, e, f, 0, 0, 1)]
+    values = [
+        tf.broadcast_to(tf.cast(value, tf.float32), [count])
+        for value in (a, b, c, d, e, f, 0, 0, 1)
+    ]
     return tf.reshape(tf.stack(values, axis=1), (-1, 3, 3))
 
 
@@ -60,7 +63,9 @@ def flip(count, side, seed):
 
 def shift(count, side, seed):
     """Move by whole pixels along x and y; zeros fill the gap."""
-    dx, dy = (tf.round(_uniform(count, part, -MAX_SHIFT, MAX_SHIFT) * side) for part in _split(seed, 2))
+    dx, dy = (
+        tf.round(_uniform(count, part, -MAX_SHIFT, MAX_SHIFT) * side) for part in _split(seed, 2)
+    )
     return _matrix(count, 1, 0, dx, 0, 1, dy)
 
 
@@ -95,14 +100,21 @@ def shear(count, side, seed):
 def rotate_90(count, side, seed):
     """Turn by 0, 90, 180 or 270 degrees."""
     quarters = tf.random.stateless_uniform([count], seed, 0, 4, tf.int32)
-    cosine, sine = (tf.gather(values, quarters) for values in ((1.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 1.0)))
+    cosine, sine = (
+        tf.gather(values, quarters) for values in ((1.0, 0.0, -1.0, 0.0), (0.0, -1.0, 0.0, 1.0))
+    )
     return _about_centre(count, side, cosine, -sine, sine, cosine)
 
 
 def _warp(images, masks, maps):
     """Apply one affine map per slice, bilinear to images, nearest to masks; shifts by whole pixels are exact in both."""
     warp, flat = tf.raw_ops.ImageProjectiveTransformV3, tf.reshape(maps, (-1, 9))[:, :8]
-    shared = {"transforms": flat, "output_shape": tf.shape(images)[1:3], "fill_value": 0.0, "fill_mode": "CONSTANT"}
+    shared = {
+        "transforms": flat,
+        "output_shape": tf.shape(images)[1:3],
+        "fill_value": 0.0,
+        "fill_mode": "CONSTANT",
+    }
     moved = warp(images=images, interpolation="BILINEAR", **shared)
     return moved, warp(images=masks, interpolation="NEAREST", **shared)
 
@@ -154,8 +166,12 @@ def flair_only(images, seed):
     return tf.compat.v1.where(_uniform(tf.shape(images)[0], seed) < 0.5, copied, images)
 
 
-GEOMETRY = {move.__name__: move for move in (rotation, flip, shift, crop_zoom, crop_pad, shear, rotate_90)}
-INTENSITY = {change.__name__: change for change in (noise, gaussian_filter, contrast, brightness, flair_only)}
+GEOMETRY = {
+    move.__name__: move for move in (rotation, flip, shift, crop_zoom, crop_pad, shear, rotate_90)
+}
+INTENSITY = {
+    change.__name__: change for change in (noise, gaussian_filter, contrast, brightness, flair_only)
+}
 
 
 def augment(images, masks, text, seed, probability=PROBABILITY):
@@ -165,8 +181,13 @@ def augment(images, masks, text, seed, probability=PROBABILITY):
     comes first: its maps are composed to one, so that a slice is interpolated once at most.
     """
     count, names = tf.shape(images)[0], parse_augmentation(text)
-    drawn = {name: _split(tf.random.fold_in(seed, position), 2) for position, name in enumerate(names)}
-    chosen = {name: (_uniform(count, draw) < probability) | (name == "flip") for name, (draw, _) in drawn.items()}
+    drawn = {
+        name: _split(tf.random.fold_in(seed, position), 2) for position, name in enumerate(names)
+    }
+    chosen = {
+        name: (_uniform(count, draw) < probability) | (name == "flip")
+        for name, (draw, _) in drawn.items()
+    }
     acts = {name: act for name, (_, act) in drawn.items()}
     images, masks = _move(images, masks, [name for name in names if name in GEOMETRY], acts, chosen)
     for name in [name for name in names if name in INTENSITY]:

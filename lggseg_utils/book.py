@@ -38,13 +38,24 @@ def execute(run, parameters):
         given = parameters if papermill.inspect_notebook(notebook) else {}
         try:
             with stderr_into(unfinished.with_suffix(".log")) as terminal:
-                options = {"progress_bar": {"desc": notebook.stem, "file": terminal}, "cwd": NOTEBOOKS}
-                papermill.execute_notebook(notebook, unfinished, given, kernel_name="python3", **options)
+                options = {
+                    "progress_bar": {"desc": notebook.stem, "file": terminal},
+                    "cwd": NOTEBOOKS,
+                }
+                papermill.execute_notebook(
+                    notebook, unfinished, given, kernel_name="python3", **options
+                )
         except PapermillExecutionError as error:
-            reason = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue} (see {unfinished})"
+            reason = (
+                error.evalue
+                if error.ename == "UserError"
+                else f"{error.ename}: {error.evalue} (see {unfinished})"
+            )
             raise UserError(f"{notebook.stem} failed: {' '.join(str(reason).split())}") from None
         except DeadKernelError:
-            raise UserError(f"{notebook.stem} failed: its kernel died, perhaps because memory ran out.") from None
+            raise UserError(
+                f"{notebook.stem} failed: its kernel died, perhaps because memory ran out."
+            ) from None
         unfinished.replace(run.path("notebooks", notebook.name))
 
 
@@ -53,12 +64,18 @@ def stage(run_folder):
     executed = [Path(run_folder, "notebooks", notebook.name) for notebook in chapters()]
     missing = [path for path in executed if not path.exists()]
     if missing:
-        raise UserError(f"{missing[0]} is missing: execute the notebooks first, lggseg run --out {run_folder}.")
+        raise UserError(
+            f"{missing[0]} is missing: execute the notebooks first, lggseg run --out {run_folder}."
+        )
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(REPOSITORY / "book", STAGE / "book")
     shutil.copy(REPOSITORY / "CHANGELOG.md", STAGE)
     # A chapter shows source from the package itself, never a copy of it.
-    shutil.copytree(REPOSITORY / "lggseg_utils", STAGE / "lggseg_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPOSITORY / "lggseg_utils",
+        STAGE / "lggseg_utils",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     (STAGE / "notebooks").mkdir()
     for path in executed:
         shutil.copy(path, STAGE / "notebooks")

@@ -24,12 +24,34 @@ def commands():
 def _experiment(command):
     """Add the options that choose an experiment, its data and its run folder."""
     options = (
-        click.option("--profile", default="demo", show_default=True, help="A profile's name, or a YAML file."),
-        click.option("--data", "data_dir", default="", help="Folder or zip in Kaggle's layout.  [default: the sample]"),
+        click.option(
+            "--profile", default="demo", show_default=True, help="A profile's name, or a YAML file."
+        ),
+        click.option(
+            "--data",
+            "data_dir",
+            default="",
+            help="Folder or zip in Kaggle's layout.  [default: the sample]",
+        ),
         click.option("--out", "run_dir", default="", help="Run folder.  [default: runs/PROFILE]"),
-        click.option("--seed", default=0, show_default=True, help="Seed of split, weights, order and augmentation."),
-        click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Change one setting; may be repeated."),
-        click.option("--skip-bad", is_flag=True, help="Leave out slices that can't be used; they are recorded."),
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            help="Seed of split, weights, order and augmentation.",
+        ),
+        click.option(
+            "--set",
+            "pairs",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change one setting; may be repeated.",
+        ),
+        click.option(
+            "--skip-bad",
+            is_flag=True,
+            help="Leave out slices that can't be used; they are recorded.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -46,7 +68,9 @@ def _overrides(pairs, skip_bad):
         try:
             settings[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UserError(f"--set {pair}: the value is not valid YAML; put quotes around it.") from None
+            raise UserError(
+                f"--set {pair}: the value is not valid YAML; put quotes around it."
+            ) from None
     return settings
 
 
@@ -63,12 +87,24 @@ def _open(name, profile, data_dir, run_dir, seed, pairs, skip_bad):
     from lggseg_utils import data, runs, settings
 
     # Notebooks are executed in another folder.
-    profile = os.path.abspath(os.path.expanduser(profile)) if profile.endswith((".yml", ".yaml")) else profile
+    profile = (
+        os.path.abspath(os.path.expanduser(profile))
+        if profile.endswith((".yml", ".yaml"))
+        else profile
+    )
     data_dir = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else ""
     overrides = _overrides(pairs, skip_bad)
-    parameters = {"profile": profile, "data_dir": data_dir, "run_dir": run_dir, "seed": seed, "overrides": overrides}
+    parameters = {
+        "profile": profile,
+        "data_dir": data_dir,
+        "run_dir": run_dir,
+        "seed": seed,
+        "overrides": overrides,
+    }
     settings.load_experiment(profile, seed, overrides)
-    click.get_current_context().with_resource(runs.lock(runs.run_folder(**parameters, command=name)))
+    click.get_current_context().with_resource(
+        runs.lock(runs.run_folder(**parameters, command=name))
+    )
     run = runs.open_run(**parameters, command=name)
     return run, data.load_cohort(run), {**parameters, "run_dir": str(run.folder)}
 
@@ -111,8 +147,18 @@ def ablate(**options):
 
 @commands.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", "run_dir", default="", help="Folder of a finished run.  [default: the reference network]")
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for masks and predictions.csv.")
+@click.option(
+    "--run",
+    "run_dir",
+    default="",
+    help="Folder of a finished run.  [default: the reference network]",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False),
+    help="Folder for masks and predictions.csv.",
+)
 def predict(images, run_dir, out):
     """Predict the masks of IMAGES: 8-bit TIFF or PNG with pre-contrast, FLAIR and post-contrast as channels, or folders.
 
@@ -120,7 +166,9 @@ def predict(images, run_dir, out):
     """
     predictor = _import("predict")
     table = predictor.predict(images, run_dir or predictor.REFERENCE, out)
-    print(f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}")
+    print(
+        f"{len(table)} image(s), {(table['tumour_pixels'] > 0).sum()} with tumour; masks and overlays: {out}"
+    )
 
 
 @commands.command()
@@ -149,7 +197,9 @@ def _stop(number, frame):
     """Raise KeyboardInterrupt, and again each second until the command ends: libraries swallow it, or raise another error instead."""
     signal.alarm(1)
     sys.unraisablehook = lambda dropped: None  # errors in destructors of what it interrupted
-    if sys.exc_info()[0] is not KeyboardInterrupt:  # whose `finally` blocks are not interrupted again
+    if (
+        sys.exc_info()[0] is not KeyboardInterrupt
+    ):  # whose `finally` blocks are not interrupted again
         raise KeyboardInterrupt
 
 

@@ -25,7 +25,9 @@ FLAIR = CHANNELS.index("FLAIR")
 SAMPLE = REPOSITORY / "sample" / "lgg-sample.zip"
 LGG_COHORT = (110, 3929)  # patients, slices
 KAGGLE = "mateuszbuda/lgg-mri-segmentation"
-SLICE_NAME = re.compile(r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE)
+SLICE_NAME = re.compile(
+    r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE
+)
 SUFFIXES = (".tif", ".tiff", ".png")
 
 # What is wrong with a file is said in our own table.
@@ -63,10 +65,25 @@ def read_cohort(source="", skip_bad=False, report=None):
     found = find_slices(names, source)
     rows = list(found.itertuples(index=False))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        visited = list(tqdm(pool.map(lambda row: _read_slice(row, read), rows), "reading", len(rows), leave=False))
+        visited = list(
+            tqdm(
+                pool.map(lambda row: _read_slice(row, read), rows),
+                "reading",
+                len(rows),
+                leave=False,
+            )
+        )
     problem = np.array([str(each) if isinstance(each, BadSlice) else "" for each in visited])
-    path, good = found["image"].where(found["image"] != "", found["mask"]), np.flatnonzero(problem == "")
-    problems = found[["patient", "slice"]].assign(path=path, problem=problem).drop(index=good).reset_index(drop=True)
+    path, good = (
+        found["image"].where(found["image"] != "", found["mask"]),
+        np.flatnonzero(problem == ""),
+    )
+    problems = (
+        found[["patient", "slice"]]
+        .assign(path=path, problem=problem)
+        .drop(index=good)
+        .reset_index(drop=True)
+    )
     if report and (len(problems) or report.exists()):
         write_csv(report, problems)
     if len(problems) and not (skip_bad and len(good)):
@@ -75,12 +92,21 @@ def read_cohort(source="", skip_bad=False, report=None):
             f"{len(problems)} of {len(rows)} slices in {source} can't be used, the first: {first['path']}: {first['problem']}."
             f"{listed} Repair or remove them, or continue without them (--skip-bad; in a notebook, the setting skip_bad)."
         )
-    images, masks, digests = (list(part) for part in zip(*(visited[position] for position in good), strict=True))
+    images, masks, digests = (
+        list(part) for part in zip(*(visited[position] for position in good), strict=True)
+    )
     slices = found.iloc[good].reset_index(drop=True)
     heights, widths = zip(*(mask.shape for mask in masks), strict=True)
-    slices = slices.assign(height=heights, width=widths, tumour_area=[int(mask.sum()) for mask in masks])
-    lines = [f"{row.patient} {row.slice} {digest}" for row, digest in zip(slices.itertuples(), digests, strict=True)]
-    return Cohort(slices, images, masks, problems, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    slices = slices.assign(
+        height=heights, width=widths, tumour_area=[int(mask.sum()) for mask in masks]
+    )
+    lines = [
+        f"{row.patient} {row.slice} {digest}"
+        for row, digest in zip(slices.itertuples(), digests, strict=True)
+    ]
+    return Cohort(
+        slices, images, masks, problems, hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    )
 
 
 def load_cohort(run):
@@ -91,13 +117,20 @@ def load_cohort(run):
     cohort = read_cohort(run.data_dir, run.experiment.skip_bad, run.path("problems.csv"))
     then = run.record().get("data", {}).get("fingerprint", cohort.fingerprint)
     if then != cohort.fingerprint:
-        raise UserError(f"run folder {run.folder} was made from other data; choose another one, or remove it.")
+        raise UserError(
+            f"run folder {run.folder} was made from other data; choose another one, or remove it."
+        )
     if not cohort.slices["tumour_area"].any():
         raise UserError(f"no mask in {run.data_dir} shows tumour, so there is nothing to learn.")
     write_csv(run.path("slices.csv"), cohort.slices)
     counts = {"patients": cohort.slices["patient"].nunique(), "slices": len(cohort.slices)}
-    kind = "LGG cohort" if tuple(counts.values()) == LGG_COHORT else f"{counts['patients']} patients"
-    tumour = {"tumour_slices": int((cohort.slices["tumour_area"] > 0).sum()), "skipped": len(cohort.problems)}
+    kind = (
+        "LGG cohort" if tuple(counts.values()) == LGG_COHORT else f"{counts['patients']} patients"
+    )
+    tumour = {
+        "tumour_slices": int((cohort.slices["tumour_area"] > 0).sum()),
+        "skipped": len(cohort.problems),
+    }
     run.note(data={"kind": kind, "fingerprint": cohort.fingerprint, **counts, **tumour})
     return cohort
 
@@ -113,15 +146,21 @@ def _open(source):
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"zip {source} is damaged or can't be read ({error}); download it again.") from None
+            raise UserError(
+                f"zip {source} is damaged or can't be read ({error}); download it again."
+            ) from None
         return archive.namelist(), archive.read
     what = "is neither a folder nor a zip" if source.exists() else "does not exist"
-    raise UserError(f"data folder {source} {what}. Name the folder that holds the patients, or their zip.")
+    raise UserError(
+        f"data folder {source} {what}. Name the folder that holds the patients, or their zip."
+    )
 
 
 def _refuse_unreadable(error):
     """Raise `UserError` for a folder that can't be read, which `os.walk` would skip."""
-    raise UserError(f"folder {error.filename} can't be read ({error.strerror}); change its permissions.")
+    raise UserError(
+        f"folder {error.filename} can't be read ({error.strerror}); change its permissions."
+    )
 
 
 def read_bytes(read, name):
@@ -138,20 +177,31 @@ def find_slices(names, source):
     Kaggle's archive holds the tree twice: the shallower copy of a slice counts. Raises `UserError` for no slice at all, for a
     slice that occurs twice at one depth, and for a name that is not UTF-8.
     """
-    found, shown = {}, [name for name in names if name.lower().endswith(SUFFIXES) and Path(name).name[0] != "."]
+    found, shown = (
+        {},
+        [name for name in names if name.lower().endswith(SUFFIXES) and Path(name).name[0] != "."],
+    )
     for path in sorted(shown, key=lambda name: (name.count("/"), name)):
         if path.encode(errors="ignore").decode() != path:
             raise UserError(f"file name {path!a} in {source} is not UTF-8; rename it.")
         match = SLICE_NAME.fullmatch(path.rpartition("/")[2])
-        patient, number = (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)
+        patient, number = (
+            (match["patient"], int(match["slice"])) if match else (Path(path).stem, -1)
+        )
         pair = found.setdefault((patient, number), {"image": "", "mask": ""})
         kind = "mask" if match and match["mask"] else "image"
         if match and pair[kind] and pair[kind].count("/") == path.count("/"):
-            raise UserError(f"{source} contains one slice twice: {pair[kind]} and {path}; remove or rename one.")
+            raise UserError(
+                f"{source} contains one slice twice: {pair[kind]} and {path}; remove or rename one."
+            )
         pair[kind] = pair[kind] or path
     if not found:
-        raise UserError(f"no slice in {source}: expected PATIENT/PATIENT_NUMBER.tif and PATIENT_NUMBER_mask.tif.")
-    rows = [{"patient": patient, "slice": number, **pair} for (patient, number), pair in found.items()]
+        raise UserError(
+            f"no slice in {source}: expected PATIENT/PATIENT_NUMBER.tif and PATIENT_NUMBER_mask.tif."
+        )
+    rows = [
+        {"patient": patient, "slice": number, **pair} for (patient, number), pair in found.items()
+    ]
     return pd.DataFrame(rows).sort_values(["patient", "slice"], ignore_index=True)
 
 
@@ -177,7 +227,9 @@ def decode(content, channels):
         pages, wide = getattr(image, "n_frames", 1), bits > 8 or ";16" in str(image.tile)
         pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
     except UnidentifiedImageError:
-        raise BadSlice("not a readable TIFF or PNG (damaged, cut short, or another format)") from None
+        raise BadSlice(
+            "not a readable TIFF or PNG (damaged, cut short, or another format)"
+        ) from None
     except Exception as error:  # Pillow passes on whatever its decoders raise on damaged files
         raise BadSlice(f"damaged or cut short ({' '.join(str(error).split())[:80]})") from None
     if pages > 1:
@@ -185,7 +237,9 @@ def decode(content, channels):
     if image.mode in ("P", "YCbCr", "LAB", "CMYK"):
         raise BadSlice(f"stored as {image.mode}, expected RGB or grey")
     if wide or pixels.dtype != np.uint8:
-        raise BadSlice(f"stored as {'uint16' if wide else pixels.dtype}, expected 8 bits per channel")
+        raise BadSlice(
+            f"stored as {'uint16' if wide else pixels.dtype}, expected 8 bits per channel"
+        )
     found = 1 if pixels.ndim == 2 else pixels.shape[2]
     if found != channels:
         names = f" ({', '.join(CHANNELS)})" if channels == 3 else ""
@@ -201,7 +255,9 @@ def decode_pair(image_content, mask_content):
     except BadSlice as problem:
         raise BadSlice(f"mask: {problem}") from None
     if mask.shape != image.shape[:2]:
-        raise BadSlice(f"image is {image.shape[1]}x{image.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}")
+        raise BadSlice(
+            f"image is {image.shape[1]}x{image.shape[0]} but its mask is {mask.shape[1]}x{mask.shape[0]}"
+        )
     values = set(np.unique(mask).tolist())
     if not (values <= {0, 255} or values <= {0, 1}):
         shown = ", ".join(map(str, sorted(values)))
@@ -212,7 +268,11 @@ def decode_pair(image_content, mask_content):
 def patient_table(slices):
     """Summarise a table of slices per patient: patient, slices, tumour_slices, tumour_area (summed, pixels), institution."""
     grouped = slices.assign(tumour=slices["tumour_area"] > 0).groupby("patient")
-    table = grouped.agg(slices=("slice", "size"), tumour_slices=("tumour", "sum"), tumour_area=("tumour_area", "sum"))
+    table = grouped.agg(
+        slices=("slice", "size"),
+        tumour_slices=("tumour", "sum"),
+        tumour_area=("tumour_area", "sum"),
+    )
     return table.reset_index().assign(institution=lambda table: institutions(table["patient"]))
 
 
@@ -234,7 +294,9 @@ def fetch(folder):
             import kagglehub
 
             downloaded = Path(kagglehub.dataset_download(KAGGLE))
-        except Exception as error:  # kagglehub passes on errors of its HTTP client, whose text may hold a token
+        except (
+            Exception
+        ) as error:  # kagglehub passes on errors of its HTTP client, whose text may hold a token
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise
             raise UserError(
@@ -253,4 +315,6 @@ def _check_whole(folder, advice):
     found = find_slices(_open(folder)[0], folder)
     counts, wanted = (found["patient"].nunique(), len(found)), " and ".join(map(str, LGG_COHORT))
     if counts != LGG_COHORT:
-        raise UserError(f"{folder} holds {counts[0]} patients and {counts[1]} slices, expected {wanted}; {advice}.")
+        raise UserError(
+            f"{folder} holds {counts[0]} patients and {counts[1]} slices, expected {wanted}; {advice}."
+        )

@@ -43,7 +43,9 @@ def _train(job, dataset, folder):
     """Train a job's networks and return their average; writes model.keras and history.csv, where `network` numbers several."""
     networks, histories, several = [], [], job.experiment.networks > 1
     for number in range(job.experiment.networks):
-        member = job.experiment.model_copy(update={"seed": job.experiment.seed * job.experiment.networks + number})
+        member = job.experiment.model_copy(
+            update={"seed": job.experiment.seed * job.experiment.networks + number}
+        )
         place = folder / f"network_{number}" if several else folder
         network, history = train.fit(member, dataset, job.split, place)
         networks.append(network)
@@ -67,7 +69,9 @@ def run_jobs(jobs, dataset, folder, unit):
 
     joblib runs them: `joblib.parallel_config` chooses this process (the default), several, or a Dask cluster.
     """
-    results = Parallel(return_as="generator")(delayed(run_job)(job, dataset, folder / job.name) for job in jobs)
+    results = Parallel(return_as="generator")(
+        delayed(run_job)(job, dataset, folder / job.name) for job in jobs
+    )
     return list(tqdm(results, total=len(jobs), desc=unit, unit=unit, leave=False))
 
 
@@ -79,12 +83,21 @@ def train_and_score(run, cohort):
     """
     split = preprocess.load_split(run, cohort.slices)
     if not all(run.path(name).exists() for name in (*WRITTEN, "model.keras")):
-        job, dataset = Job("run", _settled(run), split, preprocess.SETS), preprocess.prepare(cohort, run.experiment)
+        job, dataset = (
+            Job("run", _settled(run), split, preprocess.SETS),
+            preprocess.prepare(cohort, run.experiment),
+        )
         per_slice, _, history = run_job(job, dataset, run.folder)
         if run.experiment.size != run.experiment.score_size:
-            network, own = train.load_network(run.path("model.keras")), replace(dataset, truths=dataset.masks)
+            network, own = (
+                train.load_network(run.path("model.keras")),
+                replace(dataset, truths=dataset.masks),
+            )
             settings = run.experiment.model_copy(update={"score_size": run.experiment.size})
-            write_csv(run.path("per_slice_own_grid.csv"), evaluate.score_split(network, own, split, settings)[0])
+            write_csv(
+                run.path("per_slice_own_grid.csv"),
+                evaluate.score_split(network, own, split, settings)[0],
+            )
         _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
 
@@ -96,16 +109,33 @@ def cross_validate(run, cohort):
     history.csv, per_slice.csv, per_patient.csv and, last, metrics.json.
     """
     if not all(run.path(name).exists() for name in WRITTEN):
-        folds, settings = preprocess.load_split(run, cohort.slices, preprocess.draw_folds), _settled(run)
+        folds, settings = (
+            preprocess.load_split(run, cohort.slices, preprocess.draw_folds),
+            _settled(run),
+        )
         tested = sorted(set(folds.query("split == 'test'")["fold"]))
-        jobs = [Job(str(fold), settings, preprocess.split_of_fold(folds, fold), ("test",)) for fold in tested]
-        results = run_jobs(jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold")
-        tables = [[table.assign(fold=fold) for table in each] for fold, each in zip(tested, results, strict=True)]
-        per_slice, per_patient, history = (pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True))
+        jobs = [
+            Job(str(fold), settings, preprocess.split_of_fold(folds, fold), ("test",))
+            for fold in tested
+        ]
+        results = run_jobs(
+            jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold"
+        )
+        tables = [
+            [table.assign(fold=fold) for table in each]
+            for fold, each in zip(tested, results, strict=True)
+        ]
+        per_slice, per_patient, history = (
+            pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True)
+        )
         if run.experiment.split == "slice":
             # A patient's slices lie in several folds, and so do its borders.
             per_patient = evaluate.per_patient_table(per_slice)
-        for name, table in {"per_slice": per_slice, "per_patient": per_patient, "history": history}.items():
+        for name, table in {
+            "per_slice": per_slice,
+            "per_patient": per_patient,
+            "history": history,
+        }.items():
             write_csv(run.path(f"{name}.csv"), table)
         _write_scores(run, per_slice, history)
     return read_csv(run.path("per_slice.csv"))
@@ -115,7 +145,10 @@ def _write_scores(run, per_slice, history):
     """Write the training's time into run.json and, last, metrics.json."""
     run.note_end(training={"epochs": len(history), "seconds": round(history["seconds"].sum(), 1)})
     whole, sets = run.experiment.split == "patient", per_slice.groupby("split", sort=False)
-    write_json(run.path("metrics.json"), {name: evaluate.set_scores(scored, whole) for name, scored in sets})
+    write_json(
+        run.path("metrics.json"),
+        {name: evaluate.set_scores(scored, whole) for name, scored in sets},
+    )
 
 
 def ablate(run, cohort):
@@ -126,15 +159,28 @@ def ablate(run, cohort):
     """
     if not run.path("ablation.csv").exists():
         settings, split = _settled(run), preprocess.load_split(run, cohort.slices)
-        seeds = [settings.seed * settings.ablation_seeds + number for number in range(settings.ablation_seeds)]
+        seeds = [
+            settings.seed * settings.ablation_seeds + number
+            for number in range(settings.ablation_seeds)
+        ]
         pairs = [(name, seed) for name in settings.ablation_conditions for seed in seeds]
-        arms = [settings.model_copy(update={"augmentation": name, "seed": seed}) for name, seed in pairs]
+        arms = [
+            settings.model_copy(update={"augmentation": name, "seed": seed}) for name, seed in pairs
+        ]
         jobs = [Job(f"{arm.augmentation}-{arm.seed}", arm, split, ("val",)) for arm in arms]
-        results = run_jobs(jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training")
-        tables = pd.concat([per_patient for _, per_patient, _ in results], keys=pairs, names=["condition", "seed"])
+        results = run_jobs(
+            jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training"
+        )
+        tables = pd.concat(
+            [per_patient for _, per_patient, _ in results], keys=pairs, names=["condition", "seed"]
+        )
         scores = tables.reset_index(["condition", "seed"])[["condition", "seed", "patient", "dice"]]
         write_csv(run.path("ablation_patients.csv"), scores)
-        means = scores.groupby(["condition", "seed"], sort=False)["dice"].mean().rename("dice_patient_mean")
+        means = (
+            scores.groupby(["condition", "seed"], sort=False)["dice"]
+            .mean()
+            .rename("dice_patient_mean")
+        )
         run.note_end()
         epochs = [len(history) for *_, history in results]
         write_csv(run.path("ablation.csv"), means.reset_index().assign(epochs=epochs))

@@ -1,27 +1,30 @@
-"""Dice, IoU and the losses, each defined once (report, section 1-4).
+"""Dice, IoU and what else a prediction is scored by, each defined once (report, section 1-4).
 
-Counts are pixels: true and false positives (tp, fp), false and true negatives (fn, tn); numbers or arrays. What Keras minimises and
-reports while training takes truth of 0 and 1 and probabilities, both (n, height, width, 1).
+Counts are pixels: true and false positives (tp, fp), false and true negatives (fn, tn); numbers or arrays.
 """
 
 from dataclasses import dataclass
 from itertools import product
 
-import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 from scipy import ndimage
 
-SMOOTH = 1.0  # added above and below in the usual Keras code; the report's own constant is not known
+SMOOTH = (
+    1.0  # added above and below in the usual Keras code; the report's own constant is not known
+)
 TOLERANCE = 2.0  # pixels of the 128x128 grid that two borders may lie apart and still agree
-SCORED_BATCH = 16  # slices per batch wherever a score is averaged over batches, as in the report's runs
+SCORED_BATCH = (
+    16  # slices per batch wherever a score is averaged over batches, as in the report's runs
+)
 
 
 def ratio(part, whole, empty):
     """Return part/whole, or `empty` where whole is 0."""
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, float(empty)), where=whole != 0)[()]
+    return np.divide(
+        part, whole, out=np.full(np.broadcast(part, whole).shape, float(empty)), where=whole != 0
+    )[()]
 
 
 def dice(tp, fp, fn):
@@ -83,7 +86,11 @@ def surface_scores(distances):
     et al., "Clinically applicable segmentation of head and neck anatomy", Journal of Medical Internet Research 23, 2021).
     """
     distances = np.concatenate(list(distances))
-    return (np.percentile(distances, 95), np.mean(distances <= TOLERANCE)) if distances.size else (0.0, 1.0)
+    return (
+        (np.percentile(distances, 95), np.mean(distances <= TOLERANCE))
+        if distances.size
+        else (0.0, 1.0)
+    )
 
 
 @dataclass(frozen=True)
@@ -100,13 +107,19 @@ class Definition:
     background: bool = False
 
     def __str__(self):
-        mean = "pooled" if self.unit == "pooled" else f"mean over {self.unit}{'es' if self.unit == 'batch' else 's'}"
+        mean = (
+            "pooled"
+            if self.unit == "pooled"
+            else f"mean over {self.unit}{'es' if self.unit == 'batch' else 's'}"
+        )
         smooth = f", plus {self.smooth:g}" if self.smooth else ""
         return f"{'probabilities' if self.soft else 'masks'}, {mean}{smooth}{', with background' if self.background else ''}"
 
 
 UNITS = ("pooled", "batch", "slice", "tumour slice", "patient")
-DEFINITIONS = tuple(Definition(*values) for values in product((False, True), UNITS, (0.0, SMOOTH), (False, True)))
+DEFINITIONS = tuple(
+    Definition(*values) for values in product((False, True), UNITS, (0.0, SMOOTH), (False, True))
+)
 
 
 def dice_and_iou(scored, definition):
@@ -115,7 +128,9 @@ def dice_and_iou(scored, definition):
     scored: columns of per_slice.csv, in the order of evaluation (batches are 16 consecutive rows).
     """
     shared = scored["soft_intersection"] if definition.soft else scored["tp"].astype(float)
-    total = scored["soft_sum"] if definition.soft else 2.0 * scored["tp"] + scored["fp"] + scored["fn"]
+    total = (
+        scored["soft_sum"] if definition.soft else 2.0 * scored["tp"] + scored["fp"] + scored["fn"]
+    )
     classes = [(shared, total)]
     if definition.background:
         pixels = scored[["tp", "fp", "fn", "tn"]].sum(axis=1)
@@ -135,47 +150,7 @@ def _class_scores(shared, total, scored, definition):
     }
     sums = pd.DataFrame({"shared": shared, "total": total}).groupby(units[definition.unit]).sum()
     dice_values = (2 * sums["shared"] + definition.smooth) / (sums["total"] + definition.smooth)
-    iou_values = (sums["shared"] + definition.smooth) / (sums["total"] - sums["shared"] + definition.smooth)
+    iou_values = (sums["shared"] + definition.smooth) / (
+        sums["total"] - sums["shared"] + definition.smooth
+    )
     return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
-
-
-def _sums(truth, probabilities):
-    """Return sum(t p) and sum(t) + sum(p) of a batch, in float32."""
-    truth, p = ops.cast(truth, "float32"), ops.cast(probabilities, "float32")
-    return ops.sum(truth * p), ops.sum(truth) + ops.sum(p)
-
-
-@keras.saving.register_keras_serializable("lggseg_utils")
-def dice_coef(truth, probabilities):
-    """Return the soft Dice of a batch, smoothed: (2 sum(t p) + 1)/(sum(t) + sum(p) + 1); that it is the report's is a guess."""
-    shared, total = _sums(truth, probabilities)
-    return (2 * shared + SMOOTH) / (total + SMOOTH)
-
-
-@keras.saving.register_keras_serializable("lggseg_utils")
-def jacard_coef(truth, probabilities):
-    """Return the soft IoU of a batch, smoothed: (sum(t p) + 1)/(sum(t) + sum(p) - sum(t p) + 1); spelt as in the report."""
-    shared, total = _sums(truth, probabilities)
-    return (shared + SMOOTH) / (total - shared + SMOOTH)
-
-
-@keras.saving.register_keras_serializable("lggseg_utils")
-def binary_crossentropy(truth, probabilities):
-    """Return binary cross-entropy per pixel, float32 (n, side, side). truth and probabilities: (n, side, side, 1).
-
-    It is computed from logits: without them, a network that predicts background everywhere would get no gradient. Keras finds those
-    behind TensorFlow's sigmoid; for its other backends they are computed from the probability.
-    """
-    if keras.config.backend() == "tensorflow":
-        return keras.losses.binary_crossentropy(truth, probabilities)
-    p = ops.clip(probabilities, 1e-37, 1 - 2**-24)
-    return ops.mean(ops.binary_crossentropy(truth, ops.log(p) - ops.log1p(-p), from_logits=True), axis=-1)
-
-
-@keras.saving.register_keras_serializable("lggseg_utils")
-def dice_crossentropy(truth, probabilities):
-    """Return `binary_crossentropy`, its mean over pixels, plus one minus the batch's soft Dice."""
-    return ops.mean(binary_crossentropy(truth, probabilities)) + 1 - dice_coef(truth, probabilities)
-
-
-LOSSES = {loss.__name__: loss for loss in (binary_crossentropy, dice_crossentropy)}

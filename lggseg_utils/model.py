@@ -25,7 +25,13 @@ class BatchNormalization(layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         scale, offset = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
         normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=scale, offset=offset, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+            x=inputs,
+            scale=scale,
+            offset=offset,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
         )
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1 - self.momentum))
@@ -44,7 +50,9 @@ class Dropout(layers.Dropout):
         if not (training and self.rate and CPU_KERNELS):
             return super().call(inputs, training=training)
         dropped, count = round(self.rate * 256), tf.size(inputs)
-        drawn = tf.random.stateless_uniform([(count + 3) // 4], self.seed_generator.next(), None, None, tf.int32)
+        drawn = tf.random.stateless_uniform(
+            [(count + 3) // 4], self.seed_generator.next(), None, None, tf.int32
+        )
         bits = tf.reshape(tf.bitcast(drawn, tf.uint8), [-1])[:count]
         kept = tf.cast(tf.reshape(bits >= dropped, tf.shape(inputs)), inputs.dtype)
         return inputs * (kept * tf.cast(256 / (256 - dropped), inputs.dtype))

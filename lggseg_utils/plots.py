@@ -12,7 +12,14 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from lggseg_utils import data
 
 # Okabe and Ito's colours, distinguishable with every common colour blindness.
-BLUE, ORANGE, GREEN, PURPLE, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#2B2B2B"
+BLUE, ORANGE, GREEN, PURPLE, GREY, INK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#8A8A8A",
+    "#2B2B2B",
+)
 TRUTH, PREDICTION = "#F0E442", "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
 SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -26,10 +33,21 @@ def set_style():
     parts = ("axes.title", "axes.label", "xtick.label", "ytick.label", "legend.font")
     size = {f"{part}size": FONT_SIZE for part in parts}
     colours = {"axes.edgecolor": INK, "axes.labelcolor": INK, "figure.facecolor": "white"}
-    quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.dpi": 100}
-    layout = {"savefig.dpi": 160, "figure.constrained_layout.use": True, "figure.figsize": (WIDTH, 3)}
+    quiet = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "figure.dpi": 100,
+    }
+    layout = {
+        "savefig.dpi": 160,
+        "figure.constrained_layout.use": True,
+        "figure.figsize": (WIDTH, 3),
+    }
     cycle = {"axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY])}
-    sns.set_theme(style="ticks", rc={**size, **colours, **quiet, **layout, **cycle, "font.size": FONT_SIZE})
+    sns.set_theme(
+        style="ticks", rc={**size, **colours, **quiet, **layout, **cycle, "font.size": FONT_SIZE}
+    )
     # Cut to its content, a figure would be enlarged on the page, and its type with it.
     set_matplotlib_formats("png", dpi=160, bbox_inches=None)
     # Beside its HTML a chart keeps its specification, from which the book draws it without a network.
@@ -64,7 +82,13 @@ def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.max(shown)), 1e-6))
     for mask, colour, style in ((truth, TRUTH, "-"), (prediction, PREDICTION, "--")):
         if mask is not None and np.any(mask):
-            axis.contour(np.asarray(mask, dtype=float), [0.5], colors=[colour], linewidths=1.4, linestyles=[style])
+            axis.contour(
+                np.asarray(mask, dtype=float),
+                [0.5],
+                colors=[colour],
+                linewidths=1.4,
+                linestyles=[style],
+            )
     axis.set_title(title, color="white")
     axis.axis("off")
     axis.figure.set_facecolor("black")
@@ -73,7 +97,9 @@ def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.
 def slices(images, titles, truths=None, predictions=None, columns=5):
     """Draw slices side by side in rows, with the outlines of truth and prediction. images (n, h, w, 3), masks (n, h, w)."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.3 + rows * (WIDTH / columns + 0.25)), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, 0.3 + rows * (WIDTH / columns + 0.25)), squeeze=False
+    )
     for axis in axes.flat:
         axis.axis("off")
     for position, (axis, image, title) in enumerate(zip(axes.flat, images, titles, strict=False)):
@@ -81,7 +107,10 @@ def slices(images, titles, truths=None, predictions=None, columns=5):
         show_slice(axis, image, title, *masks)
     if predictions is not None:
         lines = {"truth": (TRUTH, "-"), "prediction": (PREDICTION, "--")}
-        handles = [Line2D([], [], color=colour, linestyle=style, label=name) for name, (colour, style) in lines.items()]
+        handles = [
+            Line2D([], [], color=colour, linestyle=style, label=name)
+            for name, (colour, style) in lines.items()
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor="white")
     return figure
 
@@ -104,8 +133,15 @@ def dice_bars(per_patient):
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8))
     axis.bar(np.arange(len(dice)), dice, color=BLUE, width=0.8)
     axis.axhline(dice.mean(), color=ORANGE, label=f"mean {dice.mean():.3f}")
-    axis.axhline(np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}")
-    axis.set(ylabel="Dice per patient", xlabel=f"patients, sorted (n = {len(dice)})", xticks=[], ylim=(0, 1))
+    axis.axhline(
+        np.median(dice), color=GREEN, linestyle="--", label=f"median {np.median(dice):.3f}"
+    )
+    axis.set(
+        ylabel="Dice per patient",
+        xlabel=f"patients, sorted (n = {len(dice)})",
+        xticks=[],
+        ylim=(0, 1),
+    )
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 

@@ -26,7 +26,9 @@ def predict(images, network_folder, out):
     network, experiment = train.load_trained(network_folder)
     files, pixels = _read(_listed(images))
     if Path(out).resolve() in [Path(name).resolve().parent for name in files["image"]]:
-        raise UserError(f"{out} holds the images themselves, and masks could be written over; name another folder.")
+        raise UserError(
+            f"{out} holds the images themselves, and masks could be written over; name another folder."
+        )
     prepared = preprocess.prepare_images(pixels, files["patient"], experiment)
     probabilities = evaluate.predict(network, prepared, experiment)
     tumour = []
@@ -34,7 +36,9 @@ def predict(images, network_folder, out):
         mask = cv2.resize(probability, image.shape[1::-1]) > evaluate.THRESHOLD
         _write(Path(out, Path(name).stem), image, mask)
         tumour.append(int(mask.sum()))
-    table = files.assign(tumour_pixels=tumour, highest_probability=probabilities.max((1, 2)).round(4))
+    table = files.assign(
+        tumour_pixels=tumour, highest_probability=probabilities.max((1, 2)).round(4)
+    )
     write_csv(Path(out, "predictions.csv"), table)
     return table
 
@@ -45,11 +49,15 @@ def _listed(images):
     for image in map(Path, images):
         if not image.exists():
             raise UserError(f"{image} does not exist.")
-        found = [path for path in sorted(image.rglob("[!.]*")) if path.suffix.lower() in data.SUFFIXES]
+        found = [
+            path for path in sorted(image.rglob("[!.]*")) if path.suffix.lower() in data.SUFFIXES
+        ]
         slices = [path for path in found if not path.stem.endswith(("_mask", "_overlay"))]
         paths += slices if image.is_dir() else [image]
     if not paths:
-        raise UserError(f"no image in {', '.join(map(str, images))}; supported: {', '.join(data.SUFFIXES)}.")
+        raise UserError(
+            f"no image in {', '.join(map(str, images))}; supported: {', '.join(data.SUFFIXES)}."
+        )
     stems = pd.Series([path.stem for path in paths])
     if stems.duplicated().any():
         name = stems[stems.duplicated()].iloc[0]
@@ -64,7 +72,9 @@ def _read(paths):
         match = data.SLICE_NAME.fullmatch(path.name)
         patient, number = (match["patient"], int(match["slice"])) if match else (path.stem, 0)
         try:
-            rows.append((str(path), patient, number, data.decode(data.read_bytes(Path.read_bytes, path), 3)))
+            rows.append(
+                (str(path), patient, number, data.decode(data.read_bytes(Path.read_bytes, path), 3))
+            )
         except data.BadSlice as problem:
             raise UserError(f"{path} can't be used: {problem}. Nothing was written.") from None
     files = pd.DataFrame(rows, columns=["image", "patient", "slice", "pixels"])
@@ -75,7 +85,9 @@ def _read(paths):
 def _write(stem, image, mask):
     """Write mask and overlay of one image, each whole or not at all."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    overlay = cv2.drawContours(np.repeat(image[..., [data.FLAIR]], 3, axis=2), outlines, -1, OUTLINE)
+    overlay = cv2.drawContours(
+        np.repeat(image[..., [data.FLAIR]], 3, axis=2), outlines, -1, OUTLINE
+    )
     for kind, drawn in (("mask", np.uint8(255) * mask), ("overlay", overlay)):
         with write_whole(stem.with_name(f"{stem.name}_{kind}.png")) as temporary:
             Image.fromarray(drawn).save(temporary)

@@ -37,7 +37,12 @@ def prepare(cohort, experiment):
     """Return a cohort's slices as the `Dataset` that an experiment's network is trained and scored on."""
     sides = (experiment.size, experiment.score_size)
     masks, truths = (np.stack([resize_mask(mask, side) for mask in cohort.masks]) for side in sides)
-    return Dataset(cohort.slices, prepare_images(cohort.images, cohort.slices["patient"], experiment), masks, truths)
+    return Dataset(
+        cohort.slices,
+        prepare_images(cohort.images, cohort.slices["patient"], experiment),
+        masks,
+        truths,
+    )
 
 
 def prepare_images(images, patients, experiment):
@@ -49,7 +54,9 @@ def prepare_images(images, patients, experiment):
 def resize_image(image, side):
     """Resize uint8 (height, width, 3) to (side, side, 3): area mean down, bilinear where the shorter side grows."""
     shrinks = side <= min(image.shape[:2])
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
 def resize_mask(mask, side):
@@ -84,7 +91,10 @@ def scale_volumes(images, patients, scaling):
     for patient in pd.unique(patients):
         volume = images[patients == patient].astype(np.float32)
         limits = HEAD * np.percentile(volume, 99, axis=(0, 1, 2))
-        heads = [channel[channel > limit] for channel, limit in zip(np.moveaxis(volume, -1, 0), limits, strict=True)]
+        heads = [
+            channel[channel > limit]
+            for channel, limit in zip(np.moveaxis(volume, -1, 0), limits, strict=True)
+        ]
         levels = [np.median(head) if len(head) else np.inf for head in heads]
         scaled[patients == patient] = np.clip(HEAD_LEVEL * volume / levels, 0, 255).round()
     return scaled
@@ -98,7 +108,9 @@ def draw_split(slices, protocol, seed):
     """
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < 3:
-        raise UserError(f"a split by {protocol} needs at least 3 {protocol}s, but the data contain {units}.")
+        raise UserError(
+            f"a split by {protocol} needs at least 3 {protocol}s, but the data contain {units}."
+        )
     names = np.full(len(slices), "train", dtype=object)
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
@@ -106,7 +118,10 @@ def draw_split(slices, protocol, seed):
     else:
         tenth = max(1, round(len(slices) / 10))
         rest, test = train_test_split(np.arange(len(slices)), test_size=tenth, random_state=seed)
-        names[test], names[train_test_split(rest, test_size=tenth, random_state=seed)[1]] = "test", "val"
+        names[test], names[train_test_split(rest, test_size=tenth, random_state=seed)[1]] = (
+            "test",
+            "val",
+        )
     return slices[["patient", "slice"]].assign(split=names)
 
 
@@ -115,8 +130,12 @@ def _patient_parts(slices, seed):
     patients = data.patient_table(slices)
     order = patients["tumour_area"].rank(method="first").to_numpy() - 1
     strata = (order * max(1, len(patients) // PARTS) // len(patients)).astype(int)
-    folds = StratifiedKFold(min(PARTS, len(patients)), shuffle=True, random_state=seed).split(strata, strata)
-    part_of = {patients["patient"].iloc[row]: part for part, (_, rows) in enumerate(folds) for row in rows}
+    folds = StratifiedKFold(min(PARTS, len(patients)), shuffle=True, random_state=seed).split(
+        strata, strata
+    )
+    part_of = {
+        patients["patient"].iloc[row]: part for part, (_, rows) in enumerate(folds) for row in rows
+    }
     return np.array([part_of[patient] for patient in slices["patient"]])
 
 
@@ -128,14 +147,20 @@ def draw_folds(slices, protocol, seed):
     """
     units = slices["patient"].nunique() if protocol == "patient" else len(slices)
     if units < PARTS:
-        raise UserError(f"folds by {protocol} need at least {PARTS} {protocol}s, but the data contain {units}.")
+        raise UserError(
+            f"folds by {protocol} need at least {PARTS} {protocol}s, but the data contain {units}."
+        )
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
     else:
         parts = np.empty(len(slices), dtype=int)
-        for part, (_, rows) in enumerate(KFold(PARTS, shuffle=True, random_state=seed).split(parts)):
+        for part, (_, rows) in enumerate(
+            KFold(PARTS, shuffle=True, random_state=seed).split(parts)
+        ):
             parts[rows] = part
-    return slices[["patient", "slice"]].assign(split="test", part=parts, fold=parts // (PARTS // FOLDS))
+    return slices[["patient", "slice"]].assign(
+        split="test", part=parts, fold=parts // (PARTS // FOLDS)
+    )
 
 
 def load_split(run, slices, draw=draw_split):
@@ -150,7 +175,9 @@ def load_split(run, slices, draw=draw_split):
     keys = slices[["patient", "slice"]]
     whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
     if not whole or not split.reindex(columns=keys.columns).equals(keys):
-        raise UserError(f"{path} does not match these slices; delete it to have the split drawn again.")
+        raise UserError(
+            f"{path} does not match these slices; delete it to have the split drawn again."
+        )
     return split
 
 
@@ -160,8 +187,14 @@ def split_of_fold(folds, fold):
     Two of the ten parts are test, the next one is validation, the seven others are training.
     """
     per_fold = PARTS // FOLDS
-    names = {per_fold * fold: "test", per_fold * fold + 1: "test", per_fold * (fold + 1) % PARTS: "val"}
-    return folds[["patient", "slice"]].assign(split=[names.get(part, "train") for part in folds["part"]])
+    names = {
+        per_fold * fold: "test",
+        per_fold * fold + 1: "test",
+        per_fold * (fold + 1) % PARTS: "val",
+    }
+    return folds[["patient", "slice"]].assign(
+        split=[names.get(part, "train") for part in folds["part"]]
+    )
 
 
 def rows_by_set(split):
@@ -178,7 +211,10 @@ def seen_in_training(split):
     train, held = split[split["split"] == "train"], split[split["split"] == "test"]
     known = set(zip(train["patient"], train["slice"], strict=True))
     pairs = zip(held["patient"], held["slice"], strict=True)
-    neighbours = sum((patient, number - 1) in known or (patient, number + 1) in known for patient, number in pairs)
+    neighbours = sum(
+        (patient, number - 1) in known or (patient, number + 1) in known
+        for patient, number in pairs
+    )
     seen = held.loc[held["patient"].isin(train["patient"]), "patient"].nunique()
     counts = {"patients": held["patient"].nunique(), "slices": len(held)}
     return {**counts, "patients_seen": seen, "slices_with_neighbour": neighbours}

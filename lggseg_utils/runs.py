@@ -1,6 +1,5 @@
-"""Run folders, written atomically and used by one process at a time, and the records of finished runs."""
+"""Run folders, written atomically and used by one process at a time."""
 
-import gzip
 import hashlib
 import json
 import os
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -21,11 +19,15 @@ from filelock import FileLock, Timeout
 from lggseg_utils.settings import Experiment, UserError, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-RECORDS = REPOSITORY / "records"
-LIBRARIES = ["tensorflow", "tensorflow-cpu", "keras", "numpy", "opencv-python-headless", "pillow", "scikit-learn"]
-# The numbers of a run: what a record keeps. Images and weights stay in the run folder.
-TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
-RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
+LIBRARIES = [
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "scikit-learn",
+]
 
 
 @contextmanager
@@ -60,7 +62,9 @@ def stderr_into(path):
 def write_json(path, content):
     """Write `content` as indented JSON, atomically."""
     with write_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def write_csv(path, table):
@@ -85,13 +89,17 @@ def read_record(folder):
     except FileNotFoundError:
         raise UserError(f"{folder} is not a run folder: run.json is missing.") from None
     except ValueError:
-        raise UserError(f"{folder}/run.json is damaged; remove {folder} or choose another run folder.") from None
+        raise UserError(
+            f"{folder}/run.json is damaged; remove {folder} or choose another run folder."
+        ) from None
 
 
 def recorded_experiment(folder):
     """Return the `Experiment` of a run folder or record; settings that no longer exist are left out, new ones have their default."""
     settings = read_record(folder)["experiment"]
-    return Experiment(**{name: value for name, value in settings.items() if name in Experiment.model_fields})
+    return Experiment(
+        **{name: value for name, value in settings.items() if name in Experiment.model_fields}
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,13 @@ class Run:
 
     def note_end(self, **facts):
         """Add facts, and the time and commit at the end, which may differ from those at the start."""
-        self.note(**facts, ended={"time": datetime.now(UTC).isoformat(timespec="seconds"), "git_commit": git_commit()})
+        self.note(
+            **facts,
+            ended={
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "git_commit": git_commit(),
+            },
+        )
 
 
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
@@ -127,17 +141,25 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     """
     experiment = load_experiment(profile, seed, overrides)
     if command != "crossval" and (experiment.networks > 1 or not experiment.hold_out):
-        raise UserError("settings networks and hold_out: for lggseg crossval alone; set them to 1 and true.")
-    run = Run(experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir))
+        raise UserError(
+            "settings networks and hold_out: for lggseg crossval alone; set them to 1 and true."
+        )
+    run = Run(
+        experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir)
+    )
     # Before data are accepted, nothing depends on the first settings.
     if not run.path("run.json").exists() or "data" not in run.record():
         write_json(run.path("run.json"), _first_record(run, overrides, command))
     if run.record()["command"].split()[1:2] != [command]:
-        raise UserError(f"run folder {run.folder} was made by '{run.record()['command']}'; choose another run folder.")
+        raise UserError(
+            f"run folder {run.folder} was made by '{run.record()['command']}'; choose another run folder."
+        )
     then, now = recorded_experiment(run.folder).model_dump(), experiment.model_dump()
     for name in [name for name in now if now[name] != then[name]]:
         made = f"was made with {name} {then[name]!r}, not {now[name]!r}"
-        raise UserError(f"run folder {run.folder} {made}; choose another run folder, or remove this one.")
+        raise UserError(
+            f"run folder {run.folder} {made}; choose another run folder, or remove this one."
+        )
     return run
 
 
@@ -155,7 +177,9 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
         raise UserError(f"run folder {folder} is a file; name a folder.")
     found = next(folder.glob("[!.]*"), None)
     if found and not folder.joinpath("run.json").exists():
-        raise UserError(f"{folder} is not a run folder but contains {found.name}; choose another folder.")
+        raise UserError(
+            f"{folder} is not a run folder but contains {found.name}; choose another folder."
+        )
     return folder
 
 
@@ -168,7 +192,9 @@ def lock(folder):
     try:
         held = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
-        raise UserError(f"{folder} is in use by another run; wait for it, or choose another folder.") from None
+        raise UserError(
+            f"{folder} is in use by another run; wait for it, or choose another folder."
+        ) from None
     for left in folder.rglob(".part-*"):
         left.unlink(missing_ok=True)
     return held
@@ -181,24 +207,36 @@ def _first_record(run, overrides, command):
     pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
     return {
         "experiment": json.loads(run.experiment.model_dump_json()),
-        "command": f"lggseg {command} {options}" + "".join(f" --set {shlex.quote(pair)}" for pair in pairs),
+        "command": f"lggseg {command} {options}"
+        + "".join(f" --set {shlex.quote(pair)}" for pair in pairs),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"processor": _processor(), "gpu": _gpu(), "cores": os.cpu_count(), "system": platform.system()},
+        "machine": {
+            "processor": _processor(),
+            "gpu": _gpu(),
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+        },
     }
 
 
 def _versions():
     """Return the versions of the LIBRARIES that are installed, and of Keras' backend."""
     names = dict.fromkeys([*LIBRARIES, os.environ.get("KERAS_BACKEND", "tensorflow")])
-    return {name: found.version for name in names if (found := next(metadata.distributions(name=name), None))}
+    return {
+        name: found.version
+        for name in names
+        if (found := next(metadata.distributions(name=name), None))
+    }
 
 
 def _gpu():
     """Return the name of the machine's NVIDIA GPU, a line each for several; '' where there is none."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    told = shutil.which(query[0]) and subprocess.run(query, capture_output=True, text=True, check=False)
+    told = shutil.which(query[0]) and subprocess.run(
+        query, capture_output=True, text=True, check=False
+    )
     return told.stdout.strip() if told and told.returncode == 0 else ""
 
 
@@ -212,57 +250,14 @@ def _processor():
 
 def git_commit():
     """Return the checkout's commit, with '-dirty' where files differ from it; '' outside a checkout."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(REPOSITORY),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-@dataclass(frozen=True)
-class Record:
-    """The numbers of one finished run, cross-validation or ablation; missing tables are None.
-
-    run: run.json; metrics: metrics.json, set -> score -> {"value", "low", "high"}; the others are the tables of that name.
-    own_grid: per_slice on the grid of a network that works on another one than 128x128.
-    """
-
-    name: str
-    run: dict
-    metrics: dict | None
-    per_slice: pd.DataFrame | None
-    per_patient: pd.DataFrame | None
-    history: pd.DataFrame | None
-    split: pd.DataFrame | None
-    ablation: pd.DataFrame | None
-    own_grid: pd.DataFrame | None
-
-
-def load_record(name):
-    """Return the `Record` of that name under records/, or of a finished run folder, given by its absolute path."""
-    folder = RECORDS / name
-    if not any((folder / last).exists() for last in ("metrics.json", "ablation.csv")):
-        raise UserError(f"{folder} contains no finished run: metrics.json is missing. Run the evaluation first.")
-    metrics = folder / "metrics.json"
-    scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else None
-    paths = [next(folder.glob(f"{table}.csv*"), None) for table in TABLES]
-    tables = [read_csv(path) if path else None for path in paths]
-    return Record(folder.name, read_record(folder), scores, *tables)
-
-
-def record_names():
-    """Return the names of all records, sorted."""
-    return sorted(path.parent.name for path in RECORDS.glob("[!.]*/run.json"))
-
-
-def record(folder, name):
-    """Copy a finished run's numbers to records/NAME, large tables compressed; return that folder. Of a path, the end counts."""
-    load_record(Path(folder).resolve())
-    target = RECORDS / Path(name).name
-    if target.exists():
-        raise UserError(f"{target} is there already; remove it first, or choose another name.")
-    with TemporaryDirectory(prefix=".part-", dir=RECORDS) as place:
-        copy = Path(place, target.name)
-        copy.mkdir()
-        for source in [Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()]:
-            content, large = source.read_bytes(), source.stem in TABLES and source.stat().st_size > 16_384
-            (copy / f"{source.name}{'.gz' * large}").write_bytes(gzip.compress(content, mtime=0) if large else content)
-        copy.replace(target)
-    return target

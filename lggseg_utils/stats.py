@@ -45,7 +45,9 @@ def compare_conditions(scores, baseline="none"):
     """
     dice = scores.pivot_table(index="patient", columns="condition", values="dice", sort=False)
     others = [name for name in dice if name != baseline]
-    table = pd.DataFrame([{"condition": name, **paired_difference(dice[name] - dice[baseline])} for name in others])
+    table = pd.DataFrame(
+        [{"condition": name, **paired_difference(dice[name] - dice[baseline])} for name in others]
+    )
     return table.assign(p_holm=holm(table["p"]), patients=len(dice), seeds=scores["seed"].nunique())
 
 
@@ -73,7 +75,10 @@ def two_sets_within(score, labels, draws=RESAMPLES):
     """
     rng, labels = np.random.default_rng(0), np.asarray(labels)
     groups = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels)]
-    drawn = ([groups[group] for group in rng.integers(len(groups), size=len(groups))] for _ in range(draws))
+    drawn = (
+        [groups[group] for group in rng.integers(len(groups), size=len(groups))]
+        for _ in range(draws)
+    )
     scores = np.array([score(rng.permutation(np.concatenate(rows))) for rows in drawn])
     half = draws // 2
     return np.quantile(np.abs(scores[:half] - scores[half : 2 * half]), 0.95, axis=0)

@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from lggseg_utils import metrics, preprocess
+from lggseg_utils import losses, metrics, preprocess
 from lggseg_utils.augment import augment
 from lggseg_utils.model import CPU_KERNELS, Dropout, average, build_unet
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
@@ -32,8 +32,16 @@ def machine_precision():
     """Return the Keras dtype policy this machine trains fastest in: bfloat16 or float16 where the hardware has it."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+        capability = tf.config.experimental.get_device_details(gpus[0]).get(
+            "compute_capability", (0, 0)
+        )
+        return (
+            "mixed_bfloat16"
+            if capability >= (8, 0)
+            else "mixed_float16"
+            if capability >= (7, 0)
+            else "float32"
+        )
     if keras.distribution.list_devices()[0].startswith("gpu"):
         return "mixed_bfloat16"  # of JAX, since TensorFlow sees none
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -43,7 +51,9 @@ def machine_precision():
 def set_up(experiment):
     """Seed every generator and set the precision."""
     keras.utils.set_random_seed(experiment.seed)
-    keras.config.set_dtype_policy(machine_precision() if experiment.precision == "auto" else experiment.precision)
+    keras.config.set_dtype_policy(
+        machine_precision() if experiment.precision == "auto" else experiment.precision
+    )
 
 
 def compile_unet(experiment, steps):
@@ -54,8 +64,8 @@ def compile_unet(experiment, steps):
     network = build_unet(experiment)
     network.compile(
         optimizer=keras.optimizers.Adam(rate),
-        loss=metrics.LOSSES[experiment.loss],
-        metrics=["accuracy", metrics.dice_coef, metrics.jacard_coef],
+        loss=losses.LOSSES[experiment.loss],
+        metrics=["accuracy", losses.dice_coef, losses.jacard_coef],
         # XLA halves the speed of these convolutions on a CPU.
         jit_compile=False if CPU_KERNELS else "auto",
         steps_per_execution=STEPS_PER_EXECUTION,
@@ -83,18 +93,31 @@ def training_batches(images, masks, experiment, epoch):
     def load(step, rows):
         scaled = preprocess.minmax(tf.gather(images, rows), experiment.scaling)
         truth = tf.cast(tf.gather(masks, rows), tf.float32)
-        return augment(scaled, truth, experiment.augmentation, tf.stack([seed, tf.cast(step, tf.int32)]))
+        return augment(
+            scaled, truth, experiment.augmentation, tf.stack([seed, tf.cast(step, tf.int32)])
+        )
 
     started = tf.data.Dataset.range(1).map(lambda _: tf.convert_to_tensor(epoch, tf.int64))
     loaded = started.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True)
     # Without a known length, Keras warns at the end of the pipeline.
-    return loaded.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4).with_options(UNTUNED)
+    return (
+        loaded.apply(tf.data.experimental.assert_cardinality(steps))
+        .prefetch(4)
+        .with_options(UNTUNED)
+    )
 
 
 def validation_batches(images, masks, experiment):
     """Return a tf.data pipeline of scaled (images, masks) batches in the order given, without augmentation."""
-    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(metrics.SCORED_BATCH)
-    scaled = batches.map(lambda image, mask: (preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32)))
+    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(
+        metrics.SCORED_BATCH
+    )
+    scaled = batches.map(
+        lambda image, mask: (
+            preprocess.minmax(image, experiment.scaling),
+            tf.cast(mask, tf.float32),
+        )
+    )
     return scaled.prefetch(2).with_options(UNTUNED)
 
 
@@ -113,8 +136,12 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch.assign(epoch)
         # A saved network does not hold the state of dropout's generators, so it depends on seed and epoch alone.
-        for number, layer in enumerate(layer for layer in self.model.layers if isinstance(layer, Dropout)):
-            state = np.random.SeedSequence((self.experiment.seed, epoch, number)).generate_state(2) >> 1
+        for number, layer in enumerate(
+            layer for layer in self.model.layers if isinstance(layer, Dropout)
+        ):
+            state = (
+                np.random.SeedSequence((self.experiment.seed, epoch, number)).generate_state(2) >> 1
+            )
             layer.seed_generator.state.assign(state)
         self.started = time.perf_counter()
 
@@ -122,7 +149,9 @@ class Keeper(keras.callbacks.Callback):
         if not np.isfinite(logs["val_loss"]):
             hint = "train with a smaller learning_rate, or with precision float32"
             raise UserError(f"the validation loss is not a number after epoch {epoch + 1}; {hint}.")
-        self.history.append({"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started})
+        self.history.append(
+            {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started}
+        )
         lowest = min((row["val_loss"] for row in self.history[:-1]), default=np.inf)
         if self.experiment.weights == "best" and logs["val_loss"] < lowest:
             save_network(self.model, self.folder / "best.keras")
@@ -130,7 +159,9 @@ class Keeper(keras.callbacks.Callback):
             save_network(self.model, self.folder / f"epoch_{epoch + 1}.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
         save_network(self.model, self.folder / "checkpoint.keras")
-        self.bar.set_postfix(val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}")
+        self.bar.set_postfix(
+            val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}"
+        )
         self.bar.update()
         self.model.stop_training = _finished(self.history, self.experiment)
 
@@ -195,9 +226,19 @@ def load_network(path):
     """Load a Keras network; nothing in the file is executed (Keras' safe mode). Raises `UserError` for a damaged one."""
     try:
         return keras.models.load_model(path)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as problem:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise UserError(f"{path} contains no usable network ({reason}); delete it to have it made again.") from None
+        raise UserError(
+            f"{path} contains no usable network ({reason}); delete it to have it made again."
+        ) from None
 
 
 def load_trained(folder):
@@ -208,7 +249,9 @@ def load_trained(folder):
     if not (folder / "weights.npz").exists():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
-    network = average([build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored)
+    network = average(
+        [build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored
+    )
     with np.load(folder / "weights.npz") as stored:
         network.set_weights([stored[name] for name in stored.files])
     return network, experiment

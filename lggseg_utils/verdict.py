@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.stats
 import yaml
 
-from lggseg_utils import metrics, runs, stats
+from lggseg_utils import metrics, records, runs, stats
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
 CLAIMS = yaml.safe_load((Path(__file__).parent / "claims.yml").read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ class Answer:
 
 def judge(question):
     """Return the `Answer` that the records give to one entry of `QUESTIONS`."""
-    recorded = runs.record_names()
+    recorded = records.record_names()
     missing = [name for name in deciding_records(question) if name not in recorded]
     if missing:
         return Answer(UNTESTED, "run missing", f"Runs not made yet: {', '.join(missing)}")
@@ -45,17 +45,24 @@ def judge(question):
 def deciding_records(question):
     """Return the names of the records that decide a question, made or not, each once."""
     parts = [question, *question.get("claims", [])]
-    names = (name for part in parts for key in ("records", "more", "less") for name in part.get(key, []))
+    names = (
+        name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])
+    )
     return list(dict.fromkeys(names))
 
 
 def _number(question):
     """Compare reported numbers with those of a record, under every scoring and subset of slices."""
-    record = runs.load_record(question["records"][0])
+    record = records.load_record(question["records"][0])
     scored = record.own_grid if question.get("grid") == "own" else record.per_slice
     tables = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
     rows = [
-        {"claim": claim["text"], "slices": name, "scoring": scoring, **_compare(claim, tables[name], definition)}
+        {
+            "claim": claim["text"],
+            "slices": name,
+            "scoring": scoring,
+            **_compare(claim, tables[name], definition),
+        }
         for claim in question["claims"]
         for name in question.get("subsets", ["all slices"])
         for scoring, definition in SCORINGS.items()
@@ -65,11 +72,18 @@ def _number(question):
     worst = table.groupby(["slices", "scoring"])["answer"].agg(_worst)
     answer = worst.iloc[0] if worst.nunique() == 1 else DEPENDS
     limits = {"low": ("ours", "min"), "high": ("ours", "max"), "luck": ("luck", "max")}
-    found = list(table.groupby(["claim", "metric"], sort=False).agg(**limits).reset_index().itertuples())
+    found = list(
+        table.groupby(["claim", "metric"], sort=False).agg(**limits).reset_index().itertuples()
+    )
     number = ", ".join(f"{row.metric} {row.low:.2f}–{row.high:.2f}" for row in found)
-    evidence = "; ".join(f"{row.claim}: ours {row.low:.3f} to {row.high:.3f} (chance: {row.luck:.2f})" for row in found)
+    evidence = "; ".join(
+        f"{row.claim}: ours {row.low:.3f} to {row.high:.3f} (chance: {row.luck:.2f})"
+        for row in found
+    )
     ways = ", ".join(f"{name} {(worst == name).sum()}" for name in (HOLDS, INCONCLUSIVE, FAILS))
-    return Answer(answer, number, f"{evidence}. Answers over {len(worst)} ways of scoring: {ways}", table)
+    return Answer(
+        answer, number, f"{evidence}. Answers over {len(worst)} ways of scoring: {ways}", table
+    )
 
 
 def _compare(claim, scored, definition):
@@ -80,23 +94,41 @@ def _compare(claim, scored, definition):
     luck = draw(lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score])
     distance, margin = abs(claim["value"] - ours), CLAIMS["margin"]
     answer = HOLDS if distance <= margin else FAILS if distance > luck else INCONCLUSIVE
-    return {"metric": ("Dice", "IoU")[score], "reported": claim["value"], "ours": ours, "luck": luck, "answer": answer}
+    return {
+        "metric": ("Dice", "IoU")[score],
+        "reported": claim["value"],
+        "ours": ours,
+        "luck": luck,
+        "answer": answer,
+    }
 
 
 def _effect(question):
     """Compare two arms of records, paired by patient and averaged over seeds."""
-    arms = ([runs.load_record(name).per_slice for name in question[side]] for side in ("more", "less"))
+    arms = (
+        [records.load_record(name).per_slice for name in question[side]]
+        for side in ("more", "less")
+    )
     effect = arm_difference(*arms, question["score"])
     sign, seeds = 1 if effect["difference"] > 0 else -1, len(question["more"])
-    by, (low, high) = abs(effect["difference"]), sorted((sign * effect["low"], sign * effect["high"]))
-    name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[question["score"]]
+    by, (low, high) = (
+        abs(effect["difference"]),
+        sorted((sign * effect["low"], sign * effect["high"])),
+    )
+    name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[
+        question["score"]
+    ]
     evidence = (
         f"{name} {'falls' if sign > 0 else 'rises'} from {effect['more']:.4f} to {effect['less']:.4f}, by {by:.4f} (95% interval "
         f"{low:.3f} to {high:.3f}, {effect['patients']} patients, {seeds} seed{'s' * (seeds > 1)}). These patients could show a "
         f"difference of {effect['detectable']:.3f}"
     )
-    number = f"{question['loser']} {'loses' if sign > 0 else 'gains'} {by:.3f} ({low:.3f} to {high:.3f})"
-    return Answer(_beyond(effect["low"], effect["high"], question), number, evidence, pd.DataFrame([effect]))
+    number = (
+        f"{question['loser']} {'loses' if sign > 0 else 'gains'} {by:.3f} ({low:.3f} to {high:.3f})"
+    )
+    return Answer(
+        _beyond(effect["low"], effect["high"], question), number, evidence, pd.DataFrame([effect])
+    )
 
 
 def _beyond(low, high, claim):
@@ -119,34 +151,60 @@ def arm_difference(more, less, score="dice_pooled"):
     bootstrap over patients), patients, and detectable, the smallest true difference that would be seen four times in five.
     """
     counted = ["tp", "fp", "fn"]
-    arms = [[table.query("split == 'test'").groupby("patient")[counted].sum() for table in arm] for arm in (more, less)]
+    arms = [
+        [table.query("split == 'test'").groupby("patient")[counted].sum() for table in arm]
+        for arm in (more, less)
+    ]
     patients = sorted(set.intersection(*(set(table.index) for arm in arms for table in arm)))
-    counts = [np.stack([table.loc[patients].to_numpy() for table in arm]) for arm in arms]  # seeds, patients, 3
+    counts = [
+        np.stack([table.loc[patients].to_numpy() for table in arm]) for arm in arms
+    ]  # seeds, patients, 3
 
     def scores(drawn):
         """Return both arms' score of resampled patients, drawn (..., patients)."""
         if score == "dice_pooled":
-            return [metrics.dice(*np.moveaxis(arm[:, drawn].sum(-2), -1, 0)).mean(0) for arm in counts]
+            return [
+                metrics.dice(*np.moveaxis(arm[:, drawn].sum(-2), -1, 0)).mean(0) for arm in counts
+            ]
         return [metrics.dice(*np.moveaxis(arm[:, drawn], -1, 0)).mean((0, -1)) for arm in counts]
 
-    low, high = stats.interval_over_patients(lambda drawn: np.subtract(*scores(drawn)), len(patients))
+    low, high = stats.interval_over_patients(
+        lambda drawn: np.subtract(*scores(drawn)), len(patients)
+    )
     first, second = (float(value) for value in scores(np.arange(len(patients))))
-    values = {"more": first, "less": second, "difference": first - second, "low": float(low), "high": float(high)}
+    values = {
+        "more": first,
+        "less": second,
+        "difference": first - second,
+        "low": float(low),
+        "high": float(high),
+    }
     # By the normal distribution: 1.96 standard errors are half the interval, and 0.84 more give a power of 80%.
-    return {**values, "patients": len(patients), "detectable": float(high - low) / 2 * (1.96 + 0.84) / 1.96}
+    return {
+        **values,
+        "patients": len(patients),
+        "detectable": float(high - low) / 2 * (1.96 + 0.84) / 1.96,
+    }
 
 
 def _seeds(question):
     """Compare scores that exist once a training, paired by seed, claim by claim."""
-    rows = [{"claim": claim["text"], **_seed_difference({**question, **claim})} for claim in question["claims"]]
-    table = pd.DataFrame(rows).replace({"score": {"gap": "loss gap", "jumps": "loss steps", "dice_pooled": "Dice"}})
+    rows = [
+        {"claim": claim["text"], **_seed_difference({**question, **claim})}
+        for claim in question["claims"]
+    ]
+    table = pd.DataFrame(rows).replace(
+        {"score": {"gap": "loss gap", "jumps": "loss steps", "dice_pooled": "Dice"}}
+    )
     evidence = [
         f"{row.claim}: {row.answer}, {row.score} {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}; "
         f"{row.seeds} seeds could show {row.detectable:.4f})"
         for row in table.itertuples()
     ]
     answer = _worst(table["answer"])
-    number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**table[table["answer"] == answer].iloc[0])
+    number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(
+        **table[table["answer"] == answer].iloc[0]
+    )
     return Answer(answer, number, "; ".join(evidence), table)
 
 
@@ -154,15 +212,25 @@ def _seed_difference(claim):
     """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), detectable, seeds, answer."""
     difference = _by_seed(claim["more"], claim["score"]) - _by_seed(claim["less"], claim["score"])
     low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
-    spread = {"difference": difference.mean(), "low": low, "high": high, "detectable": stats.detectable(difference)}
-    return {"score": claim["score"], **spread, "seeds": len(difference), "answer": _beyond(low, high, claim)}
+    spread = {
+        "difference": difference.mean(),
+        "low": low,
+        "high": high,
+        "detectable": stats.detectable(difference),
+    }
+    return {
+        "score": claim["score"],
+        **spread,
+        "seeds": len(difference),
+        "answer": _beyond(low, high, claim),
+    }
 
 
 def _by_seed(names, score):
     """Return the score of each seed, averaged over the records that share it (both rates of dropout count alike)."""
-    records = [runs.load_record(name) for name in names]
-    seeds = [record.run["experiment"]["seed"] for record in records]
-    return pd.Series([training_score(record, score) for record in records]).groupby(seeds).mean()
+    loaded = [records.load_record(name) for name in names]
+    seeds = [record.run["experiment"]["seed"] for record in loaded]
+    return pd.Series([training_score(record, score) for record in loaded]).groupby(seeds).mean()
 
 
 def training_score(record, score):
@@ -177,7 +245,7 @@ def training_score(record, score):
 
 def _curves(question):
     """Judge from one training's losses whether it overfits, and less so at half its epochs."""
-    history = runs.load_record(question["records"][0]).history
+    history = records.load_record(question["records"][0]).history
     losses = history.set_index("epoch")[["loss", "val_loss"]].rolling(10).mean().dropna()
     lowest, half, end = losses.loc[losses["val_loss"].idxmin()], losses.loc[64], losses.loc[128]
     rise = end["val_loss"] / lowest["val_loss"]
@@ -233,7 +301,7 @@ def error_ratios(scored, by, draws=stats.DRAWS):
 
 def tumour_shares(by, draws=stats.DRAWS):
     """Draw random tenths of the cohort, by 'slice' or 'patient', and return their shares of tumour pixels, float (draws,)."""
-    slices = runs.read_csv(runs.RECORDS / "cohort.csv")
+    slices = runs.read_csv(records.RECORDS / "cohort.csv")
     counts = slices[["tumour_area"]].assign(pixels=slices["height"] * slices["width"])
     sums = counts.groupby(slices["patient"] if by == "patient" else slices.index).sum().to_numpy()
     drawn = stats.draw(sums, round(len(sums) / 10), draws).sum(1)
@@ -245,7 +313,10 @@ def _sets_alike(question):
     ratio = (1 - TABLES["val"]["accuracy"]) / (1 - TABLES["test"]["accuracy"])
     tumour = 1 - REPORTED["first_val_accuracy"]
     drawn = {"slice": "known-patients", "patient": "new-patients"}
-    errors = {by: (error_ratios(runs.load_record(name).per_slice, by) >= ratio).mean() for by, name in drawn.items()}
+    errors = {
+        by: (error_ratios(records.load_record(name).per_slice, by) >= ratio).mean()
+        for by, name in drawn.items()
+    }
     shares = np.array([tumour_shares(by) for by in drawn])
     as_rich = shares >= tumour
     signs = [max(errors.values()), as_rich.mean(1).max()]
@@ -261,8 +332,18 @@ def _sets_alike(question):
 def _documents(question):
     """List where two places of the sources disagree."""
     found = [claim["found"] for claim in question["claims"] if claim.get("found")]
-    return Answer(CONTRADICTS if found else HOLDS, question["found"] if found else "no disagreement", "; ".join(found))
+    return Answer(
+        CONTRADICTS if found else HOLDS,
+        question["found"] if found else "no disagreement",
+        "; ".join(found),
+    )
 
 
-RULES = {"number": _number, "effect": _effect, "seeds": _seeds, "curves": _curves, "documents": _documents}
+RULES = {
+    "number": _number,
+    "effect": _effect,
+    "seeds": _seeds,
+    "curves": _curves,
+    "documents": _documents,
+}
 RULES |= {"one-quantity": _one_quantity, "sets-alike": _sets_alike}

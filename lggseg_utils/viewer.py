@@ -30,7 +30,10 @@ def volume_viewer(images, numbers, patient, **masks):
     shown["slices"] = [
         {
             **{name: outline(mask[position]) for name, mask in masks.items()},
-            "pictures": [_picture(images[position, ..., channel], images[..., channel].max()) for channel in range(3)],
+            "pictures": [
+                _picture(images[position, ..., channel], images[..., channel].max())
+                for channel in range(3)
+            ],
             "reading": _reading(number, **{name: mask[position] for name, mask in masks.items()}),
         }
         for position, number in enumerate(numbers)
@@ -43,12 +46,16 @@ def volume_viewer(images, numbers, patient, **masks):
 
 def _reading(number, truth, prediction=None):
     """Describe one slice: its number, the tumour's share, and the Dice where there is a prediction."""
-    text = f"slice {number}: " + (f"tumour on {truth.mean():.1%} of it" if truth.any() else "no tumour")
+    text = f"slice {number}: " + (
+        f"tumour on {truth.mean():.1%} of it" if truth.any() else "no tumour"
+    )
     if prediction is None:
         return text
     if not truth.any() and not prediction.any():
         return f"{text}, none predicted"
-    score = metrics.dice((truth & prediction).sum(), (~truth & prediction).sum(), (truth & ~prediction).sum())
+    score = metrics.dice(
+        (truth & prediction).sum(), (~truth & prediction).sum(), (truth & ~prediction).sum()
+    )
     return f"{text}, Dice {score:.2f}"
 
 
@@ -56,7 +63,9 @@ def outline(mask):
     """Return the outline of a mask (side, side) as an SVG path in pixels from the upper left corner; '' if empty."""
     lines = contourpy.contour_generator(z=np.pad(np.asarray(mask, dtype=float), 1)).lines(0.5)
     # Contours run through pixel centres: half a pixel to their edges, less one for the padding.
-    return "".join("M" + "L".join(f"{x - 0.5:.4g} {y - 0.5:.4g}" for x, y in line) for line in lines)
+    return "".join(
+        "M" + "L".join(f"{x - 0.5:.4g} {y - 0.5:.4g}" for x, y in line) for line in lines
+    )
 
 
 def _picture(channel, brightest):

@@ -13,7 +13,9 @@ def main(url):
     old = yaml.safe_load(book.CONFIG.read_text(encoding="utf-8"))["repository"]["url"]
     # The file with the old address comes last: after an interruption, the same command goes on.
     for path in (*book.chapters(), book.CONFIG):
-        path.write_text(path.read_text(encoding="utf-8").replace(old, url.rstrip("/")), encoding="utf-8")
+        path.write_text(
+            path.read_text(encoding="utf-8").replace(old, url.rstrip("/")), encoding="utf-8"
+        )
     print(f"{old} is now {url}")
 
 

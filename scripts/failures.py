@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from lggseg_utils import cli, data, evaluate, plots, preprocess, runs, train
+from lggseg_utils import cli, data, evaluate, plots, preprocess, records, runs, train
 
 WORST = 10
 
@@ -44,8 +44,13 @@ def draw_worst(run_folder, cohort, dataset, experiment):
     masks = []
     for fold, row in zip(worst["fold"], rows, strict=True):
         network = train.load_network(run_folder / "folds" / str(fold) / "model.keras")
-        masks.append(evaluate.predict(network, dataset.images[[row]], experiment)[0] > evaluate.THRESHOLD)
-    names, numbers = worst["patient"].str[5:12].str.replace("_", " "), dataset.slices["slice"].iloc[rows]
+        masks.append(
+            evaluate.predict(network, dataset.images[[row]], experiment)[0] > evaluate.THRESHOLD
+        )
+    names, numbers = (
+        worst["patient"].str[5:12].str.replace("_", " "),
+        dataset.slices["slice"].iloc[rows],
+    )
     titles = [f"{name}\nslice {number}" for name, number in zip(names, numbers, strict=True)]
     images = [preprocess.resize_image(cohort.images[row], experiment.score_size) for row in rows]
     return plots.slices(images, titles, dataset.truths[rows], masks)
@@ -59,10 +64,13 @@ def main(cohort_folder, run_folder):
     commit, experiment = runs.git_commit(), runs.recorded_experiment(run_folder)
     cohort = data.read_cohort(cohort_folder)
     dataset = preprocess.prepare(cohort, experiment)
-    runs.write_csv(runs.RECORDS / "contrast.csv", contrasts(cohort, dataset.truths).assign(git_commit=commit))
+    runs.write_csv(
+        records.RECORDS / "contrast.csv",
+        contrasts(cohort, dataset.truths).assign(git_commit=commit),
+    )
     plots.set_style()
     figure = draw_worst(run_folder, cohort, dataset, experiment)
-    figure.savefig(runs.RECORDS / "figures" / "worst.jpg", pil_kwargs={"quality": 85})
+    figure.savefig(records.RECORDS / "figures" / "worst.jpg", pil_kwargs={"quality": 85})
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import matplotlib.pyplot as plt
 
-from lggseg_utils import plots, runs
+from lggseg_utils import plots, records
 
 plots.set_style()
-known, new = (runs.load_record(name).per_patient for name in ("known-patients", "new-patients"))
+known, new = (records.load_record(name).per_patient for name in ("known-patients", "new-patients"))
 both = known.merge(new, on="patient", suffixes=("_known", "_new"))
-figure = plots.paired_patients(both["dice_new"], both["dice_known"], "Dice, patient is new", "Dice, patient is known")
-figure.savefig(runs.RECORDS / "figures" / "answer.png")
+figure = plots.paired_patients(
+    both["dice_new"], both["dice_known"], "Dice, patient is new", "Dice, patient is known"
+)
+figure.savefig(records.RECORDS / "figures" / "answer.png")
 plt.close(figure)

@@ -34,7 +34,9 @@ def draw_institutions(slices):
 @click.argument("run_folder", type=click.Path(path_type=Path))
 def main(cohort_folder, run_folder):
     """Draw the folds."""
-    run = runs.open_run("ensemble", cohort_folder.resolve(), run_folder, 0, {"networks": 1}, "crossval")
+    run = runs.open_run(
+        "ensemble", cohort_folder.resolve(), run_folder, 0, {"networks": 1}, "crossval"
+    )
     runs.write_csv(run.path("split.csv"), draw_institutions(data.read_cohort(cohort_folder).slices))
     command = run.record()["command"].replace("DATA_FOLDER", shlex.quote(str(cohort_folder)))
     print(command, "--out", shlex.quote(str(run_folder)))

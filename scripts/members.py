@@ -21,7 +21,10 @@ def predictions(average, images, experiment):
     """Yield (network, mirrored, probabilities) for each of several networks, and for their mean, which is called 'all'."""
     networks = [average.get_layer(f"network_{number}") for number in range(experiment.networks)]
     for mirrored in (False, True):
-        each = [evaluate.predict(model.average([network], mirrored), images, experiment) for network in networks]
+        each = [
+            evaluate.predict(model.average([network], mirrored), images, experiment)
+            for network in networks
+        ]
         for number, probabilities in enumerate(each if len(each) > 1 else []):
             yield number, mirrored, probabilities
         yield "all", mirrored, np.mean(each, 0)
@@ -31,7 +34,9 @@ def bins(truths, probabilities):
     """Return the pixels of each tenth of the probabilities: a table of sums pixels, mean_probability, tumour."""
     tenth = np.minimum((10 * probabilities).astype(int), 9).ravel()
     columns = {"pixels": None, "mean_probability": probabilities.ravel(), "tumour": truths.ravel()}
-    return pd.DataFrame({name: np.bincount(tenth, weights, minlength=10) for name, weights in columns.items()})
+    return pd.DataFrame(
+        {name: np.bincount(tenth, weights, minlength=10) for name, weights in columns.items()}
+    )
 
 
 def score_fold(folder, dataset, rows, experiment):
@@ -39,7 +44,9 @@ def score_fold(folder, dataset, rows, experiment):
     average, truths, tables = train.load_network(folder / "model.keras"), dataset.truths[rows], []
     slices = dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="test")
     for network, mirrored, probabilities in predictions(average, dataset.images[rows], experiment):
-        dice = evaluate.per_patient_table(slices.join(evaluate.count(truths, probabilities)))[["patient", "dice"]]
+        dice = evaluate.per_patient_table(slices.join(evaluate.count(truths, probabilities)))[
+            ["patient", "dice"]
+        ]
         tables.append(dice.assign(network=network, mirrored=mirrored))
     # The last probabilities are those of all networks over mirror images.
     return pd.concat(tables), bins(truths, probabilities)
@@ -54,7 +61,9 @@ def main(cohort_folder, run_folder, score_size):
     commit, experiment = runs.git_commit(), runs.recorded_experiment(run_folder)
     experiment = experiment.model_copy(update={"score_size": score_size or experiment.score_size})
     dataset, tables, sums = preprocess.prepare(data.read_cohort(cohort_folder), experiment), [], 0
-    folds = preprocess.load_split(runs.Run(experiment, run_folder, ""), dataset.slices, preprocess.draw_folds)
+    folds = preprocess.load_split(
+        runs.Run(experiment, run_folder, ""), dataset.slices, preprocess.draw_folds
+    )
     finished = sorted(int(path.parent.name) for path in run_folder.glob("folds/*/model.keras"))
     for fold in tqdm(finished, unit="fold", leave=False):
         rows = preprocess.rows_by_set(preprocess.split_of_fold(folds, fold))["test"]
@@ -62,7 +71,9 @@ def main(cohort_folder, run_folder, score_size):
         tables.append(dice.assign(fold=fold))
         sums = sums + counted
     means = sums[["mean_probability", "tumour"]].div(sums["pixels"], axis=0)
-    calibration = pd.DataFrame({"probability": np.arange(10) / 10, "pixels": sums["pixels"].astype(int), **means})
+    calibration = pd.DataFrame(
+        {"probability": np.arange(10) / 10, "pixels": sums["pixels"].astype(int), **means}
+    )
     suffix = f"_{score_size}" if score_size else ""
     dice = pd.concat(tables)[["network", "mirrored", "fold", "patient", "dice"]]
     for name, table in (("members", dice), ("calibration", calibration)):

@@ -21,7 +21,10 @@ def texts():
     found = {path.name: path.read_text(encoding="utf-8") for path in pages}
     for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        captions = (cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption", "") for cell in cells)
+        captions = (
+            cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption", "")
+            for cell in cells
+        )
         prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
         found[f"{path.stem}.md"] = "\n\n".join([*prose, *filter(None, captions)])
     return found
@@ -31,7 +34,11 @@ def translated(text):
     """Return 'found -> better' for each phrase of words.txt in a text."""
     lines = (REPOSITORY / "scripts" / "words.txt").read_text(encoding="utf-8").splitlines()
     rules = [line.split(" -> ") for line in lines if not line.startswith("#")]
-    hits = ((match[0], better) for rule, better in rules for match in re.finditer(rule, text, re.IGNORECASE))
+    hits = (
+        (match[0], better)
+        for rule, better in rules
+        for match in re.finditer(rule, text, re.IGNORECASE)
+    )
     return [f"{found} -> {better}" for found, better in hits]
 
 
@@ -49,7 +56,9 @@ def main():
         style = ["proselint", "--config", str(REPOSITORY / ".proselintrc.json"), "check", *paths]
         spelling = ["codespell_lib", "--ignore-words-list", NOT_ENGLISH, *paths]
         for command in (style, spelling):
-            checked = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+            checked = subprocess.run(
+                [sys.executable, "-m", *command], capture_output=True, text=True, check=False
+            )
             print(checked.stdout.replace(f"{folder}/", ""), end="")
             failed = failed or checked.returncode != 0
     sys.exit(failed)

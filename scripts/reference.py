@@ -24,13 +24,18 @@ def draw_split(slices):
     sample = set(data.read_cohort().slices["patient"])
     others = sorted(set(slices["patient"]) - sample)
     watched = set(np.random.default_rng(0).permutation(others)[:WATCHED])
-    names = ["test" if name in sample else "val" if name in watched else "train" for name in slices["patient"]]
+    names = [
+        "test" if name in sample else "val" if name in watched else "train"
+        for name in slices["patient"]
+    ]
     return slices[["patient", "slice"]].assign(split=names)
 
 
 def save_weights(network, path):
     """Write a network's weights to a compressed npz; convolution kernels, nearly all of it, as float16."""
-    arrays = [array.astype(np.float16) if array.ndim == 4 else array for array in network.get_weights()]
+    arrays = [
+        array.astype(np.float16) if array.ndim == 4 else array for array in network.get_weights()
+    ]
     with runs.write_whole(path) as temporary:
         np.savez_compressed(temporary, *arrays)
 

@@ -42,15 +42,28 @@ def predictions(network, dataset, rows, experiment):
     yield "plain", plain > evaluate.THRESHOLD
     yield from ((f"threshold {threshold}", plain > threshold) for threshold in THRESHOLDS)
     volumes = dataset.slices["patient"].iloc[rows]
-    pieces = [largest_piece(plain[volumes == patient] > evaluate.THRESHOLD) for patient in volumes.unique()]
+    pieces = [
+        largest_piece(plain[volumes == patient] > evaluate.THRESHOLD)
+        for patient in volumes.unique()
+    ]
     yield "largest piece", np.concatenate(pieces)
-    yield "mirrored", evaluate.predict(model.average([network], mirrored=True), images, experiment) > evaluate.THRESHOLD
-    yield "FLAIR only", evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD
+    yield (
+        "mirrored",
+        evaluate.predict(model.average([network], mirrored=True), images, experiment)
+        > evaluate.THRESHOLD,
+    )
+    yield (
+        "FLAIR only",
+        evaluate.predict(network, images[..., [data.FLAIR] * 3], experiment) > evaluate.THRESHOLD,
+    )
 
 
 def score(network, dataset, rows, experiment):
     """Return a table prediction, patient, dice of the slices in `rows`."""
-    slices, tables = dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="val"), []
+    slices, tables = (
+        dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="val"),
+        [],
+    )
     for name, masks in predictions(network, dataset, rows, experiment):
         table = evaluate.per_patient_table(slices.join(evaluate.count(dataset.truths[rows], masks)))
         tables.append(table[["patient", "dice"]].assign(prediction=name))
@@ -74,15 +87,27 @@ def attempt(name, cohort, folds, folder):
     settings = settings_of(name)
     twice = settings.pop("tumour_twice", False)
     experiment = load_experiment("recipe", 0, settings)
-    dataset, splits = preprocess.prepare(cohort, experiment), [preprocess.split_of_fold(folds, fold) for fold in FOLDS]
+    dataset, splits = (
+        preprocess.prepare(cohort, experiment),
+        [preprocess.split_of_fold(folds, fold) for fold in FOLDS],
+    )
     if twice:
         dataset, splits = repeat_tumour(dataset, splits)
-    jobs = [experiments.Job(str(fold), experiment, split, ("val",)) for fold, split in zip(FOLDS, splits, strict=True)]
+    jobs = [
+        experiments.Job(str(fold), experiment, split, ("val",))
+        for fold, split in zip(FOLDS, splits, strict=True)
+    ]
     tables = []
-    for job, (_, _, history) in zip(jobs, experiments.run_jobs(jobs, dataset, folder, "fold"), strict=True):
+    for job, (_, _, history) in zip(
+        jobs, experiments.run_jobs(jobs, dataset, folder, "fold"), strict=True
+    ):
         network = train.load_network(folder / job.name / "model.keras")
         rows = preprocess.rows_by_set(job.split)["val"]
-        spent = {"fold": int(job.name), "epochs": len(history), "minutes": round(history["seconds"].sum() / 60, 1)}
+        spent = {
+            "fold": int(job.name),
+            "epochs": len(history),
+            "minutes": round(history["seconds"].sum() / 60, 1),
+        }
         tables.append(score(network, dataset, rows, experiment).assign(**spent))
     return pd.concat(tables).assign(attempt=name, git_commit=runs.git_commit())
 
@@ -103,7 +128,11 @@ def main(cohort_folder, work_folder, names):
         if name not in set(done["attempt"]):
             rows = attempt(name, cohort, folds, work_folder / runs.git_commit() / name)
             runs.write_csv(target, pd.concat([done, rows]))
-            print(name, rows.groupby("prediction", sort=False)["dice"].mean().round(4).to_dict(), flush=True)
+            print(
+                name,
+                rows.groupby("prediction", sort=False)["dice"].mean().round(4).to_dict(),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

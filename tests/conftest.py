@@ -34,9 +34,7 @@ LEFT_BY_A_RUN = (
 LGGSEG = Path(sys.executable).with_name("lggseg")
 STOPPED = "lggseg: stopped; the same command resumes."
 # Shells make what they start in the background deaf to Ctrl-C; this lggseg hears it again.
-HEARS_CTRL_C = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from lggseg_utils.cli import main; main()"
-)
+HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from lggseg_utils.cli import main; main()"
 
 
 def pages_of_the_book():
@@ -50,7 +48,9 @@ def call(*arguments, **options):
     """Run lggseg; return the finished process with its output as text."""
     command = [LGGSEG, *map(str, arguments)]
     # Ends what hangs: a run of all notebooks takes five minutes here, and three times that on a slow machine.
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=1500, **options
+    )
 
 
 def assert_one_line(finished, message):
@@ -81,7 +81,9 @@ def write_slice(folder, patient, number, image=None, mask=None, suffix=".tif"):
     (folder / patient).mkdir(parents=True, exist_ok=True)
     image = np.full((16, 16, 3), 90, np.uint8) if image is None else image
     mask = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
-    paths = [folder / patient / f"{patient}_{number}{ending}" for ending in (suffix, f"_mask{suffix}")]
+    paths = [
+        folder / patient / f"{patient}_{number}{ending}" for ending in (suffix, f"_mask{suffix}")
+    ]
     for path, pixels in zip(paths, (image, mask), strict=True):
         Image.fromarray(pixels).save(path)
     return paths
@@ -94,11 +96,19 @@ def write_ellipses(folder, patients, slices, side=48):
         centre = rng.integers(18, side - 18, 2).tolist()
         for number in range(1, slices + 1):
             head, lesion = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-            cv2.ellipse(head, (side // 2, side // 2), (side // 2 - 4, side // 2 - 7), 0, 0, 360, 1, -1)
+            cv2.ellipse(
+                head, (side // 2, side // 2), (side // 2 - 4, side // 2 - 7), 0, 0, 360, 1, -1
+            )
             if number > 1:
                 cv2.ellipse(lesion, centre, (3 + number % 4, 4 + number % 3), 0, 0, 360, 1, -1)
-            image = 70 * head[..., None] + np.array([0, 110, 30]) * lesion[..., None] + rng.integers(0, 12, (*shape, 3))
-            write_slice(folder, f"TCGA_CS_{patient:02d}", number, image.astype(np.uint8), 255 * lesion)
+            image = (
+                70 * head[..., None]
+                + np.array([0, 110, 30]) * lesion[..., None]
+                + rng.integers(0, 12, (*shape, 3))
+            )
+            write_slice(
+                folder, f"TCGA_CS_{patient:02d}", number, image.astype(np.uint8), 255 * lesion
+            )
     return folder
 
 

@@ -7,7 +7,16 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HEARS_CTRL_C, LEFT_BY_A_RUN, LGGSEG, STOPPED, assert_one_line, call, stop, wait_for
+from conftest import (
+    HEARS_CTRL_C,
+    LEFT_BY_A_RUN,
+    LGGSEG,
+    STOPPED,
+    assert_one_line,
+    call,
+    stop,
+    wait_for,
+)
 
 from lggseg_utils import book, data, experiments, runs
 
@@ -19,7 +28,12 @@ def smoke_run(tmp_path_factory, cohort_folder):
     """A smoke run: stopped with Ctrl-C, killed, then left to end; (folder, error text when stopped, finished process)."""
     folder = tmp_path_factory.mktemp("runs") / "smoke run"
     command = ["run", "--profile", "smoke", "--data", str(cohort_folder), "--out", str(folder)]
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    streams = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "start_new_session": True,
+    }
     process = subprocess.Popen([sys.executable, "-c", HEARS_CTRL_C, *command], **streams)
     wait_for(folder / "notebooks" / "01_data.ipynb", process)
     stopped = stop(process, signal.SIGINT)
@@ -38,8 +52,12 @@ def test_ctrl_c_ends_a_run_with_one_line(smoke_run):
 
 def test_a_run_leaves_everything_the_contract_names_and_nothing_unfinished(smoke_run):
     folder, _, finished = smoke_run
-    assert not [name for name in LEFT_BY_A_RUN if not (folder / name).exists()] and not list(folder.rglob(".part-*"))
-    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [path.name for path in book.chapters()]
+    assert not [name for name in LEFT_BY_A_RUN if not (folder / name).exists()] and not list(
+        folder.rglob(".part-*")
+    )
+    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == [
+        path.name for path in book.chapters()
+    ]
     assert finished.stdout.splitlines()[-1] == str(folder / "notebooks")
 
 
@@ -51,7 +69,9 @@ def test_neither_a_token_nor_tensorflows_messages_get_out(smoke_run):
     assert TOKEN not in printed and "oneDNN" not in printed and "absl" not in printed
 
 
-def test_a_stopped_and_killed_run_ends_in_the_numbers_of_an_undisturbed_one(smoke_run, cohort_folder, tmp_path):
+def test_a_stopped_and_killed_run_ends_in_the_numbers_of_an_undisturbed_one(
+    smoke_run, cohort_folder, tmp_path
+):
     run = runs.open_run("smoke", cohort_folder, tmp_path / "run")
     experiments.train_and_score(run, data.load_cohort(run))
     for name in ("metrics.json", "per_slice.csv", "split.csv"):
@@ -69,10 +89,14 @@ def test_executed_notebooks_have_no_errors_or_warnings(smoke_run):
         cells = json.loads(path.read_text())["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         assert outputs and not [output for output in outputs if output["output_type"] == "error"]
-        stderr = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stderr")
+        stderr = "".join(
+            "".join(output["text"]) for output in outputs if output.get("name") == "stderr"
+        )
         assert "Warning" not in stderr.replace("WARNING: All log messages", ""), path.name
 
 
 def test_the_same_folder_with_another_seed_is_refused(smoke_run, cohort_folder):
-    refused = call("run", "--profile", "smoke", "--data", cohort_folder, "--out", smoke_run[0], "--seed", 5)
+    refused = call(
+        "run", "--profile", "smoke", "--data", cohort_folder, "--out", smoke_run[0], "--seed", 5
+    )
     assert_one_line(refused, "was made with seed 0, not 5; choose another run folder")

@@ -34,8 +34,14 @@ def apply(name, images, masks, seed):
 
 def test_the_reports_eleven_and_our_own_are_there():
     assert (set(GEOMETRY), set(INTENSITY)) == (set(augment.GEOMETRY), set(augment.INTENSITY))
-    assert {*GEOMETRY, *INTENSITY} == {*settings.AUGMENTATIONS, *settings.OWN} and len(settings.AUGMENTATIONS) == 11
-    assert settings.COMPOSITIONS == {"none": (), "report": ("flip", "rotate_90"), "all": settings.AUGMENTATIONS}
+    assert {*GEOMETRY, *INTENSITY} == {*settings.AUGMENTATIONS, *settings.OWN} and len(
+        settings.AUGMENTATIONS
+    ) == 11
+    assert settings.COMPOSITIONS == {
+        "none": (),
+        "report": ("flip", "rotate_90"),
+        "all": settings.AUGMENTATIONS,
+    }
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -64,7 +70,9 @@ def test_intensity_leaves_the_mask_alone_and_the_range_whole(name, masks):
 @pytest.mark.parametrize("text", ["all", "report", "rotation+noise"])
 def test_the_same_seed_gives_the_same_result_and_another_does_not(text, masks):
     images = np.repeat(masks, 3, axis=-1) * 0.7
-    one, two, other = (augment.augment(images, masks, text, seed) for seed in ((3, 4), (3, 4), (3, 5)))
+    one, two, other = (
+        augment.augment(images, masks, text, seed) for seed in ((3, 4), (3, 4), (3, 5))
+    )
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert not np.array_equal(one[0], other[0])
 
@@ -76,7 +84,8 @@ def test_all_geometry_moves_image_and_mask_together(masks):
 
 
 @pytest.mark.parametrize(
-    "names", [("rotation", "flip"), ("crop_pad", "rotate_90", "shear"), ("shear", "shift", "crop_pad")]
+    "names",
+    [("rotation", "flip"), ("crop_pad", "rotate_90", "shear"), ("shear", "shift", "crop_pad")],
 )
 def test_composed_geometry_moves_as_one_after_the_other(names, masks):
     white = np.ones_like(masks)
@@ -84,8 +93,13 @@ def test_composed_geometry_moves_as_one_after_the_other(names, masks):
     one_by_one = masks, white
     for position, name in enumerate(names):
         act = tf.random.split(tf.random.fold_in((4, 4), position), 2)[1]
-        one_by_one = augment._move(*one_by_one, [name], {name: act}, {name: tf.fill([len(masks)], True)})
-    assert all(overlap(ours, theirs.numpy()).min() > 0.95 for ours, theirs in zip(together, one_by_one, strict=True))
+        one_by_one = augment._move(
+            *one_by_one, [name], {name: act}, {name: tf.fill([len(masks)], True)}
+        )
+    assert all(
+        overlap(ours, theirs.numpy()).min() > 0.95
+        for ours, theirs in zip(together, one_by_one, strict=True)
+    )
     assert overlap(together[0], masks).min() < 0.7
 
 
@@ -100,7 +114,10 @@ def test_geometry_blurs_once(masks):
 def test_none_changes_nothing(masks):
     images = np.repeat(masks, 3, axis=-1)
     assert all(
-        out is given for out, given in zip(augment.augment(images, masks, "none", (0, 0)), (images, masks), strict=True)
+        out is given
+        for out, given in zip(
+            augment.augment(images, masks, "none", (0, 0)), (images, masks), strict=True
+        )
     )
 
 
@@ -128,17 +145,23 @@ def test_rotation_stays_within_its_range(masks):
     point = np.zeros((200, 65, 65, 1), np.float32)
     point[:, 30:35, 60:64] = 1
     moved = apply("rotation", np.repeat(point, 3, -1), point, (5, 5))[1][..., 0]
-    rows, columns = (np.array([np.argwhere(mask > 0)[:, axis].mean() for mask in moved]) - 32 for axis in (0, 1))
+    rows, columns = (
+        np.array([np.argwhere(mask > 0)[:, axis].mean() for mask in moved]) - 32 for axis in (0, 1)
+    )
     angles = np.degrees(np.arctan2(rows, columns))
-    assert np.abs(angles).max() <= augment.MAX_ROTATION + 1 and angles.max() > 10 and angles.min() < -10
+    assert (
+        np.abs(angles).max() <= augment.MAX_ROTATION + 1
+        and angles.max() > 10
+        and angles.min() < -10
+    )
 
 
 def test_noise_changes_its_share_of_the_values():
     images = np.full((8, 64, 64, 3), 0.5, np.float32)
     noisy = augment.noise(images, (0, 3)).numpy()
-    assert (noisy == 1).mean() == pytest.approx(0.025, abs=0.004) and (noisy == 0).mean() == pytest.approx(
-        0.025, abs=0.004
-    )
+    assert (noisy == 1).mean() == pytest.approx(0.025, abs=0.004) and (
+        noisy == 0
+    ).mean() == pytest.approx(0.025, abs=0.004)
 
 
 def test_gaussian_filter_is_opencvs():
@@ -147,7 +170,8 @@ def test_gaussian_filter_is_opencvs():
     image = np.random.default_rng(1).random((1, 32, 32, 3), dtype=np.float32)
     ours = augment.gaussian_filter(image, (0, 0)).numpy()[0]
     assert ours == pytest.approx(
-        cv2.GaussianBlur(image[0], (5, 5), augment.KERNEL_SIGMA, borderType=cv2.BORDER_REFLECT_101), abs=1e-5
+        cv2.GaussianBlur(image[0], (5, 5), augment.KERNEL_SIGMA, borderType=cv2.BORDER_REFLECT_101),
+        abs=1e-5,
     )
 
 

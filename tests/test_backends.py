@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 # Normalisation, loss, and what is added to the last bias.
-CASES = [("none", "binary_crossentropy", 0), ("batch", "dice_crossentropy", 0), ("none", "binary_crossentropy", -200)]
+CASES = [
+    ("none", "binary_crossentropy", 0),
+    ("batch", "dice_crossentropy", 0),
+    ("none", "binary_crossentropy", -200),
+]
 
 # Convolution kernels are drawn by NumPy: each backend draws its own first weights.
 SCRIPT = f"""
@@ -40,7 +44,10 @@ def histories():
     """Return the histories of CASES on each backend: backend -> list of name -> list over epochs."""
     found = {}
     for backend in ("tensorflow", "jax"):
-        command, environment = [sys.executable, "-c", SCRIPT], {**os.environ, "KERAS_BACKEND": backend}
+        command, environment = (
+            [sys.executable, "-c", SCRIPT],
+            {**os.environ, "KERAS_BACKEND": backend},
+        )
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found[backend] = [json.loads(line) for line in done.stdout.splitlines()[-len(CASES) :]]
     return found

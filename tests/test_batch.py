@@ -14,6 +14,11 @@ def test_grids_run_in_this_process_in_two_and_with_papermill(tmp_path, cohort_fo
         subprocess.run(list(map(str, command)), check=True, capture_output=True)
         tables.append((tmp_path / str(jobs) / "grid.csv").read_text())
     assert tables[0] == tables[1] and len(tables[0].splitlines()) == 3
-    command = [sys.executable, grid.with_name("notebooks.py"), cohort_folder, tmp_path / "papermill"]
+    command = [
+        sys.executable,
+        grid.with_name("notebooks.py"),
+        cohort_folder,
+        tmp_path / "papermill",
+    ]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     assert len(list((tmp_path / "papermill").glob("seed*/metrics.json"))) == 2

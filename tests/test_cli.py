@@ -13,7 +13,9 @@ from lggseg_utils import book, cli, data, runs
 from lggseg_utils.settings import UserError
 
 
-@pytest.mark.parametrize("command", ["", "run", "book", "fetch", "record", "predict", "ablate", "crossval"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "book", "fetch", "record", "predict", "ablate", "crossval"]
+)
 def test_help(command):
     finished = call(*command.split(), "--help")
     assert finished.returncode == 0 and "Usage: lggseg" in finished.stdout and not finished.stderr
@@ -23,16 +25,25 @@ def test_help(command):
     ("arguments", "message"),
     [
         ("run --profile demmo", "lggseg: unknown profile 'demmo'. Did you mean 'demo'?"),
-        ("run --profile smoke --set epoch=3", "lggseg: unknown setting 'epoch'. Did you mean 'epochs'?"),
+        (
+            "run --profile smoke --set epoch=3",
+            "lggseg: unknown setting 'epoch'. Did you mean 'epochs'?",
+        ),
         ("run --profile smoke --set epochs", "lggseg: --set epochs: expected KEY=VALUE."),
         ("run --profile smoke --set split=[", "lggseg: --set split=[: the value is not valid YAML"),
         (
             "run --profile smoke --set split=patients",
             "setting split: unknown value 'patients'. Did you mean 'patient'?",
         ),
-        ("run --profile smoke --data /no/such/folder", "lggseg: data folder /no/such/folder does not exist."),
+        (
+            "run --profile smoke --data /no/such/folder",
+            "lggseg: data folder /no/such/folder does not exist.",
+        ),
         ("crossval --profile smoke --data /dev/null", "/dev/null is neither a folder nor a zip"),
-        ("book --run /no/such/run", "is missing: execute the notebooks first, lggseg run --out /no/such/run."),
+        (
+            "book --run /no/such/run",
+            "is missing: execute the notebooks first, lggseg run --out /no/such/run.",
+        ),
         ("record /no/such/run name", "lggseg: /no/such/run contains no finished run"),
         ("predict /no/such/image.tif --out masks", "lggseg: /no/such/image.tif does not exist."),
     ],
@@ -50,7 +61,9 @@ def test_an_unknown_option_is_explained():
 def test_a_file_for_the_masks_is_refused_before_anything_is_predicted(tmp_path):
     image, mask = write_slice(tmp_path, "A", 1)
     finished = call("predict", image, "--out", mask)
-    assert finished.returncode == 2 and finished.stderr.splitlines()[-1].endswith("A_1_mask.tif' is a file.")
+    assert finished.returncode == 2 and finished.stderr.splitlines()[-1].endswith(
+        "A_1_mask.tif' is a file."
+    )
 
 
 def test_predict_says_what_it_wrote_and_nothing_else(tmp_path):
@@ -58,14 +71,22 @@ def test_predict_says_what_it_wrote_and_nothing_else(tmp_path):
     write_slice(tmp_path / "scans", "A", 1, suffix=".png")
     finished = call("predict", tmp_path / "scans", "--out", tmp_path / "masks")
     assert finished.returncode == 0 and finished.stderr == ""
-    assert finished.stdout == f"1 image(s), 0 with tumour; masks and overlays: {tmp_path / 'masks'}\n"
+    assert (
+        finished.stdout == f"1 image(s), 0 with tumour; masks and overlays: {tmp_path / 'masks'}\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left"), "the disk is full; free some space and run the same command again."),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: permission denied; choose another folder"),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            "the disk is full; free some space and run the same command again.",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "/x: permission denied; choose another folder",
+        ),
     ],
 )
 def test_faults_of_the_disk_are_said_in_one_line(monkeypatch, fault, message):
@@ -93,7 +114,9 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(small_disk, cohort_folder):
-    finished = call("ablate", "--profile", "smoke", "--data", cohort_folder, "--out", small_disk / "run")
+    finished = call(
+        "ablate", "--profile", "smoke", "--data", cohort_folder, "--out", small_disk / "run"
+    )
     assert (
         finished.returncode == 1
         and "lggseg: the disk is full; free some space" in finished.stderr
@@ -127,7 +150,11 @@ def test_a_stopped_command_ends_in_one_line(tmp_path, cohort_folder, blow):
     )
     wait_for(tmp_path / "run" / "ablation" / "none-0" / "history.csv", process)
     errors = stop(process, blow)
-    assert process.returncode == 1 and "Traceback" not in errors and errors.strip().splitlines()[-1] == STOPPED
+    assert (
+        process.returncode == 1
+        and "Traceback" not in errors
+        and errors.strip().splitlines()[-1] == STOPPED
+    )
 
 
 SWALLOWS = """
@@ -158,7 +185,9 @@ cli.main(command)
 
 def test_a_stop_that_is_swallowed_is_repeated():
     """Python drops what a destructor raises, Keras has an `except:`, zipfile makes another error of it; SIGTERM comes only once."""
-    finished = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, check=False, timeout=20)
+    finished = subprocess.run(
+        [sys.executable, "-c", SWALLOWS], capture_output=True, text=True, check=False, timeout=20
+    )
     assert finished.stdout == "swallowed\nleft in order\n"
     assert_one_line(finished, STOPPED)
 
@@ -167,10 +196,15 @@ def test_a_stop_that_is_swallowed_is_repeated():
     ("source", "message"),
     [
         ("1 / 0", "01_broken failed: ZeroDivisionError: division by zero"),
-        ("import os; os.kill(os.getpid(), 9)", "01_broken failed: its kernel died, perhaps because memory ran out"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "01_broken failed: its kernel died, perhaps because memory ran out",
+        ),
     ],
 )
-def test_a_notebook_that_fails_is_named_and_its_last_success_stays(tmp_path, monkeypatch, source, message):
+def test_a_notebook_that_fails_is_named_and_its_last_success_stays(
+    tmp_path, monkeypatch, source, message
+):
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
     success = run.path("notebooks", "01_broken.ipynb")
     success.parent.mkdir()

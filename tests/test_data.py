@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lggseg_utils import data, runs
+from lggseg_utils import data, records, runs
 from lggseg_utils.settings import UserError
 
 
@@ -41,14 +41,17 @@ def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path):
     shutil.copytree(tmp_path / "kaggle_3m", tmp_path / "lgg-mri-segmentation" / "kaggle_3m")
     (tmp_path / "kaggle_3m" / "data.csv").touch()
     slices = data.read_cohort(tmp_path).slices
-    assert slices["slice"].tolist() == [2, 10] and slices["image"].str.startswith("kaggle_3m/").all()
+    assert (
+        slices["slice"].tolist() == [2, 10] and slices["image"].str.startswith("kaggle_3m/").all()
+    )
 
 
 def test_a_slice_that_stands_twice_at_one_depth_is_refused(tmp_path):
     write_slice(tmp_path / "one", "A", 1)
     write_slice(tmp_path / "two", "A", 1)
     with pytest.raises(
-        UserError, match=r"contains one slice twice: one/A/A_1\.tif and two/A/A_1\.tif; remove or rename"
+        UserError,
+        match=r"contains one slice twice: one/A/A_1\.tif and two/A/A_1\.tif; remove or rename",
     ):
         data.read_cohort(tmp_path)
 
@@ -68,7 +71,9 @@ def test_masks_of_0_and_1_are_masks_too(tmp_path, white):
 
 
 def test_missing_and_empty_sources(tmp_path):
-    with pytest.raises(UserError, match="does not exist. Name the folder that holds the patients, or their zip"):
+    with pytest.raises(
+        UserError, match="does not exist. Name the folder that holds the patients, or their zip"
+    ):
         data.read_cohort(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match="notes.txt is neither a folder nor a zip"):
@@ -96,7 +101,9 @@ def sixteen_bits():
 def sixteen_bits_by_channel():
     """Return the bytes of a TIFF whose three channels of sixteen bits follow each other: Pillow reads such a file as bytes."""
     start, plane = 8 + 2 + 10 * 12 + 4, 16 * 16 * 2
-    lists = struct.pack("<3H6I", 16, 16, 16, *(start + 30 + plane * channel for channel in range(3)), *[plane] * 3)
+    lists = struct.pack(
+        "<3H6I", 16, 16, 16, *(start + 30 + plane * channel for channel in range(3)), *[plane] * 3
+    )
     tags = [
         (256, 3, 1, 16),
         (257, 3, 1, 16),
@@ -107,7 +114,13 @@ def sixteen_bits_by_channel():
     ]
     tags += [(277, 3, 1, 3), (278, 3, 1, 16), (279, 4, 3, start + 18), (284, 3, 1, 2)]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + lists + b"\x2c\x01" * (3 * 16 * 16)
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+        + entries
+        + bytes(4)
+        + lists
+        + b"\x2c\x01" * (3 * 16 * 16)
+    )
 
 
 IMAGE_DAMAGE = {
@@ -117,11 +130,16 @@ IMAGE_DAMAGE = {
     "stored as uint16, expected 8 bits per channel": save(np.zeros((16, 16), np.uint16)),
     "stored as uint16, expected 8 bits": lambda path: path.write_bytes(sixteen_bits()),
     "stored as uint16, expected 8": lambda path: path.write_bytes(sixteen_bits_by_channel()),
-    "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(np.zeros((16, 16), np.uint8)),
+    "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(
+        np.zeros((16, 16), np.uint8)
+    ),
     "has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
     "contains several pages, expected one image": two_pages,
     "image is 8x16 but its mask is 16x16": save(np.zeros((16, 8, 3), np.uint8)),
-    "can't be read (No such file or directory)": lambda path: (path.unlink(), path.symlink_to("nowhere.tif")),
+    "can't be read (No such file or directory)": lambda path: (
+        path.unlink(),
+        path.symlink_to("nowhere.tif"),
+    ),
 }
 
 
@@ -136,7 +154,9 @@ MASK_DAMAGE = {
     "image without a mask": lambda path: path.unlink(),
     "mask: not a readable TIFF or PNG": lambda path: path.write_text("no TIFF"),
     "mask contains 7; expected 0 and 255, or 0 and 1": save(np.full((16, 16), 7, np.uint8)),
-    "mask contains 0, 1, 255; expected 0 and 255, or 0 and 1": save(np.diag([0, 1, 255] * 5 + [0]).astype(np.uint8)),
+    "mask contains 0, 1, 255; expected 0 and 255, or 0 and 1": save(
+        np.diag([0, 1, 255] * 5 + [0]).astype(np.uint8)
+    ),
     "mask: has 3 channel(s), expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 
@@ -145,13 +165,21 @@ MASK_DAMAGE = {
     ("which", "message", "damage"),
     [(0, *case) for case in IMAGE_DAMAGE.items()] + [(1, *case) for case in MASK_DAMAGE.items()],
 )
-def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(tmp_path, open_smoke, which, message, damage):
+def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(
+    tmp_path, open_smoke, which, message, damage
+):
     folder = write_ellipses(tmp_path / "cohort", 1, 4, side=40)
     damage(write_slice(folder, "TCGA_CS_00", 5)[which])
     with pytest.raises(UserError) as error:
         data.load_cohort(open_smoke(folder))
-    assert str(error.value).startswith(f"1 of 5 slices in {folder} can't be used, the first: TCGA_CS_00/TCGA_CS_00_5")
-    assert f": {message}" in str(error.value) and "--skip-bad" in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(
+        f"1 of 5 slices in {folder} can't be used, the first: TCGA_CS_00/TCGA_CS_00_5"
+    )
+    assert (
+        f": {message}" in str(error.value)
+        and "--skip-bad" in str(error.value)
+        and "\n" not in str(error.value)
+    )
     assert len(runs.read_csv(tmp_path / "run" / "problems.csv")) == 1
     run = open_smoke(folder, skip_bad=True)
     assert data.load_cohort(run).slices["slice"].tolist() == [1, 2, 3, 4]
@@ -167,7 +195,9 @@ def test_hidden_files_of_other_systems_are_left_out(tmp_path):
 def test_a_name_that_is_not_utf8_gets_one_line(tmp_path):
     image, _ = write_slice(tmp_path, "A", 1)
     image.rename(os.fsdecode(bytes(image.parent) + b"/M\xfcller_1.tif"))
-    with pytest.raises(UserError, match=r"file name 'A/M.*ller_1\.tif' in .* is not UTF-8; rename it\."):
+    with pytest.raises(
+        UserError, match=r"file name 'A/M.*ller_1\.tif' in .* is not UTF-8; rename it\."
+    ):
         data.read_cohort(tmp_path)
 
 
@@ -184,7 +214,9 @@ def test_a_run_folder_of_other_data_is_refused(tmp_path, open_smoke):
     data.load_cohort(run)
     data.load_cohort(run)
     write_slice(folder, "TCGA_CS_00", 1, image=np.full((40, 40, 3), 91, np.uint8))
-    with pytest.raises(UserError, match=r"was made from other data; choose another one, or remove it\."):
+    with pytest.raises(
+        UserError, match=r"was made from other data; choose another one, or remove it\."
+    ):
         data.load_cohort(run)
 
 
@@ -203,7 +235,10 @@ def zipped(folder, target, prefix=""):
 
 
 def test_a_zip_serves_as_well_as_a_folder(tmp_path, cohort_folder):
-    from_zip, from_folder = data.read_cohort(zipped(cohort_folder, tmp_path / "c.zip")), data.read_cohort(cohort_folder)
+    from_zip, from_folder = (
+        data.read_cohort(zipped(cohort_folder, tmp_path / "c.zip")),
+        data.read_cohort(cohort_folder),
+    )
     assert from_zip.fingerprint == from_folder.fingerprint and len(from_zip.images) == 30
 
 
@@ -216,7 +251,9 @@ def test_an_unsafe_zip_writes_nothing_anywhere(tmp_path, cohort_folder):
 def test_a_damaged_zip_is_named(tmp_path, cohort_folder):
     content = zipped(cohort_folder, tmp_path / "c.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(content[:-100])
-    with pytest.raises(UserError, match=r"zip .*cut.zip is damaged or can't be read \(.*\); download it again\."):
+    with pytest.raises(
+        UserError, match=r"zip .*cut.zip is damaged or can't be read \(.*\); download it again\."
+    ):
         data.read_cohort(tmp_path / "cut.zip")
     changed = bytearray(content)
     changed[len(content) // 2] ^= 255
@@ -241,11 +278,13 @@ def test_damaged_files_are_read_or_named(junk, place, kind):
 def test_the_sample_is_what_its_readme_says():
     cohort = data.read_cohort()
     patients = data.patient_table(cohort.slices)
-    assert len(patients) == 16 and patients["institution"].value_counts().to_dict() == dict.fromkeys(
-        ("CS", "DU", "FG", "HT"), 4
-    )
-    assert {image.shape for image in cohort.images} == {(128, 128, 3)} and data.SAMPLE.stat().st_size < 12e6
-    listed = runs.read_csv(runs.RECORDS / "cohort.csv")
+    assert len(patients) == 16 and patients[
+        "institution"
+    ].value_counts().to_dict() == dict.fromkeys(("CS", "DU", "FG", "HT"), 4)
+    assert {image.shape for image in cohort.images} == {
+        (128, 128, 3)
+    } and data.SAMPLE.stat().st_size < 12e6
+    listed = runs.read_csv(records.RECORDS / "cohort.csv")
     assert (listed["patient"].nunique(), len(listed)) == data.LGG_COHORT
     same = cohort.slices.merge(listed, on=["patient", "slice", "height", "width", "tumour_area"])
     assert len(same) == len(cohort.slices)
@@ -255,23 +294,33 @@ def test_the_sample_is_made_the_same_each_time(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
     import make_sample
 
-    listed = runs.read_csv(runs.RECORDS / "cohort.csv")
+    listed = runs.read_csv(records.RECORDS / "cohort.csv")
     with zipfile.ZipFile(data.SAMPLE) as archive:
         names = archive.namelist()
         chosen = make_sample.choose(listed)
         assert chosen == sorted({name.split("/")[1] for name in names})
         few = [name for name in names if name.split("/")[1] in chosen[::8]]
         archive.extractall(tmp_path, few)
-        make_sample.write_sample(tmp_path, data.read_cohort(tmp_path).slices, tmp_path / "again.zip")
+        make_sample.write_sample(
+            tmp_path, data.read_cohort(tmp_path).slices, tmp_path / "again.zip"
+        )
         with zipfile.ZipFile(tmp_path / "again.zip") as again:
             assert sorted(again.namelist()) == sorted(few)
             assert all(again.read(name) == archive.read(name) for name in few)
 
 
 def test_patients_are_summarised_by_hand():
-    slices = pd.DataFrame({"patient": ["TCGA_CS_1", "TCGA_CS_1", "x"], "slice": [1, 2, 1], "tumour_area": [0, 5, 7]})
+    slices = pd.DataFrame(
+        {"patient": ["TCGA_CS_1", "TCGA_CS_1", "x"], "slice": [1, 2, 1], "tumour_area": [0, 5, 7]}
+    )
     table = data.patient_table(slices)
-    assert table.iloc[0].tolist() == ["TCGA_CS_1", 2, 1, 5, "CS"] and table.iloc[1].tolist() == ["x", 1, 1, 7, ""]
+    assert table.iloc[0].tolist() == ["TCGA_CS_1", 2, 1, 5, "CS"] and table.iloc[1].tolist() == [
+        "x",
+        1,
+        1,
+        7,
+        "",
+    ]
 
 
 class TestFetch:
@@ -281,9 +330,13 @@ class TestFetch:
     def kaggle(self, monkeypatch):
         """Let kagglehub do what a function says."""
         monkeypatch.setenv("KAGGLEHUB_CACHE", "")
-        return lambda act: monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=act))
+        return lambda act: monkeypatch.setitem(
+            sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=act)
+        )
 
-    def test_the_cohort_appears_when_it_is_whole_and_is_not_fetched_again(self, tmp_path, kaggle, monkeypatch):
+    def test_the_cohort_appears_when_it_is_whole_and_is_not_fetched_again(
+        self, tmp_path, kaggle, monkeypatch
+    ):
         monkeypatch.setattr(data, "LGG_COHORT", (2, 4))
         kaggle(lambda handle: write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40))
         assert data.fetch(tmp_path / "lgg") == tmp_path / "lgg"
@@ -294,7 +347,8 @@ class TestFetch:
     def test_a_part_is_refused(self, tmp_path, kaggle):
         kaggle(lambda handle: write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40))
         with pytest.raises(
-            UserError, match=r"holds 2 patients and 4 slices, expected 110 and 3929; remove .*\.lgg-download"
+            UserError,
+            match=r"holds 2 patients and 4 slices, expected 110 and 3929; remove .*\.lgg-download",
         ):
             data.fetch(tmp_path / "lgg")
         assert not (tmp_path / "lgg").exists()
@@ -302,7 +356,9 @@ class TestFetch:
     def test_a_folder_of_the_users_is_left_alone(self, tmp_path, kaggle):
         kaggle(lambda handle: pytest.fail("fetched"))
         image, _ = write_slice(tmp_path, "holiday", 1)
-        with pytest.raises(UserError, match=r"holds 1 patients and 1 slices, .*; name a new or an empty folder\."):
+        with pytest.raises(
+            UserError, match=r"holds 1 patients and 1 slices, .*; name a new or an empty folder\."
+        ):
             data.fetch(tmp_path)
         assert image.exists()
 

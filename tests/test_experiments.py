@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import LEFT_BY_A_RUN
 
-from lggseg_utils import data, evaluate, experiments, model, preprocess, runs, train
+from lggseg_utils import data, evaluate, experiments, model, preprocess, records, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 
@@ -15,7 +15,9 @@ def refuse_to_train(monkeypatch):
     monkeypatch.setattr("lggseg_utils.train.fit", lambda *_: pytest.fail("trained again"))
 
 
-def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort_folder, open_smoke, monkeypatch):
+def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(
+    cohort_folder, open_smoke, monkeypatch
+):
     run = open_smoke(cohort_folder)
     cohort = data.load_cohort(run)
     per_slice, history = experiments.train_and_score(run, cohort)
@@ -25,14 +27,21 @@ def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(cohort
     patients = runs.read_csv(run.path("per_patient.csv"))
     assert patients["hd95"].between(0, 182).all() and patients["surface_dice"].between(0, 1).all()
     own = runs.read_csv(run.path("per_slice_own_grid.csv"))
-    assert (own[evaluate.COUNTS].sum(axis=1) == 32**2).all() and (own["split"] == per_slice["split"]).all()
-    assert record["training"]["epochs"] == len(history) == 2 and record["ended"]["time"] >= record["created"]
+    assert (own[evaluate.COUNTS].sum(axis=1) == 32**2).all() and (
+        own["split"] == per_slice["split"]
+    ).all()
+    assert (
+        record["training"]["epochs"] == len(history) == 2
+        and record["ended"]["time"] >= record["created"]
+    )
     assert record["precision"] == train.machine_precision()
     refuse_to_train(monkeypatch)
     again, _ = experiments.train_and_score(run, cohort)
     assert again.equals(per_slice)
     for name, scored in per_slice.groupby("split"):
-        assert runs.load_record(run.folder).metrics[name] == evaluate.set_scores(scored, whole_patients=True)
+        assert records.load_record(run.folder).metrics[name] == evaluate.set_scores(
+            scored, whole_patients=True
+        )
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +57,10 @@ def test_every_slice_is_tested_once_by_the_fold_that_did_not_train_on_it(crossva
     run, _, per_slice = crossval
     keys = ["patient", "slice", "fold"]
     tested = per_slice[keys].sort_values(keys, ignore_index=True)
-    assert tested.equals(runs.read_csv(run.path("split.csv"))[keys].sort_values(keys, ignore_index=True))
-    record = runs.load_record(run.folder)
+    assert tested.equals(
+        runs.read_csv(run.path("split.csv"))[keys].sort_values(keys, ignore_index=True)
+    )
+    record = records.load_record(run.folder)
     assert len(record.per_patient) == 12 and set(record.per_patient["fold"]) == set(range(5))
     assert list(record.metrics) == ["test"] and "dice_patient_mean" in record.metrics["test"]
 
@@ -62,18 +73,25 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
         resumed.path(name).unlink()
     trained = []
     fit = train.fit
-    monkeypatch.setattr("lggseg_utils.train.fit", lambda *given: trained.append(given[3].name) or fit(*given))
+    monkeypatch.setattr(
+        "lggseg_utils.train.fit", lambda *given: trained.append(given[3].name) or fit(*given)
+    )
     again = experiments.cross_validate(resumed, cohort)
     assert trained == ["3"]
     np.testing.assert_allclose(again["soft_sum"], per_slice["soft_sum"], rtol=1e-6)
 
 
-def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_numbers(crossval, tmp_path, monkeypatch):
+def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_numbers(
+    crossval, tmp_path, monkeypatch
+):
     run, cohort, per_slice = crossval
     shutil.copytree(run.folder, tmp_path / "run")
     fewer = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
     folds = runs.read_csv(fewer.path("split.csv"))
-    runs.write_csv(fewer.path("split.csv"), folds.assign(split=np.where(folds["fold"].isin([0, 2]), "test", "train")))
+    runs.write_csv(
+        fewer.path("split.csv"),
+        folds.assign(split=np.where(folds["fold"].isin([0, 2]), "test", "train")),
+    )
     fewer.path("metrics.json").unlink()
     for fold in (1, 3, 4):
         shutil.rmtree(fewer.path("folds", str(fold)))
@@ -89,21 +107,26 @@ def test_folds_of_other_slices_are_refused(crossval, tmp_path):
         experiments.cross_validate(runs.Run(run.experiment, tmp_path, run.data_dir), cohort)
 
 
-def test_an_ablation_compares_on_validation_patients_of_one_split(cohort_folder, tmp_path, monkeypatch):
+def test_an_ablation_compares_on_validation_patients_of_one_split(
+    cohort_folder, tmp_path, monkeypatch
+):
     overrides = {"ablation_conditions": ["none", "flip"], "ablation_seeds": 2, "epochs": 1}
     run = runs.open_run("smoke", cohort_folder, tmp_path / "run", 0, overrides, "ablate")
     cohort = data.load_cohort(run)
     scores = experiments.ablate(run, cohort)
     split = preprocess.draw_split(cohort.slices, "patient", 0)
     assert set(scores["patient"]) == set(split.loc[split["split"] == "val", "patient"])
-    assert scores.groupby(["condition", "seed"], sort=False).ngroups == 4 and scores["condition"][0] == "none"
+    assert (
+        scores.groupby(["condition", "seed"], sort=False).ngroups == 4
+        and scores["condition"][0] == "none"
+    )
     means = runs.read_csv(run.path("ablation.csv"))
     assert means["dice_patient_mean"].tolist() == pytest.approx(
         scores.groupby(["condition", "seed"], sort=False)["dice"].mean()
     )
     refuse_to_train(monkeypatch)
     assert experiments.ablate(run, cohort).equals(scores)
-    assert runs.load_record(run.folder).ablation.equals(scores)
+    assert records.load_record(run.folder).ablation.equals(scores)
 
 
 def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_folder, tmp_path):
@@ -112,9 +135,12 @@ def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_
     cohort = data.load_cohort(run)
     per_slice = experiments.cross_validate(run, cohort)
     assert not list(run.folder.rglob("checkpoint.keras"))
-    history = runs.load_record(run.folder).history
+    history = records.load_record(run.folder).history
     assert history.groupby(["fold", "network"])["epoch"].apply(list).tolist() == [[1]] * 10
-    network, scored = train.load_network(run.path("folds", "0", "model.keras")), per_slice[per_slice["fold"] == 0]
+    network, scored = (
+        train.load_network(run.path("folds", "0", "model.keras")),
+        per_slice[per_slice["fold"] == 0],
+    )
     split = preprocess.split_of_fold(runs.read_csv(run.path("split.csv")), 0)
     dataset = preprocess.prepare(cohort, run.experiment)
     again, _ = evaluate.score_split(network, dataset, split, run.experiment, ("test",))
@@ -122,18 +148,31 @@ def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_
     # The mean of what two trainings of their own, with seeds in a row, predict for four mirror images.
     images = preprocess.minmax(dataset.images[:4], run.experiment.scaling)
     members = [run.experiment.model_copy(update={"seed": seed, "networks": 1}) for seed in (0, 1)]
-    alone = [train.fit(member, dataset, split, tmp_path / str(member.seed))[0] for member in members]
+    alone = [
+        train.fit(member, dataset, split, tmp_path / str(member.seed))[0] for member in members
+    ]
     turned = [(each, y, x) for each in alone for y in (1, -1) for x in (1, -1)]
     images = np.asarray(images)
-    mean = np.mean([each.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x] for each, y, x in turned], axis=0)
+    mean = np.mean(
+        [each.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x] for each, y, x in turned], axis=0
+    )
     np.testing.assert_allclose(network.predict_on_batch(images), mean, atol=1e-5)
 
 
-def test_a_stopped_job_goes_on_with_the_network_it_was_training(cohort_folder, tmp_path, monkeypatch):
+def test_a_stopped_job_goes_on_with_the_network_it_was_training(
+    cohort_folder, tmp_path, monkeypatch
+):
     experiment = load_experiment("smoke", overrides={"epochs": 1, "networks": 3})
     cohort = data.read_cohort(cohort_folder)
-    dataset, split = preprocess.prepare(cohort, experiment), preprocess.draw_split(cohort.slices, "patient", 0)
-    job, trained, compiled = experiments.Job("run", experiment, split, ("val",)), [], train.compile_unet
+    dataset, split = (
+        preprocess.prepare(cohort, experiment),
+        preprocess.draw_split(cohort.slices, "patient", 0),
+    )
+    job, trained, compiled = (
+        experiments.Job("run", experiment, split, ("val",)),
+        [],
+        train.compile_unet,
+    )
 
     def compile_two(member, steps):
         trained.append(member.seed)
@@ -151,12 +190,20 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(cohort_folder, t
 
 
 @pytest.mark.parametrize(("hold_out", "sets"), [(True, ["train"]), (False, ["train", "val"])])
-def test_validation_slices_are_trained_on_only_without_hold_out(cohort_folder, tmp_path, monkeypatch, hold_out, sets):
+def test_validation_slices_are_trained_on_only_without_hold_out(
+    cohort_folder, tmp_path, monkeypatch, hold_out, sets
+):
     experiment = load_experiment("smoke", overrides={"hold_out": hold_out})
     cohort = data.read_cohort(cohort_folder)
-    dataset, split = preprocess.prepare(cohort, experiment), preprocess.draw_split(cohort.slices, "patient", 0)
+    dataset, split = (
+        preprocess.prepare(cohort, experiment),
+        preprocess.draw_split(cohort.slices, "patient", 0),
+    )
     seen = []
-    monkeypatch.setattr("lggseg_utils.train.training_batches", lambda images, *_: seen.append(images) or pytest.skip())
+    monkeypatch.setattr(
+        "lggseg_utils.train.training_batches",
+        lambda images, *_: seen.append(images) or pytest.skip(),
+    )
     rows = split["split"].isin(sets)
     with pytest.raises(pytest.skip.Exception):
         train.fit(experiment, dataset, split, tmp_path)
@@ -165,7 +212,7 @@ def test_validation_slices_are_trained_on_only_without_hold_out(cohort_folder, t
 
 def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    slices = runs.read_csv(runs.RECORDS / "cohort.csv")
+    slices = runs.read_csv(records.RECORDS / "cohort.csv")
     folds = __import__("institutions").draw_institutions(slices)
     places = data.institutions(slices["patient"])
     for fold, place in enumerate(["CS", "DU", "FG", "HT"]):
@@ -177,12 +224,16 @@ def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
 
 def test_networks_and_hold_out_are_refused_outside_cross_validations(cohort_folder, open_smoke):
     for wrong in ({"networks": 2}, {"hold_out": False}):
-        with pytest.raises(UserError, match="settings networks and hold_out: for lggseg crossval alone"):
+        with pytest.raises(
+            UserError, match="settings networks and hold_out: for lggseg crossval alone"
+        ):
             open_smoke(cohort_folder, **wrong)
     assert open_smoke(cohort_folder).experiment.networks == 1, "the folder is not taken"
 
 
-def test_a_run_keeps_the_precision_it_began_in_on_another_machine(cohort_folder, open_smoke, monkeypatch):
+def test_a_run_keeps_the_precision_it_began_in_on_another_machine(
+    cohort_folder, open_smoke, monkeypatch
+):
     run = open_smoke(cohort_folder, epochs=1)
     cohort = data.load_cohort(run)
     monkeypatch.setattr(train, "fit", lambda *_: pytest.skip("killed"))
@@ -191,11 +242,16 @@ def test_a_run_keeps_the_precision_it_began_in_on_another_machine(cohort_folder,
         experiments.train_and_score(run, cohort)
     seen = []
     monkeypatch.setattr(train, "machine_precision", lambda: "float32")
-    monkeypatch.setattr(train, "fit", lambda experiment, *_: (seen.append(experiment.precision), pytest.skip("seen")))
+    monkeypatch.setattr(
+        train,
+        "fit",
+        lambda experiment, *_: (seen.append(experiment.precision), pytest.skip("seen")),
+    )
     with pytest.raises(pytest.skip.Exception):
         experiments.train_and_score(run, cohort)
     assert (
-        seen == [run.record()["precision"]] == ["mixed_bfloat16"] and run.record()["experiment"]["precision"] == "auto"
+        seen == [run.record()["precision"]] == ["mixed_bfloat16"]
+        and run.record()["experiment"]["precision"] == "auto"
     )
 
 
@@ -212,7 +268,9 @@ def test_another_seed_of_an_ablation_trains_with_other_seeds(cohort_folder, tmp_
     overrides = {"ablation_conditions": ["none", "flip"], "ablation_seeds": 2}
     run = runs.open_run("smoke", cohort_folder, tmp_path / "run", 1, overrides, "ablate")
     seeds = []
-    monkeypatch.setattr(experiments, "run_jobs", lambda jobs, *_: (seeds.extend(jobs), pytest.skip("listed")))
+    monkeypatch.setattr(
+        experiments, "run_jobs", lambda jobs, *_: (seeds.extend(jobs), pytest.skip("listed"))
+    )
     with pytest.raises(pytest.skip.Exception):
         experiments.ablate(run, data.load_cohort(run))
     assert [job.experiment.seed for job in seeds] == [2, 3, 2, 3]
@@ -224,13 +282,27 @@ def test_networks_of_a_cross_validation_are_scored_one_by_one(monkeypatch):
 
     experiment = load_experiment("smoke", 0, {"networks": 2, "mirrored": True, "hold_out": False})
     networks = [model.build_unet(experiment.model_copy(update={"seed": seed})) for seed in (0, 1)]
-    images = np.random.default_rng(0).integers(0, 256, (3, experiment.size, experiment.size, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(
+        0, 256, (3, experiment.size, experiment.size, 3), dtype=np.uint8
+    )
     average = model.average(networks, True)
     expected = evaluate.predict(average, images, experiment)
-    each = {(name, mirrored): values for name, mirrored, values in members.predictions(average, images, experiment)}
-    assert list(each) == [(0, False), (1, False), ("all", False), (0, True), (1, True), ("all", True)]
+    each = {
+        (name, mirrored): values
+        for name, mirrored, values in members.predictions(average, images, experiment)
+    }
+    assert list(each) == [
+        (0, False),
+        (1, False),
+        ("all", False),
+        (0, True),
+        (1, True),
+        ("all", True),
+    ]
     np.testing.assert_allclose(each["all", True], expected, atol=1e-6)
-    np.testing.assert_allclose(each[0, False], evaluate.predict(networks[0], images, experiment), atol=1e-6)
+    np.testing.assert_allclose(
+        each[0, False], evaluate.predict(networks[0], images, experiment), atol=1e-6
+    )
     assert not np.allclose(each[0, False], each[1, False])
 
 
@@ -240,7 +312,9 @@ def test_calibration_counts_the_pixels_of_each_tenth(monkeypatch):
 
     table = members.bins(np.array([[0, 1, 1, 0]]), np.array([[0.01, 0.73, 0.79, 1.0]]))
     assert table.loc[[0, 7, 9], "pixels"].tolist() == [1, 2, 1] and table["pixels"].sum() == 4
-    assert table.loc[7, "mean_probability"] == pytest.approx(1.52) and table["tumour"].tolist() == [0] * 7 + [2, 0, 0]
+    assert table.loc[7, "mean_probability"] == pytest.approx(1.52) and table["tumour"].tolist() == [
+        0
+    ] * 7 + [2, 0, 0]
 
 
 def test_contrast_is_the_share_of_pairs_in_which_the_tumour_is_brighter(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import f1_score, jaccard_score
 
-from lggseg_utils import metrics
+from lggseg_utils import losses, metrics
 from lggseg_utils.metrics import Definition
 
 TRUTH = np.array([1, 1, 1, 0, 0, 0, 0, 0])
@@ -57,14 +57,24 @@ def square(top, left, side, grid=20):
 
 def test_surface_distances_by_hand():
     """Two squares of side 6, one moved right by 3. Each border has 20 pixels, and both directions are alike."""
-    rows = 2 * [3, 2, 1, 0, 0, 0]  # top and bottom: the other square's rows begin three pixels further right
+    rows = 2 * [
+        3,
+        2,
+        1,
+        0,
+        0,
+        0,
+    ]  # top and bottom: the other square's rows begin three pixels further right
     outer, inner = [3, 3, 3, 3], [1, 2, 2, 1]  # left column; right column, inside the other square
     distances = metrics.surface_distances(square(5, 4, 6), square(5, 7, 6))
     assert sorted(distances) == sorted(2 * (rows + outer + inner))
 
 
 def test_surface_scores_by_hand():
-    assert metrics.surface_scores([np.array([0.0, 1.0]), np.array([2.0, 5.0])]) == (pytest.approx(4.55), 0.75)
+    assert metrics.surface_scores([np.array([0.0, 1.0]), np.array([2.0, 5.0])]) == (
+        pytest.approx(4.55),
+        0.75,
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,10 @@ def test_empty_masks(tp, fp, fn, expected):
 
 
 def test_rates_without_a_denominator_are_nan():
-    assert all(np.isnan(metrics.rates(0, 0, 0, 0)[name]) for name in ("precision", "sensitivity", "specificity"))
+    assert all(
+        np.isnan(metrics.rates(0, 0, 0, 0)[name])
+        for name in ("precision", "sensitivity", "specificity")
+    )
 
 
 def test_dice_and_iou_determine_each_other():
@@ -103,32 +116,32 @@ def test_dice_and_iou_determine_each_other():
 
 def tensors():
     """The example as one slice (1, 2, 4, 1), with soft probabilities."""
-    return TRUTH.reshape(1, 2, 4, 1).astype("float32"), np.where(PREDICTED, 0.75, 0.25).reshape(1, 2, 4, 1).astype(
-        "float32"
-    )
+    return TRUTH.reshape(1, 2, 4, 1).astype("float32"), np.where(PREDICTED, 0.75, 0.25).reshape(
+        1, 2, 4, 1
+    ).astype("float32")
 
 
 def test_soft_scores_by_hand():
     truth, p = tensors()
     shared, total = 0.75 + 0.75 + 0.25, 3 + 3 * 0.75 + 5 * 0.25
-    assert float(metrics.dice_coef(truth, p)) == pytest.approx((2 * shared + 1) / (total + 1))
-    assert float(metrics.jacard_coef(truth, p)) == pytest.approx((shared + 1) / (total - shared + 1))
+    assert float(losses.dice_coef(truth, p)) == pytest.approx((2 * shared + 1) / (total + 1))
+    assert float(losses.jacard_coef(truth, p)) == pytest.approx((shared + 1) / (total - shared + 1))
 
 
 def test_soft_scores_of_hard_masks_approach_the_counted_ones():
     rng = np.random.default_rng(2)
     truth, p = ((rng.random((4, 64, 64, 1)) < share).astype("float32") for share in (0.3, 0.3))
     tp, fp, fn = (truth * p).sum(), ((1 - truth) * p).sum(), (truth * (1 - p)).sum()
-    assert float(metrics.dice_coef(truth, p)) == pytest.approx(metrics.dice(tp, fp, fn), abs=1e-3)
-    assert float(metrics.jacard_coef(truth, p)) == pytest.approx(metrics.iou(tp, fp, fn), abs=1e-3)
+    assert float(losses.dice_coef(truth, p)) == pytest.approx(metrics.dice(tp, fp, fn), abs=1e-3)
+    assert float(losses.jacard_coef(truth, p)) == pytest.approx(metrics.iou(tp, fp, fn), abs=1e-3)
 
 
 def test_losses_by_hand():
     truth, p = tensors()
     by_hand = -np.where(truth == 1, np.log(p), np.log(1 - p)).mean()
-    losses = {name: float(np.mean(loss(truth, p))) for name, loss in metrics.LOSSES.items()}
-    soft_dice = float(metrics.dice_coef(truth, p))
-    assert losses == pytest.approx(
+    values = {name: float(np.mean(loss(truth, p))) for name, loss in losses.LOSSES.items()}
+    soft_dice = float(losses.dice_coef(truth, p))
+    assert values == pytest.approx(
         {"binary_crossentropy": by_hand, "dice_crossentropy": by_hand + 1 - soft_dice}, rel=1e-5
     )
 
@@ -139,7 +152,8 @@ def test_batch_scores_are_keras_scores_averaged_over_batches():
     p = rng.random((40, 8, 8, 1)).astype("float32")
     batches = [slice(0, 16), slice(16, 32), slice(32, 40)]
     expected = [
-        np.mean([float(score(truth[b], p[b])) for b in batches]) for score in (metrics.dice_coef, metrics.jacard_coef)
+        np.mean([float(score(truth[b], p[b])) for b in batches])
+        for score in (losses.dice_coef, losses.jacard_coef)
     ]
     sums = (truth * p).sum((1, 2, 3)), (truth + p).sum((1, 2, 3))
     assert metrics.batch_scores(*sums) == pytest.approx(expected, rel=1e-5)
@@ -158,9 +172,19 @@ def scored(masks):
     """Per-slice table of these slices."""
     truth, probability = masks
     predicted = probability > 0.5
-    pairs = {"tp": truth & predicted, "fp": ~truth & predicted, "fn": truth & ~predicted, "tn": ~truth & ~predicted}
-    soft = {"soft_intersection": (truth * probability).sum(1), "soft_sum": (truth + probability).sum(1)}
-    return pd.DataFrame({"patient": np.repeat(list("ABCD"), 10), **{k: v.sum(1) for k, v in pairs.items()}, **soft})
+    pairs = {
+        "tp": truth & predicted,
+        "fp": ~truth & predicted,
+        "fn": truth & ~predicted,
+        "tn": ~truth & ~predicted,
+    }
+    soft = {
+        "soft_intersection": (truth * probability).sum(1),
+        "soft_sum": (truth + probability).sum(1),
+    }
+    return pd.DataFrame(
+        {"patient": np.repeat(list("ABCD"), 10), **{k: v.sum(1) for k, v in pairs.items()}, **soft}
+    )
 
 
 def test_pooled_masks_are_scikit_learns_scores(masks, scored):
@@ -168,31 +192,52 @@ def test_pooled_masks_are_scikit_learns_scores(masks, scored):
     ours = metrics.dice_and_iou(scored, Definition(soft=False, unit="pooled"))
     assert ours == pytest.approx((f1_score(truth, predicted), jaccard_score(truth, predicted)))
     both = metrics.dice_and_iou(scored, Definition(soft=False, unit="pooled", background=True))
-    macro = f1_score(truth, predicted, average="macro"), jaccard_score(truth, predicted, average="macro")
+    macro = (
+        f1_score(truth, predicted, average="macro"),
+        jaccard_score(truth, predicted, average="macro"),
+    )
     assert both == pytest.approx(macro)
 
 
 @pytest.mark.parametrize("unit", ["slice", "tumour slice", "patient"])
 def test_means_over_units_are_scikit_learns_scores(masks, scored, unit):
     truth, predicted = masks[0], masks[1] > 0.5
-    groups = {"slice": np.arange(40), "tumour slice": np.flatnonzero(truth.any(1)), "patient": "ABCD"}[unit]
+    groups = {
+        "slice": np.arange(40),
+        "tumour slice": np.flatnonzero(truth.any(1)),
+        "patient": "ABCD",
+    }[unit]
     rows = [scored["patient"] == group if unit == "patient" else [group] for group in groups]
-    by_hand = np.mean([f1_score(truth[row].ravel(), predicted[row].ravel(), zero_division=1) for row in rows])
-    assert metrics.dice_and_iou(scored, Definition(soft=False, unit=unit))[0] == pytest.approx(by_hand)
+    by_hand = np.mean(
+        [f1_score(truth[row].ravel(), predicted[row].ravel(), zero_division=1) for row in rows]
+    )
+    assert metrics.dice_and_iou(scored, Definition(soft=False, unit=unit))[0] == pytest.approx(
+        by_hand
+    )
 
 
 def test_soft_batches_plus_one_are_the_hypothesis_of_the_reports_scores(scored):
     ours = metrics.dice_and_iou(scored, Definition(soft=True, unit="batch", smooth=1.0))
-    batches = metrics.batch_scores(scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy())
+    batches = metrics.batch_scores(
+        scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy()
+    )
     assert ours == pytest.approx(batches)
 
 
 def test_definitions_by_hand():
-    table = pd.DataFrame({"patient": ["A", "A"], "tp": [3, 0], "fp": [1, 0], "fn": [2, 0], "tn": [4, 10]})
+    table = pd.DataFrame(
+        {"patient": ["A", "A"], "tp": [3, 0], "fp": [1, 0], "fn": [2, 0], "tn": [4, 10]}
+    )
     table = table.assign(soft_intersection=2.5, soft_sum=[8.0, 0.0])
-    assert metrics.dice_and_iou(table, Definition(False, "slice")) == pytest.approx(((6 / 9 + 1) / 2, (3 / 6 + 1) / 2))
-    assert metrics.dice_and_iou(table, Definition(False, "tumour slice")) == pytest.approx((6 / 9, 3 / 6))
-    assert metrics.dice_and_iou(table, Definition(False, "pooled", 1.0)) == pytest.approx((7 / 10, 4 / 7))
+    assert metrics.dice_and_iou(table, Definition(False, "slice")) == pytest.approx(
+        ((6 / 9 + 1) / 2, (3 / 6 + 1) / 2)
+    )
+    assert metrics.dice_and_iou(table, Definition(False, "tumour slice")) == pytest.approx(
+        (6 / 9, 3 / 6)
+    )
+    assert metrics.dice_and_iou(table, Definition(False, "pooled", 1.0)) == pytest.approx(
+        (7 / 10, 4 / 7)
+    )
 
 
 def test_no_definition_puts_dice_above_the_curve(scored):

@@ -43,7 +43,11 @@ def test_skip_connections_reach_the_output():
     network = model.build_unet(load_experiment("paper"))
     for level in range(1, 5):
         skip, up = network.get_layer(f"concat_{level}").input
-        assert skip.shape == up.shape == (None, 128 // 2 ** (level - 1), 128 // 2 ** (level - 1), 32 * 2 ** (level - 1))
+        assert (
+            skip.shape
+            == up.shape
+            == (None, 128 // 2 ** (level - 1), 128 // 2 ** (level - 1), 32 * 2 ** (level - 1))
+        )
 
 
 def test_settings_are_obeyed():
@@ -53,14 +57,25 @@ def test_settings_are_obeyed():
 
 
 def test_it_learns_four_slices_by_heart(cohort_folder):
-    easy = {"filters": 8, "depth": 4, "dropout": 0.0, "normalization": "batch", "loss": "dice_crossentropy"}
+    easy = {
+        "filters": 8,
+        "depth": 4,
+        "dropout": 0.0,
+        "normalization": "batch",
+        "loss": "dice_crossentropy",
+    }
     experiment = load_experiment("smoke", overrides={**easy, "learning_rate": 0.01})
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), experiment)
     four = dataset.slices["tumour_area"].nlargest(4).index
     train.set_up(experiment)
     network = train.compile_unet(experiment, 200)
-    images, masks = preprocess.minmax(dataset.images[four]), dataset.masks[four][..., None].astype("float32")
-    dice = [network.train_on_batch(images, masks, return_dict=True)["dice_coef"] for _ in range(200)]
+    images, masks = (
+        preprocess.minmax(dataset.images[four]),
+        dataset.masks[four][..., None].astype("float32"),
+    )
+    dice = [
+        network.train_on_batch(images, masks, return_dict=True)["dice_coef"] for _ in range(200)
+    ]
     assert dice[-1] >= 0.95
 
 
@@ -71,7 +86,11 @@ def test_first_weights_follow_from_the_seed_whatever_else_draws_random_numbers()
     for seed, noise in ((0, 1), (0, 2), (1, 1)):
         random.seed(noise)
         network = model.build_unet(load_experiment("smoke", seed))
-        weights.append(np.concatenate([part.ravel() for part in network.get_weights() if part.dtype == np.float32]))
+        weights.append(
+            np.concatenate(
+                [part.ravel() for part in network.get_weights() if part.dtype == np.float32]
+            )
+        )
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
 
 
@@ -86,7 +105,12 @@ def test_batch_normalisation_is_that_of_keras():
                 tape.watch(x)
                 loss = tf.reduce_sum(weight * layer(x, training=True))
         gradients = tape.gradient(loss, [x, *layer.trainable_variables])
-        found[kind] = [*gradients, *layer.weights, layer(x, training=True), layer(x, training=False)]
+        found[kind] = [
+            *gradients,
+            *layer.weights,
+            layer(x, training=True),
+            layer(x, training=False),
+        ]
     for ours, theirs in zip(*found.values(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
@@ -97,9 +121,15 @@ def test_dropout_has_its_rate_keeps_the_mean_and_draws_independently(rate):
     values = tf.ones((64, 32, 32, 4))
     first, second = (layer(values, training=True).numpy() for _ in range(2))
     # 262,144 draws: five standard errors of the share are below 0.005.
-    assert (first == 0).mean() == pytest.approx(rate, abs=0.005) and first.mean() == pytest.approx(1, abs=0.01)
+    assert (first == 0).mean() == pytest.approx(rate, abs=0.005) and first.mean() == pytest.approx(
+        1, abs=0.01
+    )
     assert np.unique(first).tolist() == pytest.approx([0, 256 / round(256 * (1 - rate))], rel=1e-6)
-    for one, other in ((first, second), (first[..., 0], first[..., 1]), (first[:, 1:], first[:, :-1])):
+    for one, other in (
+        (first, second),
+        (first[..., 0], first[..., 1]),
+        (first[:, 1:], first[:, :-1]),
+    ):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] == pytest.approx(0, abs=0.02)
     assert np.array_equal(layer(values, training=False), values)
 

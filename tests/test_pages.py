@@ -13,11 +13,20 @@ from conftest import pages_of_the_book
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lggseg_utils import book, plots, runs, verdict
+from lggseg_utils import book, plots, records, verdict
 
 pytestmark = pytest.mark.pages
 LOOKS = [(1280, "light"), (768, "dark"), (420, "light")]
-MARKUP = ("<a href", "$\\mathdefault", "{term}", "{doc}", "{numref}", "{download}", "Traceback", "WARNING:")
+MARKUP = (
+    "<a href",
+    "$\\mathdefault",
+    "{term}",
+    "{doc}",
+    "{numref}",
+    "{download}",
+    "Traceback",
+    "WARNING:",
+)
 # What is cut off or scrolls sideways: wider inside than outside, and not simply laid over its edge.
 SIDEWAYS = """
 return [...document.querySelectorAll('article *')].filter(e =>
@@ -47,7 +56,10 @@ def address():
 
 def open_page(browser, page, width=1280, theme="light"):
     """Open a page of the book at a width, in light or dark, and wait for it."""
-    wishes = {"prefers-color-scheme": theme, "prefers-reduced-motion": "reduce"}  # colours at rest are what is judged
+    wishes = {
+        "prefers-color-scheme": theme,
+        "prefers-reduced-motion": "reduce",
+    }  # colours at rest are what is judged
     features = [{"name": name, "value": value} for name, value in wishes.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     # Chromium's window is never narrower than 500 pixels; the page in it can be.
@@ -68,17 +80,26 @@ def wait(browser, condition):
 @pytest.mark.parametrize("page", pages_of_the_book())
 def test_a_page_can_be_read_by_everybody(browser, page, width, theme):
     open_page(browser, page, width, theme)
-    assert not [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not [
+        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
+    ]
     broken = "return [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.src)"
     assert browser.execute_script(broken) == []
     unnamed = "return [...document.querySelectorAll('article img')].filter(i => !i.alt || i.alt.startsWith('../_images')).map(i => i.src)"
     assert browser.execute_script(unnamed) == []
-    assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 1
+    assert (
+        browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        <= 1
+    )
     assert browser.execute_script(SIDEWAYS) == []
     sizes = browser.execute_script(TYPE, plots.WIDTH, plots.FONT_SIZE)
     assert all(9 <= size <= 16 for size in sizes), sizes
-    browser.execute_script(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
-    script = "axe.run(document, {resultTypes: ['violations']}).then(arguments[arguments.length - 1])"
+    browser.execute_script(
+        files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    )
+    script = (
+        "axe.run(document, {resultTypes: ['violations']}).then(arguments[arguments.length - 1])"
+    )
     found = browser.execute_async_script(script)["violations"]
     serious = [each for each in found if each["impact"] in ("serious", "critical")]
     assert not [(each["id"], each["nodes"][0]["html"][:200]) for each in serious]
@@ -95,7 +116,9 @@ def test_a_page_shows_no_markup_and_cuts_no_code(browser, page):
     prose = browser.execute_script(
         "return [...document.querySelectorAll('article p, article li, article td')].map(p => p.innerText)"
     )
-    assert not [each for each in prose if re.search(r"\{[^}]+:\.\d[f%]\}", each)], "a number was not filled in"
+    assert not [each for each in prose if re.search(r"\{[^}]+:\.\d[f%]\}", each)], (
+        "a number was not filled in"
+    )
     if page.startswith("notebooks/") or page == "book/index":
         cells = browser.execute_script(
             "return [...document.querySelectorAll('article td, article .output p, article .output li')].map(c => c.innerText.trim())"
@@ -152,19 +175,31 @@ def chart_says(browser):
 @pytest.mark.parametrize(
     ("page", "change"),
     [
-        ("notebooks/06_evaluation", "const i = chart.querySelector('input[type=range]'); i.value = 0.8;"),
-        ("notebooks/08_definitions", "const i = chart.querySelector('select'); i.selectedIndex = 0;"),
-        ("notebooks/09_test_sets", "const i = chart.querySelector('input[type=checkbox]'); i.click();"),
+        (
+            "notebooks/06_evaluation",
+            "const i = chart.querySelector('input[type=range]'); i.value = 0.8;",
+        ),
+        (
+            "notebooks/08_definitions",
+            "const i = chart.querySelector('select'); i.selectedIndex = 0;",
+        ),
+        (
+            "notebooks/09_test_sets",
+            "const i = chart.querySelector('input[type=checkbox]'); i.click();",
+        ),
     ],
 )
 def test_charts_answer_to_their_controls(browser, page, change):
     open_page(browser, page)
     before = chart_says(browser)
-    assert browser.execute_script("return document.querySelector('.vega-chart').ariaLabel").count(" ") > 5
-    events = (
-        "i.dispatchEvent(new Event('input', {bubbles: true})); i.dispatchEvent(new Event('change', {bubbles: true}));"
+    assert (
+        browser.execute_script("return document.querySelector('.vega-chart').ariaLabel").count(" ")
+        > 5
     )
-    browser.execute_script(f"const chart = document.querySelector('.vega-chart'); {change} {events}")
+    events = "i.dispatchEvent(new Event('input', {bubbles: true})); i.dispatchEvent(new Event('change', {bubbles: true}));"
+    browser.execute_script(
+        f"const chart = document.querySelector('.vega-chart'); {change} {events}"
+    )
     WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(CHART_SAYS) != before)
 
 
@@ -176,8 +211,10 @@ def test_each_click_draws_other_patients_and_their_mean_is_right(browser):
         browser.find_element(By.CSS_SELECTOR, ".vega-chart .vega-bind label").click()
         script = "return [...document.querySelectorAll('.vega-chart text')].map(t => t.textContent).find(t => t.startsWith('mean of'))"
         means.add(float(browser.execute_script(script).rpartition(": ")[2]))
-    dice = runs.load_record("new-patients").per_patient["dice"].sort_values()
-    assert len(means) > 1 and all(dice.iloc[:11].mean() <= mean <= dice.iloc[-11:].mean() for mean in means)
+    dice = records.load_record("new-patients").per_patient["dice"].sort_values()
+    assert len(means) > 1 and all(
+        dice.iloc[:11].mean() <= mean <= dice.iloc[-11:].mean() for mean in means
+    )
     assert (
         browser.execute_script(CHART_SAYS).count("#0072B2".lower())
         + browser.execute_script(CHART_SAYS).count("#0072B2")
@@ -196,7 +233,9 @@ def test_charts_follow_dark_mode_and_slices_do_not(browser):
 def test_every_recorded_file_can_be_downloaded(browser):
     open_page(browser, "book/downloads")
     named = {link.text for link in browser.find_elements(By.CSS_SELECTOR, "article a.download")}
-    files = {path.name for path in runs.RECORDS.rglob("*") if path.suffix in (".csv", ".gz", ".json")}
+    files = {
+        path.name for path in records.RECORDS.rglob("*") if path.suffix in (".csv", ".gz", ".json")
+    }
     assert files | {"weights.npz"} <= named
 
 
@@ -204,9 +243,13 @@ def test_every_recorded_file_can_be_downloaded(browser):
 def test_a_page_asks_the_network_for_nothing_and_is_light(browser, address, page):
     browser.get(f"{address}{page}.html")
     wait(browser, "return document.readyState === 'complete'")
-    asked = browser.execute_script("return performance.getEntriesByType('resource').map(r => r.name)")
+    asked = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(r => r.name)"
+    )
     assert len(asked) > 3 and not [name for name in asked if not name.startswith(address)]
-    own = {name.removeprefix(address) for name in asked if "/_static/" not in name} | {f"{page}.html"}
+    own = {name.removeprefix(address) for name in asked if "/_static/" not in name} | {
+        f"{page}.html"
+    }
     weight = sum((HTML / unquote(name)).stat().st_size for name in own)
     assert weight <= (500 if page == "book/index" else 2048) * 1024
 
@@ -214,9 +257,7 @@ def test_a_page_asks_the_network_for_nothing_and_is_light(browser, address, page
 @pytest.mark.parametrize("page", pages_of_the_book())
 def test_links_inside_the_book_lead_somewhere(browser, page):
     open_page(browser, page)
-    script = (
-        "return [...document.querySelectorAll('article a[href]')].map(a => a.href).filter(h => h.startsWith('file:'))"
-    )
+    script = "return [...document.querySelectorAll('article a[href]')].map(a => a.href).filter(h => h.startsWith('file:'))"
     for link in set(browser.execute_script(script)):
         path, _, anchor = link.removeprefix("file://").partition("#")
         assert Path(path).exists(), link
@@ -285,10 +326,14 @@ def test_the_verdicts_questions_unfold(browser):
     assert evidence.is_displayed() and evidence.text.startswith("Evidence.")
 
 
-@pytest.mark.parametrize("page", [page for page in pages_of_the_book() if page.startswith("notebooks/")])
+@pytest.mark.parametrize(
+    "page", [page for page in pages_of_the_book() if page.startswith("notebooks/")]
+)
 def test_buttons_point_at_files_of_the_repository(browser, page):
     open_page(browser, page)
-    script = "return [...document.querySelectorAll('.dropdown-launch-buttons a[href]')].map(a => a.href)"
+    script = (
+        "return [...document.querySelectorAll('.dropdown-launch-buttons a[href]')].map(a => a.href)"
+    )
     links = browser.execute_script(script)
     address = yaml.safe_load(book.CONFIG.read_text())["repository"]["url"]
     name = address.removeprefix("https://github.com/")

@@ -13,7 +13,9 @@ from lggseg_utils.settings import UserError
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cohort_folder):
     """A trained run whose network scales whole volumes."""
-    run = runs.open_run("smoke", cohort_folder, tmp_path_factory.mktemp("run") / "run", 0, {"scaling": "head"})
+    run = runs.open_run(
+        "smoke", cohort_folder, tmp_path_factory.mktemp("run") / "run", 0, {"scaling": "head"}
+    )
     experiments.train_and_score(run, data.load_cohort(run))
     return run
 
@@ -25,7 +27,10 @@ def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, cohort_fo
     table = predict.predict([cohort_folder], finished.folder, tmp_path)
     assert table[["patient", "slice"]].equals(dataset.slices[["patient", "slice"]])
     assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=1e-4)
-    assert len(list(tmp_path.iterdir())) == 61 and runs.read_csv(tmp_path / "predictions.csv").shape == table.shape
+    assert (
+        len(list(tmp_path.iterdir())) == 61
+        and runs.read_csv(tmp_path / "predictions.csv").shape == table.shape
+    )
 
 
 def probable_in_a_corner(network, images, experiment):
@@ -38,13 +43,18 @@ def test_a_mask_is_what_is_probable_and_its_outline_is_drawn(finished, tmp_path,
     scan, _ = write_slice(tmp_path, "scan", 1, np.full((90, 70, 3), 100, np.uint8))
     monkeypatch.setattr(evaluate, "predict", probable_in_a_corner)
     predict.predict([scan], finished.folder, tmp_path / "out")
-    mask, overlay = (np.asarray(Image.open(tmp_path / "out" / f"scan_1_{kind}.png")) for kind in ("mask", "overlay"))
+    mask, overlay = (
+        np.asarray(Image.open(tmp_path / "out" / f"scan_1_{kind}.png"))
+        for kind in ("mask", "overlay")
+    )
     y, x = (np.arange(90) + 0.5) / 90, (np.arange(70) + 0.5) / 70
     expected = 0.8 * (1 - y)[:, None] * (1 - x) > 0.5
     assert expected.mean() > 0.05 and ((mask > 0) != expected).mean() < 0.01
     marked = (overlay == predict.OUTLINE).all(-1)
     inside = np.pad(mask > 0, 1)
-    inner = np.all([np.roll(inside, *shift) for shift in ((1, 0), (-1, 0), (1, 1), (-1, 1))], axis=0)[1:-1, 1:-1]
+    inner = np.all(
+        [np.roll(inside, *shift) for shift in ((1, 0), (-1, 0), (1, 1), (-1, 1))], axis=0
+    )[1:-1, 1:-1]
     assert (marked == ((mask > 0) & ~inner)).mean() > 0.999 and (overlay[~marked] == 100).all()
 
 
@@ -76,5 +86,8 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
     with pytest.raises(UserError, match="empty is not a run folder: run.json is missing"):
         predict.predict([good], empty, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match="holds the images themselves, and masks could be written over; name another"):
+    with pytest.raises(
+        UserError,
+        match="holds the images themselves, and masks could be written over; name another",
+    ):
         predict.predict([good], finished.folder, good.parent)

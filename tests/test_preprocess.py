@@ -10,7 +10,11 @@ from lggseg_utils.settings import UserError
 
 def table_of(patients, slices):
     """A table of slices with a growing tumour area per patient."""
-    rows = [(f"P{patient:03d}", number, 10 * patient) for patient in range(patients) for number in range(1, slices + 1)]
+    rows = [
+        (f"P{patient:03d}", number, 10 * patient)
+        for patient in range(patients)
+        for number in range(1, slices + 1)
+    ]
     return pd.DataFrame(rows, columns=["patient", "slice", "tumour_area"])
 
 
@@ -55,7 +59,11 @@ def test_heads_are_brought_to_one_level_whatever_the_fat():
     images[1] = images[1] // 2 * np.array([1, 1, 0], np.uint8)
     scaled = preprocess.scale_volumes(images, ["A", "B"], "head")
     assert scaled[0, 5, 5].tolist() == [*scaled[1, 5, 5].tolist()[:2], 102] == [102] * 3
-    assert scaled[:, 5, 2, 0].tolist() == [204, 204] and scaled[1, ..., 2].max() == 0 and scaled[:, 0].max() == 0
+    assert (
+        scaled[:, 5, 2, 0].tolist() == [204, 204]
+        and scaled[1, ..., 2].max() == 0
+        and scaled[:, 0].max() == 0
+    )
 
 
 def test_other_scalings_leave_volumes_alone():
@@ -80,7 +88,9 @@ def test_a_slice_split_is_80_10_10_and_complete():
 @pytest.mark.parametrize("patients", [3, 4, 9, 10, 24, 110])
 def test_a_patient_split_puts_no_patient_on_two_sides(patients):
     split = preprocess.draw_split(table_of(patients, 4), "patient", seed=2)
-    assert (split.groupby("patient")["split"].nunique() == 1).all() and set(split["split"]) == set(preprocess.SETS)
+    assert (split.groupby("patient")["split"].nunique() == 1).all() and set(split["split"]) == set(
+        preprocess.SETS
+    )
     seen = preprocess.seen_in_training(split)
     assert seen["patients_seen"] == 0 and seen["slices_with_neighbour"] == 0
 
@@ -88,10 +98,22 @@ def test_a_patient_split_puts_no_patient_on_two_sides(patients):
 def test_a_patient_split_of_110_is_88_11_11_and_stratified_by_volume():
     slices = table_of(110, 3)
     split = preprocess.draw_split(slices, "patient", seed=3).assign(area=slices["tumour_area"])
-    assert split.groupby("split")["patient"].nunique().to_dict() == {"train": 88, "val": 11, "test": 11}
+    assert split.groupby("split")["patient"].nunique().to_dict() == {
+        "train": 88,
+        "val": 11,
+        "test": 11,
+    }
     for name in ("val", "test"):
-        held_out = split[split["split"] == name].groupby("patient")["area"].first().sort_values().to_numpy()
-        assert all(100 * stratum <= area < 100 * (stratum + 1) for stratum, area in enumerate(held_out))
+        held_out = (
+            split[split["split"] == name]
+            .groupby("patient")["area"]
+            .first()
+            .sort_values()
+            .to_numpy()
+        )
+        assert all(
+            100 * stratum <= area < 100 * (stratum + 1) for stratum, area in enumerate(held_out)
+        )
 
 
 def test_the_leak_of_a_slice_split_is_counted():
@@ -109,11 +131,17 @@ def test_splits_depend_on_the_seed_alone(draw, protocol):
 
 
 def test_too_few_are_refused_in_one_line():
-    with pytest.raises(UserError, match="a split by patient needs at least 3 patients, but the data contain 2"):
+    with pytest.raises(
+        UserError, match="a split by patient needs at least 3 patients, but the data contain 2"
+    ):
         preprocess.draw_split(table_of(2, 5), "patient", 0)
-    with pytest.raises(UserError, match="a split by slice needs at least 3 slices, but the data contain 2"):
+    with pytest.raises(
+        UserError, match="a split by slice needs at least 3 slices, but the data contain 2"
+    ):
         preprocess.draw_split(table_of(1, 2), "slice", 0)
-    with pytest.raises(UserError, match="folds by patient need at least 10 patients, but the data contain 9"):
+    with pytest.raises(
+        UserError, match="folds by patient need at least 10 patients, but the data contain 9"
+    ):
         preprocess.draw_folds(table_of(9, 3), "patient", 0)
 
 
@@ -125,18 +153,25 @@ def test_every_slice_is_tested_in_one_fold_and_never_trained_on_there(protocol):
     tested = np.array([split["split"] == "test" for split in splits])
     assert (tested.sum(0) == 1).all() and np.array_equal(tested.argmax(0), folds["fold"])
     for split in splits:
-        assert split["split"].value_counts(normalize=True).round(1).to_dict() == {"train": 0.7, "test": 0.2, "val": 0.1}
+        assert split["split"].value_counts(normalize=True).round(1).to_dict() == {
+            "train": 0.7,
+            "test": 0.2,
+            "val": 0.1,
+        }
         seen = preprocess.seen_in_training(split)
         assert seen["patients_seen"] == (0 if protocol == "patient" else seen["patients"])
 
 
-@pytest.mark.parametrize("change", [lambda split: split.iloc[::-1], lambda split: split.assign(split="train")])
+@pytest.mark.parametrize(
+    "change", [lambda split: split.iloc[::-1], lambda split: split.assign(split="train")]
+)
 def test_a_split_of_other_slices_or_without_a_test_set_is_refused(open_smoke, change):
     run, slices = open_smoke(), table_of(5, 3)
     split = preprocess.load_split(run, slices)
     assert preprocess.load_split(run, slices).equals(split)
     runs.write_csv(run.path("split.csv"), change(split))
     with pytest.raises(
-        UserError, match=r"split.csv does not match these slices; delete it to have the split drawn again\."
+        UserError,
+        match=r"split.csv does not match these slices; delete it to have the split drawn again\.",
     ):
         preprocess.load_split(run, slices)

@@ -8,54 +8,67 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from lggseg_utils import data, evaluate, metrics, runs, stats, verdict
+from lggseg_utils import data, evaluate, metrics, records, runs, stats, verdict
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import load_experiment
 
-SCORED = [name for name in runs.record_names() if (runs.RECORDS / name / "metrics.json").exists()]
-ABLATIONS = [name for name in runs.record_names() if name not in SCORED]
+SCORED = [
+    name for name in records.record_names() if (records.RECORDS / name / "metrics.json").exists()
+]
+ABLATIONS = [name for name in records.record_names() if name not in SCORED]
 
 
 @pytest.mark.parametrize("name", SCORED)
 def test_a_records_scores_follow_from_its_slices(name):
-    record = runs.load_record(name)
+    record = records.load_record(name)
     protocol = record.run["experiment"]["split"]
     for part, scored in record.per_slice.groupby("split"):
         again = evaluate.set_scores(scored, protocol == "patient", resamples=0)
         for score, entry in again.items():
-            assert record.metrics[part][score]["value"] == pytest.approx(entry["value"], rel=1e-5), (part, score)
-    table = evaluate.per_patient_table(record.per_slice).sort_values(["patient", "split"], ignore_index=True)
+            assert record.metrics[part][score]["value"] == pytest.approx(
+                entry["value"], rel=1e-5
+            ), (part, score)
+    table = evaluate.per_patient_table(record.per_slice).sort_values(
+        ["patient", "split"], ignore_index=True
+    )
     stored = record.per_patient.sort_values(["patient", "split"], ignore_index=True)
     pd.testing.assert_frame_equal(stored[table.columns], table, check_dtype=False, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SCORED)
 def test_every_pixel_of_a_slice_is_counted_once(name):
-    scored = runs.load_record(name).per_slice
+    scored = records.load_record(name).per_slice
     assert (scored[evaluate.COUNTS].sum(axis=1) == 128 * 128).all()
 
 
 @pytest.mark.parametrize("name", SCORED)
 def test_a_record_was_scored_against_the_cohorts_truth(name):
-    cohort = runs.read_csv(runs.RECORDS / "cohort.csv").set_index(["patient", "slice"])["tumour_area"]
-    scored = runs.load_record(name).per_slice
+    cohort = runs.read_csv(records.RECORDS / "cohort.csv").set_index(["patient", "slice"])[
+        "tumour_area"
+    ]
+    scored = records.load_record(name).per_slice
     truth = scored.set_index(["patient", "slice"])[["tp", "fn"]].sum(axis=1)
     assert truth.index.is_unique and (cohort[truth.index] == truth).all()
 
 
-@pytest.mark.parametrize("name", runs.record_names())
+@pytest.mark.parametrize("name", records.record_names())
 def test_a_record_names_command_commit_and_data(name):
-    record = runs.read_record(runs.RECORDS / name)
+    record = runs.read_record(records.RECORDS / name)
     assert record["command"].startswith("lggseg ") and len(record["git_commit"]) == 12
-    assert {"python", "keras", "numpy"} <= set(record["versions"]) and "tensorflow" in " ".join(record["versions"])
+    assert {"python", "keras", "numpy"} <= set(record["versions"]) and "tensorflow" in " ".join(
+        record["versions"]
+    )
     ended = record.get("ended", {}).get("git_commit", "")
     assert "dirty" not in record["git_commit"] + ended and record["machine"]["processor"]
-    assert runs.recorded_experiment(runs.RECORDS / name).seed == record["experiment"]["seed"]
+    assert runs.recorded_experiment(records.RECORDS / name).seed == record["experiment"]["seed"]
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_a_recorded_ablation_follows_from_its_patients(name):
-    record, summary = runs.load_record(name), runs.read_csv(runs.RECORDS / name / "ablation.csv")
+    record, summary = (
+        records.load_record(name),
+        runs.read_csv(records.RECORDS / name / "ablation.csv"),
+    )
     means = record.ablation.groupby(["condition", "seed"])["dice"].mean()
     stored = summary.set_index(["condition", "seed"])["dice_patient_mean"]
     assert stored.to_numpy() == pytest.approx(means[stored.index].to_numpy(), rel=1e-6)
@@ -64,17 +77,22 @@ def test_a_recorded_ablation_follows_from_its_patients(name):
 
 @pytest.mark.parametrize("name", ["report64", "report64-plain"])
 def test_own_grid_scores_are_of_the_same_slices(name):
-    record = runs.load_record(name)
+    record = records.load_record(name)
     keys = ["patient", "slice", "split"]
-    tables = [table.query("split != 'train'")[keys] for table in (record.own_grid, record.per_slice)]
+    tables = [
+        table.query("split != 'train'")[keys] for table in (record.own_grid, record.per_slice)
+    ]
     first, second = (table.sort_values(keys, ignore_index=True) for table in tables)
     assert first.equals(second)
     assert (record.own_grid[evaluate.COUNTS].sum(axis=1) == 64 * 64).all()
 
 
 def test_recorded_precisions_are_of_the_same_seeds_and_patients():
-    table = runs.read_csv(runs.RECORDS / "precision.csv")
-    keys = [set(zip(part["seed"], part["patient"], strict=True)) for _, part in table.groupby("precision")]
+    table = runs.read_csv(records.RECORDS / "precision.csv")
+    keys = [
+        set(zip(part["seed"], part["patient"], strict=True))
+        for _, part in table.groupby("precision")
+    ]
     assert len(keys) == 2 and keys[0] == keys[1]
 
 
@@ -88,7 +106,9 @@ def test_the_reference_network_has_not_seen_the_sample():
     }
     record = runs.read_record(REFERENCE)
     assert record["data"]["kind"] == "LGG cohort" and "dirty" not in record["git_commit"]
-    assert runs.recorded_experiment(REFERENCE) == load_experiment("ensemble", 0, {"networks": 1, "hold_out": True})
+    assert runs.recorded_experiment(REFERENCE) == load_experiment(
+        "ensemble", 0, {"networks": 1, "hold_out": True}
+    )
 
 
 def test_the_reference_network_scores_what_is_recorded():
@@ -97,7 +117,9 @@ def test_the_reference_network_scores_what_is_recorded():
     network, settings = train.load_trained(REFERENCE)
     dataset = preprocess.prepare(data.read_cohort(), settings)
     probabilities = evaluate.predict(network, dataset.images, settings)
-    scored = evaluate.score_slices(dataset.slices, dataset.truths, probabilities).assign(split="test")
+    scored = evaluate.score_slices(dataset.slices, dataset.truths, probabilities).assign(
+        split="test"
+    )
     stored = json.loads((REFERENCE / "metrics.json").read_text())["test"]
     # Kernels are stored in half precision, and this machine's arithmetic may differ.
     assert np.mean(evaluate.per_patient_table(scored)["dice"]) == pytest.approx(
@@ -109,7 +131,9 @@ def test_the_reference_network_scores_what_is_recorded():
 
 
 def test_what_the_opening_picture_says_holds():
-    known, new = (runs.load_record(name).per_patient for name in ("known-patients", "new-patients"))
+    known, new = (
+        records.load_record(name).per_patient for name in ("known-patients", "new-patients")
+    )
     both = known.merge(new, on="patient")
     assert len(both) == 110
     failed = both["dice_y"] < 0.5
@@ -119,29 +143,39 @@ def test_what_the_opening_picture_says_holds():
 def test_what_chapter_5_says_of_batch_size_and_dropout_holds():
     ends, gaps = {}, {}
     for arm in ("batch16", "batch32", "dropout1", "dropout2"):
-        losses = [runs.load_record(f"grid64-{arm}-{seed}").history[["loss", "val_loss"]] for seed in range(3)]
+        losses = [
+            records.load_record(f"grid64-{arm}-{seed}").history[["loss", "val_loss"]]
+            for seed in range(3)
+        ]
         ends[arm] = [table.rolling(10).mean().dropna() for table in losses]
         gaps[arm] = [table["val_loss"].iloc[-1] - table["loss"].iloc[-1] for table in ends[arm]]
     plain = [*ends["batch16"], *ends["batch32"]]
     assert all(table["val_loss"].iloc[-1] > 1.2 * table["val_loss"].min() for table in plain)
-    assert all(table["loss"].iloc[-1] < table["loss"][table["val_loss"].idxmin()] for table in plain), (
-        "caveat of long training"
-    )
+    assert all(
+        table["loss"].iloc[-1] < table["loss"][table["val_loss"].idxmin()] for table in plain
+    ), "caveat of long training"
     assert max(gaps["dropout1"] + gaps["dropout2"]) < 0.5 * min(gaps["batch16"] + gaps["batch32"])
     assert abs(np.mean(gaps["batch16"]) - np.mean(gaps["batch32"])) < 0.001
 
 
 def test_what_chapter_5_says_of_the_margin_for_fluctuations_holds():
-    losses = [runs.load_record(f"grid64-batch16-{seed}").history["val_loss"] for seed in range(3)]
+    losses = [
+        records.load_record(f"grid64-batch16-{seed}").history["val_loss"] for seed in range(3)
+    ]
     typical = np.mean([each.tail(51).diff().abs().median() for each in losses])
-    claim, table = verdict.QUESTIONS["dropout"]["claims"][1], verdict.judge(verdict.QUESTIONS["dropout"]).table
+    claim, table = (
+        verdict.QUESTIONS["dropout"]["claims"][1],
+        verdict.judge(verdict.QUESTIONS["dropout"]).table,
+    )
     assert 9 < claim["margin"] / typical < 11, "tenfold"
-    assert 0.7 * typical < table.set_index("score").loc["loss steps", "high"] < typical, "nearly double"
+    assert 0.7 * typical < table.set_index("score").loc["loss steps", "high"] < typical, (
+        "nearly double"
+    )
 
 
 def test_what_chapter_7_says_of_the_nearest_records_holds():
     for name in ("report64-plain", "report64"):
-        record = runs.load_record(name)
+        record = records.load_record(name)
         for table in (record.own_grid, record.per_slice):
             for part in ("test", "val"):
                 soft, batch, pooled = (
@@ -152,15 +186,20 @@ def test_what_chapter_7_says_of_the_nearest_records_holds():
                 away = [np.abs(scores - reported).max() for scores in (soft, batch, pooled)]
                 if part == "test":
                     assert max(away[1:]) < 0.022 and (soft < reported).all()
-                assert part == "test" or min(away) > 0.05, "none of the six ways comes close to both"
+                assert part == "test" or min(away) > 0.05, (
+                    "none of the six ways comes close to both"
+                )
 
 
 def test_what_is_said_of_the_reports_best_model_and_its_seeds_holds():
-    seeds = runs.read_csv(runs.RECORDS / "seeds128.csv.gz").groupby(["size", "seed"])
-    first = {size: runs.load_record(name) for size, name in ((128, "report128"), (64, "size64"))}
-    tests = {(size, 0): record.per_slice.query("split == 'test'") for size, record in first.items()} | dict(list(seeds))
+    seeds = runs.read_csv(records.RECORDS / "seeds128.csv.gz").groupby(["size", "seed"])
+    first = {size: records.load_record(name) for size, name in ((128, "report128"), (64, "size64"))}
+    tests = {
+        (size, 0): record.per_slice.query("split == 'test'") for size, record in first.items()
+    } | dict(list(seeds))
     scores = {
-        key: [metrics.dice_and_iou(each, way) for way in verdict.SCORINGS.values()] for key, each in tests.items()
+        key: [metrics.dice_and_iou(each, way) for way in verdict.SCORINGS.values()]
+        for key, each in tests.items()
     }
     assert all(len(table) == 393 for table in tests.values()) and len(tests) == 6
     pooled = {key: ways[-1][0] for key, ways in scores.items()}
@@ -168,83 +207,127 @@ def test_what_is_said_of_the_reports_best_model_and_its_seeds_holds():
     lost = np.round(differences, 3).tolist()
     assert lost == [0.025, -0.069, -0.042], "caveat of the size, alternative text of chapter 5"
     interval = scipy.stats.ttest_1samp(differences, 0).confidence_interval()
-    assert np.round([*interval, np.mean(lost)], 3).tolist() == [-0.149, 0.092, -0.029], "caveat of the size"
+    assert np.round([*interval, np.mean(lost)], 3).tolist() == [-0.149, 0.092, -0.029], (
+        "caveat of the size"
+    )
     held = verdict.judge(verdict.QUESTIONS["test-scores"]).table.assign(
         away=lambda each: abs(each["reported"] - each["ours"])
     )
-    assert held["answer"].eq(verdict.HOLDS).groupby(held["metric"]).sum().to_dict() == {"Dice": 1, "IoU": 0}, "caveat"
+    assert held["answer"].eq(verdict.HOLDS).groupby(held["metric"]).sum().to_dict() == {
+        "Dice": 1,
+        "IoU": 0,
+    }, "caveat"
     assert 0.0201 < held[held["metric"] == "IoU"]["away"].min() < 0.0203, "once by 0.0002"
     first_dice, *other_dice = ([dice for dice, _ in scores[128, seed]] for seed in range(3))
     assert [round(end(first_dice), 2) for end in (min, max)] == [0.86, 0.90], "README"
     assert [round(end(sum(other_dice, [])), 2) for end in (min, max)] == [0.75, 0.83], "README"
     reported = [verdict.TABLES["test"][score] for score in ("dice_coef", "jacard_coef")]
     for seed in (1, 2):
-        assert all((np.array(both) < reported).all() for both in scores[128, seed]), "below in every way"
+        assert all((np.array(both) < reported).all() for both in scores[128, seed]), (
+            "below in every way"
+        )
         claims, table = verdict.QUESTIONS["test-scores"]["claims"], tests[128, seed]
         answers = [
-            {verdict._compare(claim, table, way)["answer"] for claim in claims} for way in verdict.SCORINGS.values()
+            {verdict._compare(claim, table, way)["answer"] for claim in claims}
+            for way in verdict.SCORINGS.values()
         ]
         assert (
-            verdict.HOLDS not in set.union(*answers) and verdict.FAILS in answers[0] and verdict.FAILS not in answers[2]
+            verdict.HOLDS not in set.union(*answers)
+            and verdict.FAILS in answers[0]
+            and verdict.FAILS not in answers[2]
         ), "caveat"
     soft, *masks = (np.array(both) for both in scores[128, 0])
-    assert (soft < reported).all() and all((both > reported).all() for both in masks), "caption of chapter 7"
+    assert (soft < reported).all() and all((both > reported).all() for both in masks), (
+        "caption of chapter 7"
+    )
     validation = first[128].per_slice.query("split == 'val'")
     told = [verdict.TABLES["val"][score] for score in ("dice_coef", "jacard_coef")]
     ways = [metrics.dice_and_iou(validation, way) for way in verdict.SCORINGS.values()]
-    assert min(np.abs(np.subtract(way, told)).max() for way in ways) > 0.05, "none comes close to both"
+    assert min(np.abs(np.subtract(way, told)).max() for way in ways) > 0.05, (
+        "none comes close to both"
+    )
 
 
 def test_what_chapter_5_says_of_the_curves_at_128x128_holds():
-    history = runs.load_record("report128").history
-    more = runs.read_csv(runs.RECORDS / "seeds128-history.csv.gz").query("size == 128").groupby("seed")
+    history = records.load_record("report128").history
+    more = (
+        runs.read_csv(records.RECORDS / "seeds128-history.csv.gz")
+        .query("size == 128")
+        .groupby("seed")
+    )
     histories = [history, *(each for _, each in more)]
     smooth = [each["val_loss"].rolling(10).mean() for each in histories]
     assert all(len(each) == 128 for each in histories)
-    assert all(each.iloc[-1] < 1.1 * each.min() for each in smooth), "hardly overfits, with any seed"
+    assert all(each.iloc[-1] < 1.1 * each.min() for each in smooth), (
+        "hardly overfits, with any seed"
+    )
     end, train, val = history.iloc[-1], verdict.TABLES["train"], verdict.TABLES["val"]
     assert abs(end["dice_coef"] - end["val_dice_coef"]) < 0.02
     for score in ("dice_coef", "jacard_coef", "accuracy"):
         assert train[score] > end[score]
-        assert train[score] - val[score] > 2 * (end[score] - end[f"val_{score}"]), "diamonds lie further apart"
+        assert train[score] - val[score] > 2 * (end[score] - end[f"val_{score}"]), (
+            "diamonds lie further apart"
+        )
     assert val["dice_coef"] < end["val_dice_coef"] and val["accuracy"] < end["val_accuracy"]
     assert train["loss"] < end["loss"] and val["loss"] > end["val_loss"]
     late = [each["dice_coef"].tail(10).mean() for each in histories]
     assert min(late[0] - each for each in late[1:]) > 0.04, "the weaker two learned less"
     last = histories[1].tail(2)
-    assert (last[["dice_coef", "val_dice_coef"]].diff().iloc[1] < -0.04).all(), "seed 1 ends on a bad epoch"
+    assert (last[["dice_coef", "val_dice_coef"]].diff().iloc[1] < -0.04).all(), (
+        "seed 1 ends on a bad epoch"
+    )
     gaps = [(each["val_loss"] - each["loss"]).rolling(10).mean() for each in histories]
     assert all(gap.iloc[63] < gap.iloc[127] for gap in gaps), "caveat of long training"
     ends = [each.iloc[-1] for each in histories[1:]]
-    assert [round(each["val_dice_coef"], 2) for each in ends] == [0.72, 0.76], "caveat of validation"
-    assert [round(each["val_jacard_coef"], 2) for each in ends] == [0.58, 0.64], "caveat of validation"
-    assert all(each["dice_coef"] < history["dice_coef"].iloc[-1] for each in ends), "caveat of training"
-    earlier = runs.read_csv(runs.RECORDS / "report128-cut-off.csv.gz")
+    assert [round(each["val_dice_coef"], 2) for each in ends] == [0.72, 0.76], (
+        "caveat of validation"
+    )
+    assert [round(each["val_jacard_coef"], 2) for each in ends] == [0.58, 0.64], (
+        "caveat of validation"
+    )
+    assert all(each["dice_coef"] < history["dice_coef"].iloc[-1] for each in ends), (
+        "caveat of training"
+    )
+    earlier = runs.read_csv(records.RECORDS / "report128-cut-off.csv.gz")
     again = [each.query("63 <= epoch <= 72")["val_dice_coef"].mean() for each in (earlier, history)]
     assert np.round(again, 2).tolist() == [0.81, 0.80] and len(earlier) == 72, "records/README.md"
 
 
 def test_what_chapter_8_says_of_definitions_holds_for_the_reports_best_model_too():
-    sets = runs.load_record("report128").per_slice.groupby("split")
-    told = [[verdict.TABLES[part][score] for score in ("dice_coef", "jacard_coef")] for part, _ in sets]
+    sets = records.load_record("report128").per_slice.groupby("split")
+    told = [
+        [verdict.TABLES[part][score] for score in ("dice_coef", "jacard_coef")] for part, _ in sets
+    ]
     foreground = [definition for definition in metrics.DEFINITIONS if not definition.background]
-    ours = [[metrics.dice_and_iou(scored, definition) for _, scored in sets] for definition in foreground]
+    ours = [
+        [metrics.dice_and_iou(scored, definition) for _, scored in sets]
+        for definition in foreground
+    ]
     met = (np.abs(np.subtract(ours, told)) <= 0.02).sum((1, 2))
     assert len(met) == 20 and max(met) == 3
 
 
 def test_what_chapter_9_says_of_drawn_sets_holds():
     def spread(name, table, size):
-        counts = getattr(runs.load_record(name), table)[["tp", "fp", "fn"]].to_numpy()
-        return np.quantile(metrics.dice(*stats.draw(counts, size).sum(axis=1).T), (0.025, 0.5, 0.975))
+        counts = getattr(records.load_record(name), table)[["tp", "fp", "fn"]].to_numpy()
+        return np.quantile(
+            metrics.dice(*stats.draw(counts, size).sum(axis=1).T), (0.025, 0.5, 0.975)
+        )
 
-    eleven, new = spread("new-patients", "per_patient", 11), spread("new-patients", "per_slice", 393)
+    eleven, new = (
+        spread("new-patients", "per_patient", 11),
+        spread("new-patients", "per_slice", 393),
+    )
     known = spread("known-patients", "per_slice", 393)
-    assert np.ptp(eleven) > 3 * np.ptp(new) and 1.5 < np.ptp(new) / np.ptp(known) < 2 and known[0] > new[2]
+    assert (
+        np.ptp(eleven) > 3 * np.ptp(new)
+        and 1.5 < np.ptp(new) / np.ptp(known) < 2
+        and known[0] > new[2]
+    )
 
 
 def test_what_chapter_12_says_of_the_search_holds():
-    tried = runs.read_csv(runs.RECORDS / "search.csv.gz")
+    tried = runs.read_csv(records.RECORDS / "search.csv.gz")
     dice = tried.pivot(index="patient", columns=["attempt", "prediction"], values="dice")
     late = ["more filters", "finer grid", "higher learning rate", "tumour twice", "neighbours"]
     early = ["base", "head cropped", "longer", "more augmentation", "missing sequences"]
@@ -254,11 +337,18 @@ def test_what_chapter_12_says_of_the_search_holds():
     changed = {name: stats.paired_difference(plain[name] - plain["base again"]) for name in late}
     assert all(changed[name]["high"] < 0 for name in ("more filters", "higher learning rate"))
     assert all(
-        changed[name]["low"] < 0 < changed[name]["high"] for name in ("finer grid", "tumour twice", "neighbours")
+        changed[name]["low"] < 0 < changed[name]["high"]
+        for name in ("finer grid", "tumour twice", "neighbours")
     )
     assert max(changed, key=lambda name: changed[name]["difference"]) == "tumour twice"
-    assert round(changed["tumour twice"]["low"], 3) == -0.001 and abs(changed["finer grid"]["difference"]) < 0.005
-    wider, again = (stats.paired_difference(plain[name] - plain["base"]) for name in ("more filters", "base again"))
+    assert (
+        round(changed["tumour twice"]["low"], 3) == -0.001
+        and abs(changed["finer grid"]["difference"]) < 0.005
+    )
+    wider, again = (
+        stats.paired_difference(plain[name] - plain["base"])
+        for name in ("more filters", "base again")
+    )
     assert wider["difference"] < 0 < wider["high"]
     assert again["low"] < -0.01 and again["high"] > 0.01
     first = tried.query("fold == 0")["patient"].unique()
@@ -270,7 +360,10 @@ def test_what_chapter_12_says_of_the_search_holds():
     assert abs((plain["head cropped"] - plain["base"]).mean()) < 0.005
     changes = plain["longer"] - plain["base"], plain["more augmentation"] - plain["longer"]
     longer, more = (stats.paired_difference(change.dropna()) for change in changes)
-    assert longer["low"] < 0 < longer["difference"] < longer["high"] and round(longer["difference"], 3) == 0.011
+    assert (
+        longer["low"] < 0 < longer["difference"] < longer["high"]
+        and round(longer["difference"], 3) == 0.011
+    )
     assert more["low"] < 0 < more["high"]
     kinds = ("base", "longer", "missing sequences")
     turned = {name: (dice[name, "mirrored"] - dice[name, "plain"]).mean() for name in kinds}
@@ -280,19 +373,32 @@ def test_what_chapter_12_says_of_the_search_holds():
         name: (plain[name] - dice[name, "FLAIR only"]).mean() / plain[name].mean()
         for name in ("longer", "missing sequences")
     }
-    assert {name: round(share, 2) for name, share in lost.items()} == {"longer": 0.18, "missing sequences": 0.04}
+    assert {name: round(share, 2) for name, share in lost.items()} == {
+        "longer": 0.18,
+        "missing sequences": 0.04,
+    }
     alone = dice.xs("FLAIR only", axis=1, level="prediction").drop(columns="missing sequences")
     shares = 1 - alone.sum() / plain[alone.columns].sum()
-    assert (shares.idxmin(), round(shares.min(), 2), round(shares.max(), 2)) == ("more augmentation", 0.06, 0.35)
+    assert (shares.idxmin(), round(shares.min(), 2), round(shares.max(), 2)) == (
+        "more augmentation",
+        0.06,
+        0.35,
+    )
     again = dice["more augmentation", "plain"] - dice["more augmentation", "FLAIR only"]
     known = (plain["longer"] - dice["longer", "FLAIR only"])[again.notna()]
     assert 0 < again.mean() < known.mean()
-    both, once = (stats.paired_difference(plain["missing sequences"] - plain[name]) for name in ("base", "longer"))
+    both, once = (
+        stats.paired_difference(plain["missing sequences"] - plain[name])
+        for name in ("base", "longer")
+    )
     assert both["low"] > 0 and round(both["difference"], 3) == 0.022
     assert once["low"] < 0 and round(once["difference"], 3) == 0.011
-    step, steps = (stats.paired_difference(dice["longer", "mirrored"] - plain[name]) for name in ("longer", "base"))
+    step, steps = (
+        stats.paired_difference(dice["longer", "mirrored"] - plain[name])
+        for name in ("longer", "base")
+    )
     assert step["low"] < 0 < steps["low"]
-    whole = dice[~dice.index.isin(runs.read_csv(runs.RECORDS / "sequences.csv")["patient"])]
+    whole = dice[~dice.index.isin(runs.read_csv(records.RECORDS / "sequences.csv")["patient"])]
     assert len(whole) == 32
     for how in ("plain", "mirrored"):
         kept = stats.paired_difference(whole["missing sequences", how] - whole["longer", how])
@@ -301,59 +407,86 @@ def test_what_chapter_12_says_of_the_search_holds():
 
 
 def test_what_headings_and_captions_say_holds():
-    cohort = runs.read_csv(runs.RECORDS / "cohort.csv")
-    lengths, tumour = cohort.groupby("patient").size(), cohort[cohort["tumour_area"] > 0]["tumour_area"]
+    cohort = runs.read_csv(records.RECORDS / "cohort.csv")
+    lengths, tumour = (
+        cohort.groupby("patient").size(),
+        cohort[cohort["tumour_area"] > 0]["tumour_area"],
+    )
     assert round(cohort["tumour_area"].sum() / (len(cohort) * 128**2), 2) == 0.01
     assert (lengths < 45).mean() > 0.5 and (tumour / 128**2 < 0.05).mean() > 0.5
-    new, recipe, plain = (runs.load_record(name) for name in ("new-patients", "recipe-cv", "report64-plain"))
+    new, recipe, plain = (
+        records.load_record(name) for name in ("new-patients", "recipe-cv", "report64-plain")
+    )
     assert new.per_patient["dice"].median() > new.per_patient["dice"].mean() + 0.05
     assert (recipe.per_patient["dice"] < 0.5).sum() < (new.per_patient["dice"] < 0.5).sum() / 2
-    change = recipe.per_patient.set_index("patient")["dice"] - new.per_patient.set_index("patient")["dice"]
+    change = (
+        recipe.per_patient.set_index("patient")["dice"]
+        - new.per_patient.set_index("patient")["dice"]
+    )
     assert 0.15 < (change < 0).mean() < 0.25 and (change[change < 0] > -0.1).mean() > 0.5
     ends = plain.history.iloc[-1]
     assert 0 < ends["dice_coef"] - ends["val_dice_coef"] < 0.06
     tally = [verdict.judge(question).answer for question in verdict.QUESTIONS.values()]
     assert tally.count(verdict.HOLDS) == 2 and len(tally) == 14, "title of chapter 7"
-    late = runs.load_record("report64").history.tail(50)
+    late = records.load_record("report64").history.tail(50)
     assert (late["val_dice_coef"] - late["dice_coef"]).median() > 0
-    smooth = runs.load_record("report64").history["val_loss"].rolling(10).mean()
+    smooth = records.load_record("report64").history["val_loss"].rolling(10).mean()
     assert smooth.iloc[-1] < 1.02 * smooth.min()
-    slices = {name: [runs.load_record(name).per_slice] for name in SCORED}
+    slices = {name: [records.load_record(name).per_slice] for name in SCORED}
     knowing = verdict.arm_difference(slices["known-patients-77"], slices["new-patients-1"])
     more = verdict.arm_difference(slices["known-patients-1"], slices["known-patients-77"])
-    assert knowing["patients"] == 77 and knowing["low"] > 0 and knowing["difference"] > 1.5 * more["difference"]
+    assert (
+        knowing["patients"] == 77
+        and knowing["low"] > 0
+        and knowing["difference"] > 1.5 * more["difference"]
+    )
     six = pd.DataFrame(verdict.REPORTED["runs"]).set_index("run")
-    assert six["val_dice"].max() - six["val_dice"].min() < 0.07 and six["val_iou"].max() - six["val_iou"].min() < 0.07
-    assert six.loc[6, "train_dice"] - six.loc[6, "val_dice"] > 1.5 * (ends["dice_coef"] - ends["val_dice_coef"])
+    assert (
+        six["val_dice"].max() - six["val_dice"].min() < 0.07
+        and six["val_iou"].max() - six["val_iou"].min() < 0.07
+    )
+    assert six.loc[6, "train_dice"] - six.loc[6, "val_dice"] > 1.5 * (
+        ends["dice_coef"] - ends["val_dice_coef"]
+    )
     institutions = data.patient_table(cohort)["institution"].value_counts()
     assert institutions.iloc[:2].sum() > len(lengths) / 2
-    medians = new.per_patient["dice"].groupby(data.institutions(new.per_patient["patient"])).median()
+    medians = (
+        new.per_patient["dice"].groupby(data.institutions(new.per_patient["patient"])).median()
+    )
     assert medians.drop(index="EZ").max() - medians.min() < 0.06
     worst = new.per_patient.nsmallest(12, "dice").set_index("patient")
     tumour = worst["tp"] + worst["fn"]
     assert (worst["tp"] / tumour < 0.2).sum() > 6
     assert (worst["fp"] / tumour).filter(like="FG_A60K").iloc[0] > 5
-    three = verdict.arm_difference(slices["new-patients-1"], slices["mixing-none-1"], "dice_patient_mean")
+    three = verdict.arm_difference(
+        slices["new-patients-1"], slices["mixing-none-1"], "dice_patient_mean"
+    )
     assert three["low"] < 0 < three["high"], "heading of chapter 3"
     composed = (
-        stats.compare_conditions(runs.load_record("ablation-composed").ablation).set_index("condition").loc["all"]
+        stats.compare_conditions(records.load_record("ablation-composed").ablation)
+        .set_index("condition")
+        .loc["all"]
     )
     assert composed["low"] < 0 < composed["high"], "chapter 3: the interval includes 0"
-    first = stats.compare_conditions(runs.load_record("ablation").ablation).set_index("condition")
+    first = stats.compare_conditions(records.load_record("ablation").ablation).set_index(
+        "condition"
+    )
     assert (first.drop(index="all")["difference"] > 0).all() and first["p_holm"].min() > 0.05
     healthy = new.per_slice[new.per_slice["tp"] + new.per_slice["fn"] == 0]
     alarms = healthy[healthy["fp"] > 0]
     assert len(alarms) < 0.05 * len(healthy) and alarms["fp"].median() > 0.01 * 128**2
     for name in ABLATIONS:
-        if "all" in set(runs.load_record(name).ablation["condition"]):
+        if "all" in set(records.load_record(name).ablation["condition"]):
             assert (
-                stats.compare_conditions(runs.load_record(name).ablation)
+                stats.compare_conditions(records.load_record(name).ablation)
                 .set_index("condition")
                 .loc["all", "difference"]
                 < 0
             )
     scored = new.per_slice.assign(area=new.per_slice["tp"] + new.per_slice["fn"]).query("area > 0")
-    found = (scored["tp"] / scored["area"]).groupby(pd.qcut(scored["area"], 4), observed=True).median()
+    found = (
+        (scored["tp"] / scored["area"]).groupby(pd.qcut(scored["area"], 4), observed=True).median()
+    )
     assert found.iloc[0] < 0.5 and found.iloc[-1] > 0.85
 
 
@@ -361,39 +494,58 @@ def test_what_the_caveats_of_the_verdict_say_holds():
     questions, soft = verdict.QUESTIONS, verdict.SCORINGS["soft by batch"]
     table = verdict.judge(questions["run-6"]).table
     holding = table["answer"].eq(verdict.HOLDS).groupby(table["metric"]).sum()
-    assert holding.to_dict() == {"Dice": 0, "IoU": 2} and table["metric"].value_counts()["Dice"] == 6
+    assert (
+        holding.to_dict() == {"Dice": 0, "IoU": 2} and table["metric"].value_counts()["Dice"] == 6
+    )
     ways = table.groupby(["slices", "scoring"])["answer"].agg(set)
     only = [way for way, answers in ways.items() if verdict.FAILS not in answers]
-    assert only == [("slices with tumour", "soft by batch")] and ways[only[0]] == {verdict.INCONCLUSIVE}
-    own = runs.load_record("report64").own_grid.query("split == 'val'")
+    assert only == [("slices with tumour", "soft by batch")] and ways[only[0]] == {
+        verdict.INCONCLUSIVE
+    }
+    own = records.load_record("report64").own_grid.query("split == 'val'")
     own = own[own["tp"] + own["fn"] > 0]
     alone = {**questions["run-6"], "subsets": ["all slices"]}
-    assert len(own) == 9 * 16 + 1 and own.iloc[-1]["tp"] == 0 and metrics.dice_and_iou(own[:-1], soft)[0] > 0.84
+    assert (
+        len(own) == 9 * 16 + 1
+        and own.iloc[-1]["tp"] == 0
+        and metrics.dice_and_iou(own[:-1], soft)[0] > 0.84
+    )
     assert verdict.judge(alone).answer == verdict.FAILS
-    val = runs.load_record("report64-plain").per_slice.query("split == 'val'")
-    assert round(metrics.dice_and_iou(val[val["tp"] + val["fn"] > 0][:144], soft)[0], 3) == 0.837, "chapter 8"
+    val = records.load_record("report64-plain").per_slice.query("split == 'val'")
+    assert round(metrics.dice_and_iou(val[val["tp"] + val["fn"] > 0][:144], soft)[0], 3) == 0.837, (
+        "chapter 8"
+    )
     earlier = {
         side: [
-            name.replace("grid64", "tensorflow64") if name.endswith("-0") else name for name in questions["batch"][side]
+            name.replace("grid64", "tensorflow64") if name.endswith("-0") else name
+            for name in questions["batch"][side]
         ]
         for side in ("more", "less")
     }
     assert verdict.judge({**questions["batch"], **earlier}).answer == verdict.FAILS
     errors = [1 - verdict.TABLES[part]["accuracy"] for part in ("val", "test")]
-    drawn = verdict.error_ratios(runs.load_record("new-patients").per_slice, "patient")
-    assert (drawn >= errors[0] / errors[1]).mean() > 0.05, "the first sign alone would not let the three sets fail"
+    drawn = verdict.error_ratios(records.load_record("new-patients").per_slice, "patient")
+    assert (drawn >= errors[0] / errors[1]).mean() > 0.05, (
+        "the first sign alone would not let the three sets fail"
+    )
     gap, jumps, _ = questions["dropout"]["claims"]
-    assert verdict.judge({**questions["dropout"], "claims": [{**gap, "more": earlier["less"]}]}).answer == verdict.HOLDS
-    steps = [verdict.training_score(runs.load_record(name), "jumps") for name in jumps["less"]]
+    assert (
+        verdict.judge({**questions["dropout"], "claims": [{**gap, "more": earlier["less"]}]}).answer
+        == verdict.HOLDS
+    )
+    steps = [verdict.training_score(records.load_record(name), "jumps") for name in jumps["less"]]
     assert 9.5 < jumps["margin"] / np.mean(steps) < 10.5
 
 
 def test_what_chapter_11_says_of_missing_sequences_holds():
-    missing = runs.read_csv(runs.RECORDS / "sequences.csv").set_index("patient")["missing"]
-    assert missing.value_counts().to_dict() == {"pre-contrast and post-contrast": 6, "post-contrast": 4}
+    missing = runs.read_csv(records.RECORDS / "sequences.csv").set_index("patient")["missing"]
+    assert missing.value_counts().to_dict() == {
+        "pre-contrast and post-contrast": 6,
+        "post-contrast": 4,
+    }
     as_small = []
     for name in ("new-patients", "new-patients-1", "new-patients-2", "recipe-cv"):
-        patients = runs.load_record(name).per_patient.set_index("patient")
+        patients = records.load_record(name).per_patient.set_index("patient")
         dice, area = patients["dice"], patients["tp"] + patients["fn"]
         none, post, both = (
             dice.groupby(dice.index.map(missing).fillna("none"))
@@ -409,29 +561,45 @@ def test_what_chapter_11_says_of_missing_sequences_holds():
 
 @pytest.mark.parametrize("name", ["new-patients", "new-patients-1", "new-patients-2"])
 def test_what_chapter_11_says_of_the_ends_of_the_stack_holds(name):
-    scored = runs.load_record(name).per_slice
-    scored["area"], scored["dice"] = scored["tp"] + scored["fn"], metrics.dice(scored["tp"], scored["fp"], scored["fn"])
-    place = scored.groupby("patient")["slice"].transform(lambda number: (number - number.min()) / np.ptp(number))
+    scored = records.load_record(name).per_slice
+    scored["area"], scored["dice"] = (
+        scored["tp"] + scored["fn"],
+        metrics.dice(scored["tp"], scored["fp"], scored["fn"]),
+    )
+    place = scored.groupby("patient")["slice"].transform(
+        lambda number: (number - number.min()) / np.ptp(number)
+    )
     scored["end"] = ~place.between(0.4, 0.8, inclusive="right")
     tumour = scored[scored["area"] > 0]
     areas = tumour.groupby("end")["area"].median()
     assert areas[True] < 0.65 * areas[False]
     small = tumour["area"] <= tumour["area"].median()
     dice = tumour.groupby([small, "end"])["dice"].median()
-    assert dice[True, True] < dice[True, False] - 0.05 and dice[False, True] > dice[False, False] - 0.02
+    assert (
+        dice[True, True] < dice[True, False] - 0.05
+        and dice[False, True] > dice[False, False] - 0.02
+    )
 
 
 def found_where_the_tumour_is_largest(record, patients):
     """The share of the tumour that is found on each patient's slice with the most tumour."""
     scored = record.per_slice.assign(area=record.per_slice["tp"] + record.per_slice["fn"])
-    largest = scored.loc[scored.groupby("patient")["area"].idxmax()].set_index("patient").loc[list(patients)]
+    largest = (
+        scored.loc[scored.groupby("patient")["area"].idxmax()]
+        .set_index("patient")
+        .loc[list(patients)]
+    )
     return largest["tp"] / largest["area"]
 
 
 def test_what_the_captions_of_the_worst_patients_say_holds():
-    known, new, last = (runs.load_record(name) for name in ("known-patients", "new-patients", "ensemble-cv"))
+    known, new, last = (
+        records.load_record(name) for name in ("known-patients", "new-patients", "ensemble-cv")
+    )
     worst = new.per_patient.nsmallest(5, "dice")["patient"]
-    more = found_where_the_tumour_is_largest(known, worst) > found_where_the_tumour_is_largest(new, worst)
+    more = found_where_the_tumour_is_largest(known, worst) > found_where_the_tumour_is_largest(
+        new, worst
+    )
     assert more.sum() == 4
     still_worst = last.per_patient.nsmallest(10, "dice")["patient"]
     assert (found_where_the_tumour_is_largest(last, still_worst) < 0.5).sum() == 3
@@ -439,9 +607,13 @@ def test_what_the_captions_of_the_worst_patients_say_holds():
 
 def test_what_chapter_12_says_of_the_last_recipe_holds():
     def dice_of(*names):
-        return pd.concat([runs.load_record(name).per_patient for name in names]).groupby("patient")["dice"].mean()
+        return (
+            pd.concat([records.load_record(name).per_patient for name in names])
+            .groupby("patient")["dice"]
+            .mean()
+        )
 
-    members = runs.read_csv(runs.RECORDS / "members.csv.gz")
+    members = runs.read_csv(records.RECORDS / "members.csv.gz")
     dice = members.pivot(index="patient", columns=["mirrored", "network"], values="dice")
     once, turned, together = dice[False, "0"], dice[True, "0"], dice[True, "all"]
     assert len(members) == 2 * 4 * 110 and len(once) == 110
@@ -454,32 +626,44 @@ def test_what_chapter_12_says_of_the_last_recipe_holds():
     steps = [stats.paired_difference(more - less) for less, more in pairwise(ways)]
     assert min(step["low"] for step in steps) > 0 and max(step["high"] for step in steps[2:]) < 0.01
     assert round(last.mean() - plain.mean(), 2) == 0.12, "heading"
-    assert [round(dice.mean(), 3) for dice in ways] == [0.717, 0.799, 0.831, 0.835, 0.840], "alternative text"
+    assert [round(dice.mean(), 3) for dice in ways] == [0.717, 0.799, 0.831, 0.835, 0.840], (
+        "alternative text"
+    )
     published = verdict.REPORTED["others"][1]
     assert round(last.mean() - published["mean"], 3) == 0.004
-    entry = runs.load_record("ensemble-cv").metrics["test"]["dice_patient_mean"]
+    entry = records.load_record("ensemble-cv").metrics["test"]["dice_patient_mean"]
     assert [round(entry[end], 3) for end in ("low", "high")] == [0.814, 0.860]
     assert verdict.REPORTED["others"][0]["mean"] < published["mean"]
     assert [(dice < 0.5).sum() for dice in (recipe, last)] == [7, 3], "title"
-    missing = runs.read_csv(runs.RECORDS / "sequences.csv").set_index("patient")["missing"]
+    missing = runs.read_csv(records.RECORDS / "sequences.csv").set_index("patient")["missing"]
     gains = (last - recipe).groupby(last.index.map(missing).fillna("none")).mean()
     assert gains.idxmax() == "pre-contrast and post-contrast"
     alone, whole = missing[missing == gains.idxmax()].index, last.index.difference(missing.index)
-    assert (round(single[alone].mean(), 2), round(single[whole].mean(), 2)) == (0.75, 0.84), "model card"
+    assert (round(single[alone].mean(), 2), round(single[whole].mean(), 2)) == (0.75, 0.84), (
+        "model card"
+    )
     assert seeds[True].loc[alone].mean().round(2).tolist() == [0.75, 0.80, 0.82], "model card"
-    assert seeds[False].filter(like="HT_A61B", axis=0).iloc[0].round(2).tolist() == [0.74, 0.79, 0.69]
+    assert seeds[False].filter(like="HT_A61B", axis=0).iloc[0].round(2).tolist() == [
+        0.74,
+        0.79,
+        0.69,
+    ]
     said = {"HT_A61B": [0.47, 0.72, 0.81], "CS_5395": [0.57, 0.38, 0.36]}
-    assert {name: seeds[True].filter(like=name, axis=0).iloc[0].round(2).tolist() for name in said} == said
+    assert {
+        name: seeds[True].filter(like=name, axis=0).iloc[0].round(2).tolist() for name in said
+    } == said
     assert round(last.filter(like="HT_A61B").iloc[0], 2) == 0.74
     one = once.filter(like="HT_A61B").iloc[0], single.filter(like="HT_A61B").iloc[0]
     assert round(one[0] - one[1], 2) == 0.27, "model card"
 
 
 def test_what_chapter_12_says_of_the_worst_patients_holds():
-    patients = runs.load_record("ensemble-cv").per_patient.set_index("patient")
-    contrast = runs.read_csv(runs.RECORDS / "contrast.csv").set_index("patient")["contrast"][patients.index]
+    patients = records.load_record("ensemble-cv").per_patient.set_index("patient")
+    contrast = runs.read_csv(records.RECORDS / "contrast.csv").set_index("patient")["contrast"][
+        patients.index
+    ]
     area = patients["tp"] + patients["fn"]
-    missing = patients.index.isin(runs.read_csv(runs.RECORDS / "sequences.csv")["patient"])
+    missing = patients.index.isin(runs.read_csv(records.RECORDS / "sequences.csv")["patient"])
     small, faint = area <= area.quantile(0.25), contrast <= contrast.quantile(0.25)
     signs = pd.DataFrame({"missing": missing, "small": small, "faint": faint})
     some = signs.any(axis=1)
@@ -488,7 +672,9 @@ def test_what_chapter_12_says_of_the_worst_patients_holds():
     worst = patients.nsmallest(10, "dice").rename(lambda name: name[5:12].replace("_", " "))
     signs = signs.rename(lambda name: name[5:12].replace("_", " ")).loc[worst.index]
     said = {name: ", ".join(row.index[row]) for name, row in signs.iterrows()}
-    small_and_faint = dict.fromkeys(("DU A5TY", "DU 6405"), "small, faint") | {"DU 8165": "missing, small, faint"}
+    small_and_faint = dict.fromkeys(("DU A5TY", "DU 6405"), "small, faint") | {
+        "DU 8165": "missing, small, faint"
+    }
     small = dict.fromkeys(("CS 5397", "CS 5395", "DU 5852", "DU 7299", "CS 6188"), "small")
     assert said == small | small_and_faint | {"DU 7018": "faint", "DU 7013": "missing"}
     tumour = worst["tp"] + worst["fn"]
@@ -497,42 +683,67 @@ def test_what_chapter_12_says_of_the_worst_patients_holds():
     both = found[list(small_and_faint)]
     assert (both.min(), both.max()) == (0.48, 0.74)
     assert found[["CS 5395", "DU 5852", "DU 7299", "DU 7013"]].min() > 0.7
-    assert wrong[["CS 5395", "DU 5852", "DU 7299", "DU 7013", "CS 6188"]].tolist() == [1.90, 1.56, 0.61, 0.32, 0.04]
+    assert wrong[["CS 5395", "DU 5852", "DU 7299", "DU 7013", "CS 6188"]].tolist() == [
+        1.90,
+        1.56,
+        0.61,
+        0.32,
+        0.04,
+    ]
     assert contrast.filter(like="DU_7018").iloc[0] > 0.5, "a little brighter"
-    scored = runs.load_record("ensemble-cv").per_slice
+    scored = records.load_record("ensemble-cv").per_slice
     healthy = scored[scored["tp"] + scored["fn"] == 0].groupby("patient")["fp"].sum()
     shares = [
         healthy.filter(like=name).iloc[0] / worst.loc[name.replace("_", " "), "fp"]
         for name in ("CS_5395", "DU_5852", "DU_7299")
     ]
     assert shares[0] > 0.9 and shares[1] == 0 and shares[2] < 0.2
-    assert runs.load_record("recipe-cv").per_patient.nsmallest(1, "dice")["patient"].iloc[0].startswith("TCGA_CS_5397")
+    assert (
+        records.load_record("recipe-cv")
+        .per_patient.nsmallest(1, "dice")["patient"]
+        .iloc[0]
+        .startswith("TCGA_CS_5397")
+    )
 
 
 def test_what_chapter_12_says_of_unknown_hospitals_holds():
     known, new = (
-        runs.load_record(name).per_patient.set_index("patient")["dice"] for name in ("mirrored-cv", "institutions-cv")
+        records.load_record(name).per_patient.set_index("patient")["dice"]
+        for name in ("mirrored-cv", "institutions-cv")
     )
-    split = runs.load_record("institutions-cv").split
+    split = records.load_record("institutions-cv").split
     places = data.institutions(split["patient"])
-    assert split["fold"].groupby(places).nunique().eq(1).all() and set(places[split["split"] == "train"]) == {"EZ"}
+    assert split["fold"].groupby(places).nunique().eq(1).all() and set(
+        places[split["split"] == "train"]
+    ) == {"EZ"}
     change = (new - known).dropna()
     assert len(change) == 109
     by_place = {
         name: stats.paired_difference(part)
         for name, part in change.groupby(data.institutions(change.index.to_series()))
     }
-    assert by_place["DU"]["high"] < 0 and all(by_place[name]["high"] > 0 for name in ("CS", "FG", "HT")), "heading"
-    assert min(by_place[name]["difference"] for name in ("CS", "HT")) >= 0 > by_place["FG"]["difference"]
-    assert abs(change[~change.index.str.contains("_DU_")].sum()) < 0.1 * abs(change.sum()), "nearly cancel"
+    assert by_place["DU"]["high"] < 0 and all(
+        by_place[name]["high"] > 0 for name in ("CS", "FG", "HT")
+    ), "heading"
+    assert (
+        min(by_place[name]["difference"] for name in ("CS", "HT"))
+        >= 0
+        > by_place["FG"]["difference"]
+    )
+    assert abs(change[~change.index.str.contains("_DU_")].sum()) < 0.1 * abs(change.sum()), (
+        "nearly cancel"
+    )
     one, whole = change.filter(like="FG_A60K").iloc[0], change.filter(like="_FG_").sum()
     assert whole < 0 and one < 0.75 * whole
-    slices = [(table["fold"] != fold).sum() for table, fold in ((split, 1), (runs.load_record("mirrored-cv").split, 0))]
+    slices = [
+        (table["fold"] != fold).sum()
+        for table, fold in ((split, 1), (records.load_record("mirrored-cv").split, 0))
+    ]
     assert 0.3 < 1 - slices[0] / slices[1] < 0.38
 
 
 def test_what_chapter_12_says_of_calibration_holds():
-    tenths = runs.read_csv(runs.RECORDS / "calibration.csv").set_index("probability")
+    tenths = runs.read_csv(records.RECORDS / "calibration.csv").set_index("probability")
     assert tenths["pixels"].sum() == 3929 * 128**2
     assert (tenths["tumour"] < tenths["mean_probability"])[0.5:].all() and (
         tenths["tumour"] > tenths["mean_probability"]
@@ -541,23 +752,38 @@ def test_what_chapter_12_says_of_calibration_holds():
 
 
 def test_what_is_said_of_definitions_holds():
-    record = runs.load_record("report64-plain")
+    record = records.load_record("report64-plain")
     sets = {name: record.per_slice[record.per_slice["split"] == name] for name in verdict.TABLES}
 
     def met(definition, names, tables=sets, within=0.02):
         """Count the reported scores of some sets that come this near to ours under a definition."""
-        pairs = [(metrics.dice_and_iou(tables[name], definition), verdict.TABLES[name]) for name in names]
+        pairs = [
+            (metrics.dice_and_iou(tables[name], definition), verdict.TABLES[name]) for name in names
+        ]
         keys = ("dice_coef", "jacard_coef")
         return sum(
-            abs(our - table[key]) <= within for ours, table in pairs for our, key in zip(ours, keys, strict=True)
+            abs(our - table[key]) <= within
+            for ours, table in pairs
+            for our, key in zip(ours, keys, strict=True)
         )
 
-    assert max(met(definition, sets) for definition in metrics.DEFINITIONS if not definition.background) == 3
+    assert (
+        max(
+            met(definition, sets) for definition in metrics.DEFINITIONS if not definition.background
+        )
+        == 3
+    )
     own = {name: table for name, table in record.own_grid.groupby("split")}
     for tables in (sets, own):
         for scoring, definition in verdict.SCORINGS.items():
-            assert met(definition, ["val"], tables) < 2, "chapter 7: on validation no way of counting gives both"
-            assert met(definition, ["test"], tables, within=0.022) == (0 if scoring == "soft by batch" else 2), scoring
+            assert met(definition, ["val"], tables) < 2, (
+                "chapter 7: on validation no way of counting gives both"
+            )
+            assert met(definition, ["test"], tables, within=0.022) == (
+                0 if scoring == "soft by batch" else 2
+            ), scoring
     # Chapter 8: as a mean over slices of both classes, our mean IoU differs from the printed one by less than chance.
     both = metrics.Definition(soft=False, unit="slice", background=True)
-    assert abs(metrics.dice_and_iou(sets["test"], both)[1] - verdict.TABLES["test"]["mean_iou"]) < 0.01
+    assert (
+        abs(metrics.dice_and_iou(sets["test"], both)[1] - verdict.TABLES["test"]["mean_iou"]) < 0.01
+    )

@@ -31,18 +31,28 @@ def tracked():
 def cells_of(path, kind=None):
     """Return a notebook's cells as (source, metadata)."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [("".join(cell["source"]), cell["metadata"]) for cell in cells if kind in (None, cell["cell_type"])]
+    return [
+        ("".join(cell["source"]), cell["metadata"])
+        for cell in cells
+        if kind in (None, cell["cell_type"])
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestNotebook:
     def test_has_no_output_and_keeps_its_kernel(self, path):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        assert not [cell for cell in notebook["cells"] if cell.get("outputs") or cell.get("execution_count")]
+        assert not [
+            cell for cell in notebook["cells"] if cell.get("outputs") or cell.get("execution_count")
+        ]
         assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
     def test_takes_the_parameters_of_the_contract_or_none(self, path):
-        declared = [source for source, meta in cells_of(path, "code") if "parameters" in meta.get("tags", [])]
+        declared = [
+            source
+            for source, meta in cells_of(path, "code")
+            if "parameters" in meta.get("tags", [])
+        ]
         wanted = {"profile": "demo", "data_dir": "", "run_dir": "", "seed": 0, "overrides": {}}
         scope = {}
         for source in declared:
@@ -51,7 +61,11 @@ class TestNotebook:
 
     def test_opens_and_ends_like_the_others(self, path):
         texts = [source for source, _ in cells_of(path, "markdown")]
-        assert texts[0].startswith("# ") and (HEADS[0] in texts[0]) and any(HEADS[1] in text for text in texts[:2])
+        assert (
+            texts[0].startswith("# ")
+            and (HEADS[0] in texts[0])
+            and any(HEADS[1] in text for text in texts[:2])
+        )
         assert "**Next.**" in texts[-1]
         assert path.stem == "07_verdict" or "## What was found" in "".join(texts)
 
@@ -63,7 +77,8 @@ class TestNotebook:
     def test_figures_have_captions_names_and_alternative_text(self, path):
         for source, meta in cells_of(path, "code"):
             if re.search(
-                r"plots\.(slices|forest|dice_bars|paired_patients)\(|draw_curves\(record|plt\.subplots|\.jpg", source
+                r"plots\.(slices|forest|dice_bars|paired_patients)\(|draw_curves\(record|plt\.subplots|\.jpg",
+                source,
             ):
                 figure, image = meta["mystnb"]["figure"], meta["mystnb"]["image"]
                 assert len(figure["caption"]) > 40 and len(image["alt"]) > 30
@@ -72,10 +87,17 @@ class TestNotebook:
         cells = cells_of(path)
         tags = {tag for _, meta in cells for tag in meta.get("tags", [])}
         assert tags <= {"parameters", "remove-cell", "remove-input", "hide-cell"}
-        asked = [number for number, (source, _) in enumerate(cells) if "{admonition} Exercise" in source]
-        folded = [number for number, (_, meta) in enumerate(cells) if "hide-cell" in meta.get("tags", [])]
+        asked = [
+            number for number, (source, _) in enumerate(cells) if "{admonition} Exercise" in source
+        ]
+        folded = [
+            number for number, (_, meta) in enumerate(cells) if "hide-cell" in meta.get("tags", [])
+        ]
         assert len(asked) in (2, 3) and folded == [number + 1 for number in asked]
-        assert all(cells[number][1]["mystnb"]["code_prompt_show"] == "Show the solution" for number in folded)
+        assert all(
+            cells[number][1]["mystnb"]["code_prompt_show"] == "Show the solution"
+            for number in folded
+        )
 
 
 def test_most_code_of_the_first_six_chapters_is_visible():
@@ -86,34 +108,50 @@ def test_most_code_of_the_first_six_chapters_is_visible():
             tags = set(meta.get("tags", []))
             visible = not {"remove-cell", "remove-input"} & tags
             # Solutions are no part of a chapter's argument.
-            shown, hidden = shown + (visible and "hide-cell" not in tags) * lines, hidden + (not visible) * lines
+            shown, hidden = (
+                shown + (visible and "hide-cell" not in tags) * lines,
+                hidden + (not visible) * lines,
+            )
     assert shown / (shown + hidden) >= 0.6, (shown, hidden)
 
 
 def test_the_package_stays_small():
-    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lggseg_utils").glob("*.py")}
+    lengths = {
+        path.name: len(path.read_text().splitlines())
+        for path in (ROOT / "lggseg_utils").glob("*.py")
+    }
     assert sum(lengths.values()) <= 2700 and max(lengths.values()) <= 350, lengths
     for path in (ROOT / "lggseg_utils").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 30 + len(
-                    ast.get_docstring(node, clean=False).splitlines() if ast.get_docstring(node) else []
+                    ast.get_docstring(node, clean=False).splitlines()
+                    if ast.get_docstring(node)
+                    else []
                 ), node.name
 
 
 def test_every_function_says_what_it_does():
     for path in (ROOT / "lggseg_utils").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith(("on_", "__")) and node.col_offset == 0:
+            if (
+                isinstance(node, ast.FunctionDef)
+                and not node.name.startswith(("on_", "__"))
+                and node.col_offset == 0
+            ):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
 
 
 def test_no_import_goes_in_circles():
     graph = {}
     for path in (ROOT / "lggseg_utils").glob("*.py"):
-        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+        nodes = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)
+        ]
         own = [node for node in nodes if (node.module or "").startswith("lggseg_utils")]
-        names = {alias.name for node in own if node.module == "lggseg_utils" for alias in node.names}
+        names = {
+            alias.name for node in own if node.module == "lggseg_utils" for alias in node.names
+        }
         graph[path.stem] = names | {node.module.split(".")[1] for node in own if "." in node.module}
     while graph:
         free = [name for name, needs in graph.items() if not needs & graph.keys()]
@@ -125,21 +163,29 @@ def test_no_import_goes_in_circles():
 def test_help_loads_nothing_heavy():
     heavy = "('tensorflow', 'keras', 'pandas', 'cv2', 'matplotlib')"
     code = f"import sys, lggseg_utils.cli; print([m for m in {heavy} if m in sys.modules])"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert printed.strip() == "[]"
 
 
 def test_the_address_is_where_one_command_sets_it():
     address = ADDRESS.removeprefix("https://")
-    text = [path for path in tracked() if path.suffix not in (".png", ".jpg", ".npz", ".zip", ".gz")]
+    text = [
+        path for path in tracked() if path.suffix not in (".png", ".jpg", ".npz", ".zip", ".gz")
+    ]
     found = {path.name for path in text if address in path.read_text(encoding="utf-8")}
     assert found == {"_config.yml", *(path.name for path in NOTEBOOKS)}
 
 
 def test_every_page_of_the_contents_has_a_source_and_chapters_come_in_order():
     pages = pages_of_the_book()
-    assert all((ROOT / f"{page}.md").exists() or (ROOT / f"{page}.ipynb").exists() for page in pages)
-    assert [page for page in pages if page.startswith("notebooks/")] == [f"notebooks/{path.stem}" for path in NOTEBOOKS]
+    assert all(
+        (ROOT / f"{page}.md").exists() or (ROOT / f"{page}.ipynb").exists() for page in pages
+    )
+    assert [page for page in pages if page.startswith("notebooks/")] == [
+        f"notebooks/{path.stem}" for path in NOTEBOOKS
+    ]
 
 
 def test_the_repository_is_light_and_holds_no_slices_but_the_sample():
@@ -156,18 +202,27 @@ def test_recorded_figures_carry_their_terms():
         for source, meta in cells_of(path, "code"):
             for name in re.findall(r'"(\w+)\.jpg"', source):
                 shown[name] = meta["mystnb"]["figure"]["caption"]
-    assert sorted(shown) == sorted(path.stem for path in (ROOT / "records" / "figures").glob("*.jpg"))
+    assert sorted(shown) == sorted(
+        path.stem for path in (ROOT / "records" / "figures").glob("*.jpg")
+    )
     assert all("CC BY-NC-SA 4.0" in caption and "buda2019" in caption for caption in shown.values())
 
 
 def test_the_text_speaks_of_the_project_alone():
     old = re.compile(
-        r"leak-patient|leak-slice|\bphantom\b|\.\./shared|not published|one recipe, two ways", re.IGNORECASE
+        r"leak-patient|leak-slice|\bphantom\b|\.\./shared|not published|one recipe, two ways",
+        re.IGNORECASE,
     )
     for path in tracked():
-        if path.suffix in (".md", ".py", ".ipynb", ".yml") and path.name not in ("CHANGELOG.md", "test_repository.py"):
+        if path.suffix in (".md", ".py", ".ipynb", ".yml") and path.name not in (
+            "CHANGELOG.md",
+            "test_repository.py",
+        ):
             found = old.search(path.read_text(encoding="utf-8"))
-            assert not found or (path.parent.name == "records" and path.name == "README.md"), (path, found)
+            assert not found or (path.parent.name == "records" and path.name == "README.md"), (
+                path,
+                found,
+            )
 
 
 def test_environment_is_in_step_with_the_package():
@@ -188,7 +243,12 @@ def test_every_dependency_is_locked_within_its_range_and_used():
         requirement = Requirement(text)
         versions = locked[requirement.name.replace("_", "-").lower()]
         assert all(requirement.specifier.contains(version) for version in versions), requirement
-    imported = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
+    imported = {
+        "opencv-python-headless": "cv2",
+        "pyyaml": "yaml",
+        "scikit-learn": "sklearn",
+        "pillow": "PIL",
+    }
     sources = "".join(path.read_text() for path in tracked() if path.suffix in (".py", ".ipynb"))
     for requirement in map(Requirement, project["dependencies"]):
         name = imported.get(requirement.name, requirement.name)
@@ -200,7 +260,9 @@ def test_what_colab_has_is_within_the_packages_ranges():
     installed = dict(line.split("==") for line in lines if "==" in line)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [Requirement(text) for text in project["dependencies"]]
-    assert {requirement.name for requirement in needed if requirement.name not in installed} == {"papermill"}
+    assert {requirement.name for requirement in needed if requirement.name not in installed} == {
+        "papermill"
+    }
     for requirement in needed:
         version = installed.get(requirement.name)
         assert version is None or requirement.specifier.contains(version), requirement
@@ -247,8 +309,14 @@ def test_prose_passes_its_linters_and_they_find_faults(monkeypatch):
 def test_the_walk_through_the_code_runs_and_is_thirty_lines():
     walk = ROOT / "book" / "walk.py"
     finished = subprocess.run([sys.executable, walk], capture_output=True, text=True, check=False)
-    assert not finished.returncode and "does it generalise well?" in finished.stdout, finished.stderr
-    lines = [line for line in walk.read_text().splitlines() if line.strip() and not line.startswith(("#", '"""'))]
+    assert not finished.returncode and "does it generalise well?" in finished.stdout, (
+        finished.stderr
+    )
+    lines = [
+        line
+        for line in walk.read_text().splitlines()
+        if line.strip() and not line.startswith(("#", '"""'))
+    ]
     assert len(lines) <= 30
 
 
@@ -258,7 +326,14 @@ def test_spelling(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import prose
 
-    command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", prose.NOT_ENGLISH, *texts]
+    command = [
+        sys.executable,
+        "-m",
+        "codespell_lib",
+        "--ignore-words-list",
+        prose.NOT_ENGLISH,
+        *texts,
+    ]
     checked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert texts and not checked.returncode, checked.stdout
 
@@ -271,7 +346,10 @@ def test_the_readmes_table_and_the_opening_page_follow_the_verdict(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
     import generated_pages
 
-    assert all(re.search(r"\d", generated_pages.GENERATED[name]()) for name in ("lead", "answers", "numbers"))
+    assert all(
+        re.search(r"\d", generated_pages.GENERATED[name]())
+        for name in ("lead", "answers", "numbers")
+    )
     assert generated_pages.answers_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

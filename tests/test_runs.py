@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lggseg_utils import runs
+from lggseg_utils import records, runs
 from lggseg_utils.settings import UserError
 
 
@@ -13,18 +13,23 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
     # Before data are accepted, nothing depends on the first settings.
     runs.open_run("smoke", run_dir=tmp_path / "run").note(data={})
     with pytest.raises(
-        UserError, match=r"was made with filters 4, not 8; choose another run folder, or remove this one"
+        UserError,
+        match=r"was made with filters 4, not 8; choose another run folder, or remove this one",
     ):
         runs.open_run("smoke", run_dir=tmp_path / "run", overrides={"filters": 8})
     with pytest.raises(UserError, match="was made with seed 0, not 1"):
         runs.open_run("smoke", run_dir=tmp_path / "run", seed=1)
-    with pytest.raises(UserError, match="was made by 'lggseg run --profile smoke --seed 0'; choose another"):
+    with pytest.raises(
+        UserError, match="was made by 'lggseg run --profile smoke --seed 0'; choose another"
+    ):
         runs.open_run("smoke", run_dir=tmp_path / "run", command="crossval")
 
 
 def test_a_folder_that_is_no_run_folder_is_not_written_into(tmp_path):
     (tmp_path / "photos.zip").touch()
-    with pytest.raises(UserError, match=r"is not a run folder but contains photos.zip; choose another folder\."):
+    with pytest.raises(
+        UserError, match=r"is not a run folder but contains photos.zip; choose another folder\."
+    ):
         runs.open_run("smoke", run_dir=tmp_path)
     with pytest.raises(UserError, match=r"photos.zip is a file; name a folder\."):
         runs.open_run("smoke", run_dir=tmp_path / "photos.zip")
@@ -34,7 +39,8 @@ def test_a_folder_that_is_no_run_folder_is_not_written_into(tmp_path):
 def test_default_folders_differ_where_anything_differs():
     plain = runs.run_folder("demo")
     others = [
-        runs.run_folder("demo", **other) for other in ({"seed": 1}, {"overrides": {"epochs": 2}}, {"data_dir": "lgg"})
+        runs.run_folder("demo", **other)
+        for other in ({"seed": 1}, {"overrides": {"epochs": 2}}, {"data_dir": "lgg"})
     ]
     assert plain == runs.REPOSITORY / "runs" / "demo" and len({plain, *others}) == 4
 
@@ -43,7 +49,9 @@ def test_the_record_repeats_the_run_and_names_no_place_on_this_machine(tmp_path)
     run = runs.open_run("smoke", str(tmp_path / "data"), tmp_path / "run", overrides={"epochs": 3})
     record = run.record()
     assert str(tmp_path) not in run.path("run.json").read_text()
-    assert record["command"] == "lggseg run --profile smoke --seed 0 --data DATA_FOLDER --set epochs=3"
+    assert (
+        record["command"] == "lggseg run --profile smoke --seed 0 --data DATA_FOLDER --set epochs=3"
+    )
     assert record["versions"]["tensorflow"] and record["experiment"]["epochs"] == 3
 
 
@@ -62,14 +70,18 @@ def test_names_of_patients_stay_text(tmp_path):
     runs.write_csv(tmp_path / "t.csv", pd.DataFrame({"patient": ["01", "NA"], "dice": [0.5, None]}))
     assert runs.read_csv(tmp_path / "t.csv")["patient"].tolist() == ["01", "NA"]
     (tmp_path / "t.csv").write_text("")
-    with pytest.raises(UserError, match=r"t.csv is damaged \(No columns to parse from file\); delete it"):
+    with pytest.raises(
+        UserError, match=r"t.csv is damaged \(No columns to parse from file\); delete it"
+    ):
         runs.read_csv(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("content", ["", "{"])
 def test_a_damaged_run_json_gets_one_line(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UserError, match=r"run.json is damaged; remove .* or choose another run folder\."):
+    with pytest.raises(
+        UserError, match=r"run.json is damaged; remove .* or choose another run folder\."
+    ):
         runs.read_record(tmp_path)
 
 
@@ -77,12 +89,12 @@ def test_a_folder_without_a_run_gets_one_line(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder: run.json is missing\."):
         runs.recorded_experiment(tmp_path)
     with pytest.raises(UserError, match=r"contains no finished run: metrics.json is missing\."):
-        runs.record(tmp_path, "name")
+        records.record(tmp_path, "name")
 
 
 def test_settings_that_are_gone_do_not_hinder_an_old_record():
-    assert "context" in runs.load_record("recipe-cv").run["experiment"]
-    assert runs.recorded_experiment(runs.RECORDS / "recipe-cv").size == 80
+    assert "context" in records.load_record("recipe-cv").run["experiment"]
+    assert runs.recorded_experiment(records.RECORDS / "recipe-cv").size == 80
 
 
 def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypatch):
@@ -91,22 +103,27 @@ def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypa
         rows = 9_000 if name == "per_slice.csv" else 1
         run.path(name).write_text("{}" if name.endswith("json") else "patient\n" + rows * "A\n")
     monkeypatch.setattr(runs, "RECORDS", tmp_path)
-    kept = runs.record(run.folder, "kept")
+    kept = records.record(run.folder, "kept")
     assert sorted(path.name for path in kept.iterdir()) == [
         "history.csv",
         "metrics.json",
         "per_slice.csv.gz",
         "run.json",
     ]
-    assert runs.load_record(kept).per_slice["patient"].tolist() == 9_000 * ["A"]
-    with pytest.raises(UserError, match=r"kept is there already; remove it first, or choose another name\."):
-        runs.record(run.folder, "records/kept")
+    assert records.load_record(kept).per_slice["patient"].tolist() == 9_000 * ["A"]
+    with pytest.raises(
+        UserError, match=r"kept is there already; remove it first, or choose another name\."
+    ):
+        records.record(run.folder, "records/kept")
 
 
 def test_a_locked_folder_is_refused_and_leftovers_are_removed(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".part-old.csv").touch()
-    with runs.lock(tmp_path / "run"), pytest.raises(UserError, match="is in use by another run; wait for it"):
+    with (
+        runs.lock(tmp_path / "run"),
+        pytest.raises(UserError, match="is in use by another run; wait for it"),
+    ):
         runs.lock(tmp_path / "run")
     assert not (tmp_path / "run" / ".part-old.csv").exists()
 
@@ -118,11 +135,15 @@ def test_stderr_goes_into_a_file_and_comes_back(tmp_path, capfd):
         os.write(2, b"chatter")
         terminal.write("progress")
     os.write(2, b" after")
-    assert (tmp_path / "log").read_text() == "chatter" and capfd.readouterr().err == "progress after"
+    assert (
+        tmp_path / "log"
+    ).read_text() == "chatter" and capfd.readouterr().err == "progress after"
 
 
 def test_notes_add_to_the_record(tmp_path):
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
     run.note(training={"epochs": 3})
     stored = json.loads(run.path("run.json").read_text())
-    assert stored["training"] == {"epochs": 3} and stored["experiment"] == run.record()["experiment"]
+    assert (
+        stored["training"] == {"epochs": 3} and stored["experiment"] == run.record()["experiment"]
+    )

@@ -17,9 +17,21 @@ def test_the_profiles_of_the_contract_are_there():
 
 
 def test_profiles_follow_their_sources():
-    report64, report128, paper = (load_experiment(name) for name in ("report64", "report128", "paper"))
-    assert (report64.size, report64.batch_size, report64.epochs, report64.dropout) == (64, 16, 100, 0.2)
-    assert (report128.size, report128.batch_size, report128.epochs, report128.dropout) == (128, 16, 128, 0.0)
+    report64, report128, paper = (
+        load_experiment(name) for name in ("report64", "report128", "paper")
+    )
+    assert (report64.size, report64.batch_size, report64.epochs, report64.dropout) == (
+        64,
+        16,
+        100,
+        0.2,
+    )
+    assert (report128.size, report128.batch_size, report128.epochs, report128.dropout) == (
+        128,
+        16,
+        128,
+        0.0,
+    )
     assert (paper.dropout, paper.batch_size, paper.epochs, paper.weights) == (0.1, 1, 235, "best")
     for profile in (report64, report128):
         assert (profile.weights, profile.early_stopping, profile.split) == ("last", 0, "slice")
@@ -31,15 +43,43 @@ def test_profiles_follow_their_sources():
     [
         ("demmo", {}, "unknown profile 'demmo'. Did you mean 'demo'?"),
         ("smoke", {"splitt": "patient"}, "unknown setting 'splitt'. Did you mean 'split'?"),
-        ("smoke", {"seed": 3}, "seed is not a setting; use --seed or, in a notebook, the parameter seed."),
-        ("smoke", {"split": "patients"}, "setting split: unknown value 'patients'. Did you mean 'patient'?"),
+        (
+            "smoke",
+            {"seed": 3},
+            "seed is not a setting; use --seed or, in a notebook, the parameter seed.",
+        ),
+        (
+            "smoke",
+            {"split": "patients"},
+            "setting split: unknown value 'patients'. Did you mean 'patient'?",
+        ),
         ("smoke", {"augmentation": "flipp"}, "unknown augmentation 'flipp'. Did you mean 'flip'?"),
-        ("smoke", {"ablation_conditions": ["alll"]}, "unknown augmentation 'alll'. Did you mean 'all'?"),
-        ("smoke", {"ablation_conditions": ["none", "none"]}, "setting ablation_conditions: name at least two"),
-        ("smoke", {"augmentation": "flip+noise+flip"}, "augmentation flip+noise+flip: name each one once."),
-        ("smoke", {"epochs": 0}, "setting epochs: input should be greater than or equal to 1, got 0."),
+        (
+            "smoke",
+            {"ablation_conditions": ["alll"]},
+            "unknown augmentation 'alll'. Did you mean 'all'?",
+        ),
+        (
+            "smoke",
+            {"ablation_conditions": ["none", "none"]},
+            "setting ablation_conditions: name at least two",
+        ),
+        (
+            "smoke",
+            {"augmentation": "flip+noise+flip"},
+            "augmentation flip+noise+flip: name each one once.",
+        ),
+        (
+            "smoke",
+            {"epochs": 0},
+            "setting epochs: input should be greater than or equal to 1, got 0.",
+        ),
         ("smoke", {"dropout": "much"}, "setting dropout: input should be a valid number"),
-        ("smoke", {"size": 50, "depth": 5}, "setting size: 50 can't be halved 4 times; use a multiple of 16."),
+        (
+            "smoke",
+            {"size": 50, "depth": 5},
+            "setting size: 50 can't be halved 4 times; use a multiple of 16.",
+        ),
         ("smoke", "epochs", "overrides: expected settings and their values, got 'epochs'."),
     ],
 )
@@ -51,7 +91,10 @@ def test_what_does_not_fit_is_refused_with_a_hint(profile, overrides, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a list\n", "must be a list of 'setting: value' lines"), ("epochs: [", "is not valid YAML")],
+    [
+        ("- a list\n", "must be a list of 'setting: value' lines"),
+        ("epochs: [", "is not valid YAML"),
+    ],
 )
 def test_a_profile_of_ones_own(tmp_path, text, message):
     own = tmp_path / "mine.yml"

@@ -12,7 +12,12 @@ def ablation(gain, spread=0.2, seeds=2, patients=12):
     rng = np.random.default_rng(0)
     level = rng.uniform(0.4, 0.4 + spread, patients)
     rows = [
-        (condition, seed, f"P{patient}", level[patient] + (gain if condition == "better" else 0) + rng.normal(0, 0.003))
+        (
+            condition,
+            seed,
+            f"P{patient}",
+            level[patient] + (gain if condition == "better" else 0) + rng.normal(0, 0.003),
+        )
         for condition in ("none", "better", "all")
         for seed in range(seeds)
         for patient in range(patients)
@@ -53,7 +58,9 @@ def test_the_bootstrap_interval_of_a_mean_is_near_that_of_the_normal_distributio
     values = np.random.default_rng(1).normal(0.7, 0.1, 100)
     low, high = stats.interval_over_patients(lambda drawn: values[drawn].mean(-1), 100)
     error = values.std() / 10
-    assert (low, high) == pytest.approx((values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.004)
+    assert (low, high) == pytest.approx(
+        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.004
+    )
 
 
 def test_draws_are_without_replacement_and_spread_less_when_larger():
@@ -67,8 +74,13 @@ def test_draws_are_without_replacement_and_spread_less_when_larger():
 def test_two_sets_differ_more_where_labels_go_together():
     values = np.repeat(np.random.default_rng(0).random(10), 20)
     apart = {
-        name: stats.two_sets_within(lambda rows: np.array([values[rows].mean()]), labels, draws=400)[0]
-        for name, labels in {"alone": np.arange(200), "together": np.repeat(np.arange(10), 20)}.items()
+        name: stats.two_sets_within(
+            lambda rows: np.array([values[rows].mean()]), labels, draws=400
+        )[0]
+        for name, labels in {
+            "alone": np.arange(200),
+            "together": np.repeat(np.arange(10), 20),
+        }.items()
     }
     # Two means of 200 values with standard deviation s differ by less than 1.96 sqrt(2) s/sqrt(200) in 95 %.
     assert apart["alone"] == pytest.approx(1.96 * np.sqrt(2) * values.std() / np.sqrt(200), rel=0.2)
@@ -81,4 +93,6 @@ def test_a_difference_as_large_as_detectable_is_found_four_times_in_five():
     rng = np.random.default_rng(0)
     pairs = rng.normal(0, 0.1, (2000, 30))
     shift = np.mean([stats.detectable(row) for row in pairs])
-    assert np.mean(ttest_1samp(pairs + shift, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.04)
+    assert np.mean(ttest_1samp(pairs + shift, 0, axis=1).pvalue < 0.05) == pytest.approx(
+        0.8, abs=0.04
+    )

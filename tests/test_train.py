@@ -26,7 +26,9 @@ def batches_of(experiment, epochs, count=20):
 
 
 def test_every_epoch_shows_every_slice_once_in_another_order():
-    experiment = load_experiment("smoke", overrides={"augmentation": "none", "batch_size": 8, "epochs": 2})
+    experiment = load_experiment(
+        "smoke", overrides={"augmentation": "none", "batch_size": 8, "epochs": 2}
+    )
     batches = [image for image, _ in batches_of(experiment, (0, 1))]
     assert [len(batch) for batch in batches] == [8, 8, 4] * 2
     first, second = np.concatenate(batches[:3]), np.concatenate(batches[3:])
@@ -37,7 +39,9 @@ def test_every_epoch_shows_every_slice_once_in_another_order():
 
 
 def test_batches_from_a_later_epoch_are_those_of_an_uninterrupted_training():
-    experiment = load_experiment("smoke", overrides={"augmentation": "all", "batch_size": 8, "epochs": 3})
+    experiment = load_experiment(
+        "smoke", overrides={"augmentation": "all", "batch_size": 8, "epochs": 3}
+    )
     whole, resumed = batches_of(experiment, (0, 1, 2)), batches_of(experiment, (1, 2))
     for (image, mask), (again, mask_again) in zip(whole[3:], resumed, strict=True):
         assert np.array_equal(image, again) and np.array_equal(mask, mask_again)
@@ -47,14 +51,22 @@ def test_validation_batches_are_in_order_and_unchanged():
     experiment = load_experiment("smoke", overrides={"augmentation": "all"})
     images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
     masks = (images[..., 0] > 200).astype(np.uint8)
-    pairs = [(image.numpy(), mask.numpy()) for image, mask in train.validation_batches(images, masks, experiment)]
+    pairs = [
+        (image.numpy(), mask.numpy())
+        for image, mask in train.validation_batches(images, masks, experiment)
+    ]
     seen, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    assert np.array_equal(seen, preprocess.minmax(images).numpy()) and np.array_equal(truth[..., 0], masks)
+    assert np.array_equal(seen, preprocess.minmax(images).numpy()) and np.array_equal(
+        truth[..., 0], masks
+    )
 
 
 def fit(cohort_folder, folder, **overrides):
     """Train a smoke network on a cohort's own split: (network, history)."""
-    cohort, experiment = data.read_cohort(cohort_folder), load_experiment("smoke", overrides=overrides)
+    cohort, experiment = (
+        data.read_cohort(cohort_folder),
+        load_experiment("smoke", overrides=overrides),
+    )
     split = preprocess.draw_split(cohort.slices, "patient", 0)
     return train.fit(experiment, preprocess.prepare(cohort, experiment), split, folder)
 
@@ -62,7 +74,15 @@ def fit(cohort_folder, folder, **overrides):
 def test_a_training_keeps_checkpoint_history_and_the_networks_asked_for(cohort_folder, tmp_path):
     network, history = fit(cohort_folder, tmp_path, epochs=3, kept_epochs=[2])
     assert history["epoch"].tolist() == [1, 2, 3]
-    assert {"loss", "accuracy", "dice_coef", "jacard_coef", "val_loss", "val_dice_coef", "seconds"} <= set(history)
+    assert {
+        "loss",
+        "accuracy",
+        "dice_coef",
+        "jacard_coef",
+        "val_loss",
+        "val_dice_coef",
+        "seconds",
+    } <= set(history)
     left = ["checkpoint.keras", "epoch_2.keras", "history.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left
     assert int(train.load_network(tmp_path / "epoch_2.keras").optimizer.iterations) * 3 == 2 * int(
@@ -71,12 +91,19 @@ def test_a_training_keeps_checkpoint_history_and_the_networks_asked_for(cohort_f
 
 
 def test_the_best_weights_are_those_of_the_lowest_loss(cohort_folder, tmp_path):
-    best, history = fit(cohort_folder, tmp_path, epochs=4, learning_rate=0.1, weights="best", precision="float32")
+    best, history = fit(
+        cohort_folder, tmp_path, epochs=4, learning_rate=0.1, weights="best", precision="float32"
+    )
     cohort, experiment = data.read_cohort(cohort_folder), load_experiment("smoke")
-    dataset, split = preprocess.prepare(cohort, experiment), preprocess.draw_split(cohort.slices, "patient", 0)
+    dataset, split = (
+        preprocess.prepare(cohort, experiment),
+        preprocess.draw_split(cohort.slices, "patient", 0),
+    )
     rows = preprocess.rows_by_set(split)["val"]
     batches = train.validation_batches(dataset.images[rows], dataset.masks[rows], experiment)
-    assert best.evaluate(batches, verbose=0)[0] == pytest.approx(history["val_loss"].min(), rel=1e-4)
+    assert best.evaluate(batches, verbose=0)[0] == pytest.approx(
+        history["val_loss"].min(), rel=1e-4
+    )
 
 
 def test_no_tuner_holds_up_the_end_of_an_epoch(cohort_folder):
@@ -133,7 +160,11 @@ def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, cohort_
     assert run_training(cohort_folder, tmp_path / "stopped", blow) != 0
     assert not (tmp_path / "stopped" / "model.keras").exists()
     assert len(runs.read_csv(tmp_path / "stopped" / "history.csv")) == 3
-    assert run_training(cohort_folder, tmp_path / "stopped") == run_training(cohort_folder, tmp_path / "whole") == 0
+    assert (
+        run_training(cohort_folder, tmp_path / "stopped")
+        == run_training(cohort_folder, tmp_path / "whole")
+        == 0
+    )
     tables = [runs.read_csv(tmp_path / name / "history.csv") for name in ("stopped", "whole")]
     stopped, whole = (table.drop(columns="seconds") for table in tables)
     assert stopped["epoch"].tolist() == list(range(1, 9))
@@ -160,10 +191,14 @@ def test_a_network_that_would_execute_code_is_refused(tmp_path):
 
     planted = tmp_path / "executed"
     inputs = keras.Input((2,))
-    model = keras.Model(inputs, keras.layers.Lambda(lambda x, place=str(planted): Path(place).touch() or x)(inputs))
+    model = keras.Model(
+        inputs, keras.layers.Lambda(lambda x, place=str(planted): Path(place).touch() or x)(inputs)
+    )
     model.save(tmp_path / "model.keras")
     planted.unlink()
-    with pytest.raises(UserError, match="contains no usable network .*[Ll]ambda.*delete it to have it made again"):
+    with pytest.raises(
+        UserError, match="contains no usable network .*[Ll]ambda.*delete it to have it made again"
+    ):
         train.load_network(tmp_path / "model.keras")
     assert not planted.exists()
 
@@ -182,7 +217,8 @@ def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
     for name in ("checkpoint.keras", "history.csv"):
         (tmp_path / name).write_text("of epoch 1")
     with pytest.raises(
-        UserError, match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate"
+        UserError,
+        match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate",
     ):
         keeper.on_epoch_end(1, {"val_loss": float("nan"), "val_dice_coef": 0.0})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
@@ -192,10 +228,13 @@ def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
 
 
 @pytest.mark.parametrize("several", [{}, {"networks": 2, "mirrored": True}])
-def test_weights_in_half_precision_predict_nearly_the_same(cohort_folder, tmp_path, monkeypatch, several):
+def test_weights_in_half_precision_predict_nearly_the_same(
+    cohort_folder, tmp_path, monkeypatch, several
+):
     run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several, command="crossval")
     trained = [
-        fit(cohort_folder, tmp_path / str(epochs), epochs=epochs)[0] for epochs in range(1, run.experiment.networks + 1)
+        fit(cohort_folder, tmp_path / str(epochs), epochs=epochs)[0]
+        for epochs in range(1, run.experiment.networks + 1)
     ]
     network = model.average(trained, run.experiment.mirrored)
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
@@ -206,5 +245,7 @@ def test_weights_in_half_precision_predict_nearly_the_same(cohort_folder, tmp_pa
     assert experiment == run.experiment
     assert np.allclose(stored.predict_on_batch(images), network.predict_on_batch(images), atol=0.02)
     run.path("weights.npz").unlink()
-    with pytest.raises(UserError, match="contains no trained network .model.keras.; name a finished run"):
+    with pytest.raises(
+        UserError, match="contains no trained network .model.keras.; name a finished run"
+    ):
         train.load_trained(run.folder)

@@ -40,30 +40,45 @@ def test_it_opens_at_the_largest_truth_and_holds_every_slice():
     page = viewer.volume_viewer(images, [7, 8, 9], "TCGA_XX", truth=masks)
     assert content(page)["first"] == 2 and content(page)["side"] == 8
     readings = [row["reading"] for row in content(page)["slices"]]
-    assert readings == ["slice 7: no tumour", "slice 8: tumour on 6.2% of it", "slice 9: tumour on 25.0% of it"]
+    assert readings == [
+        "slice 7: no tumour",
+        "slice 8: tumour on 6.2% of it",
+        "slice 9: tumour on 25.0% of it",
+    ]
 
 
 def test_pictures_are_the_channels_in_their_order():
     images, masks = volume()
     images[2, ..., 1] = 60
-    pictures = content(viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks))["slices"][2]["pictures"]
+    pictures = content(viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks))["slices"][2][
+        "pictures"
+    ]
     decoded = (base64.b64decode(picture.split(",")[1]) for picture in pictures)
-    shown = [cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE) for picture in decoded]
+    shown = [
+        cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE) for picture in decoded
+    ]
     # Each channel is stretched to the brightest value of the volume: 40 of 40, 60 of 120, 240 of 240.
     assert [picture.mean() for picture in shown] == pytest.approx([255, 127.5, 255], abs=2)
 
 
 def test_a_prediction_is_drawn_and_scored():
     images, masks = volume()
-    page = viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks, prediction=np.roll(masks, 1, axis=2))
+    page = viewer.volume_viewer(
+        images, [1, 2, 3], "a", truth=masks, prediction=np.roll(masks, 1, axis=2)
+    )
     rows = content(page)["slices"]
-    assert rows[0]["reading"] == "slice 1: no tumour, none predicted" and rows[0]["prediction"] == ""
+    assert (
+        rows[0]["reading"] == "slice 1: no tumour, none predicted" and rows[0]["prediction"] == ""
+    )
     assert rows[1]["reading"].endswith("Dice 0.50") and rows[1]["prediction"] != rows[1]["truth"]
     assert content(page)["outlines"] == ["truth", "prediction"]
 
 
 def test_a_patients_name_cannot_leave_its_place_and_two_viewers_do_not_meet():
     images, masks = volume()
-    pages = [viewer.volume_viewer(images, numbers, '"><b>', truth=masks).data for numbers in ([1, 2, 3], [4, 5, 6])]
+    pages = [
+        viewer.volume_viewer(images, numbers, '"><b>', truth=masks).data
+        for numbers in ([1, 2, 3], [4, 5, 6])
+    ]
     assert "<b>" not in pages[0]
     assert len({re.search(r'id="(volume-\w+)"', page)[1] for page in pages}) == 2

@@ -19,7 +19,11 @@ def tidy_notebooks(app):
     """Drop papermill's cells of parameters, replace the HTML of each chart by its specification, and write what draws it."""
     for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+        cells = [
+            cell
+            for cell in notebook["cells"]
+            if "injected-parameters" not in cell["metadata"].get("tags", [])
+        ]
         notebook["cells"] = cells
         for cell in cells:
             for output in cell.get("outputs", []):

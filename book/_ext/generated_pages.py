@@ -10,12 +10,23 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from lggseg_utils import metrics, plots, runs, verdict
+from lggseg_utils import metrics, plots, records, runs, verdict
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
 
 # In the order in which data flow through them.
-MODULES = ("data", "preprocess", "augment", "model", "metrics", "train", "evaluate", "stats", "settings", "runs")
+MODULES = (
+    "data",
+    "preprocess",
+    "augment",
+    "model",
+    "metrics",
+    "train",
+    "evaluate",
+    "stats",
+    "settings",
+    "runs",
+)
 MODULES += ("experiments", "verdict", "predict", "plots", "viewer", "book")
 NEW_PATIENTS = ("new-patients", "new-patients-1", "new-patients-2")
 INTERVAL = r" \([^)]* to [^)]*\)"  # chapter 7 shows them
@@ -26,9 +37,18 @@ judge_once = cache(lambda name: verdict.judge(verdict.QUESTIONS[name]))
 
 def answers_table():
     """Return every question about the report with its answer as a Markdown table."""
-    rows = [(question["question"], judge_once(name).answer) for name, question in verdict.QUESTIONS.items()]
+    rows = [
+        (question["question"], judge_once(name).answer)
+        for name, question in verdict.QUESTIONS.items()
+    ]
     return (
-        "\n".join(["| question | answer |", "|---|---|", *(f"| {text} | **{answer}** |" for text, answer in rows)])
+        "\n".join(
+            [
+                "| question | answer |",
+                "|---|---|",
+                *(f"| {text} | **{answer}** |" for text, answer in rows),
+            ]
+        )
         + "\n"
     )
 
@@ -39,7 +59,9 @@ def answers_grid():
     for name, question in verdict.QUESTIONS.items():
         found, reported = judge_once(name), question["reported"]
         # Without a reported number, the question takes that column too.
-        width, number = (' colspan="2"', "") if reported == "–" else ("", f"<td>{unbroken(reported)}</td>")
+        width, number = (
+            (' colspan="2"', "") if reported == "–" else ("", f"<td>{unbroken(reported)}</td>")
+        )
         cells = (
             f'<td><span class="chip {found.answer.split()[0]}">{found.answer.removesuffix(REST)}</span></td>',
             f'<th scope="row"{width}>{unbroken(question["topic"])}</th>',
@@ -47,7 +69,9 @@ def answers_grid():
             f"<td>{unbroken(re.sub(INTERVAL, '', found.number))}</td>",
         )
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Answer", "Question", "Reported", "Found"))
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("Answer", "Question", "Reported", "Found")
+    )
     return f'<table class="answers"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>\n'
 
 
@@ -59,9 +83,16 @@ def unbroken(text):
 
 def lead():
     """Return the answer of the opening page as Markdown."""
-    seeds = runs.read_csv(runs.RECORDS / "seeds128.csv.gz").query("size == 128").groupby("seed")
-    scored = [runs.load_record("report128").per_slice.query("split == 'test'"), *(table for _, table in seeds)]
-    dice = [metrics.dice_and_iou(table, each)[0] for table in scored for each in verdict.SCORINGS.values()]
+    seeds = runs.read_csv(records.RECORDS / "seeds128.csv.gz").query("size == 128").groupby("seed")
+    scored = [
+        records.load_record("report128").per_slice.query("split == 'test'"),
+        *(table for _, table in seeds),
+    ]
+    dice = [
+        metrics.dice_and_iou(table, each)[0]
+        for table in scored
+        for each in verdict.SCORINGS.values()
+    ]
     answers = [judge_once(name).answer for name in verdict.QUESTIONS]
     return (
         "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
@@ -74,15 +105,17 @@ def lead():
 def three_numbers():
     """Return the three numbers of the opening page as HTML."""
     lost = judge_once("new-patients").table.iloc[0]
-    tables = [runs.load_record(name).per_patient["dice"] for name in NEW_PATIENTS]
+    tables = [records.load_record(name).per_patient["dice"] for name in NEW_PATIENTS]
     failed = [(dice < 0.5).sum() for dice in tables]
-    ours = runs.load_record("ensemble-cv").per_patient["dice"].mean()
+    ours = records.load_record("ensemble-cv").per_patient["dice"].mean()
     numbers = {
         f"{lost['difference']:.2f}": "Dice lost on new patients",
         f"{min(failed)}–{max(failed)} of {len(tables[0])}": "new patients below Dice 0.5",
         f"{ours:.2f}": "mean Dice with our recipe",
     }
-    items = "".join(f"<div><dt>{number}</dt><dd>{text}</dd></div>" for number, text in numbers.items())
+    items = "".join(
+        f"<div><dt>{number}</dt><dd>{text}</dd></div>" for number, text in numbers.items()
+    )
     return f'<dl class="numbers">{items}</dl>\n'
 
 
@@ -93,9 +126,9 @@ def reference_text():
     split = runs.read_csv(REFERENCE / "split.csv")
     counts = split["split"].value_counts()
     dice = {name: plots.score(table["dice_patient_mean"]) for name, table in scores.items()}
-    chosen = runs.read_csv(runs.RECORDS / "search.csv.gz")["patient"].unique()
+    chosen = runs.read_csv(records.RECORDS / "search.csv.gz")["patient"].unique()
     seen = split.loc[split["split"] == "test", "patient"].isin(chosen).sum()
-    repeated = plots.score(runs.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"])
+    repeated = plots.score(records.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"])
     return (
         f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
         f"{experiment.size}x{experiment.size} pixels, {experiment.filters} filters at the first level, {experiment.epochs} epochs, "
@@ -120,7 +153,9 @@ def speed_text():
         for name, case in measured.items():
             if isinstance(case, dict) and "rounds" in case:
                 share = case["gflops"] / measured["peak_gflops"][precision]
-                ratios = f"{case['package_over_plain_keras']:.2f} | {case['package_over_pytorch']:.2f}"
+                ratios = (
+                    f"{case['package_over_plain_keras']:.2f} | {case['package_over_pytorch']:.2f}"
+                )
                 speed = case["slices_a_second"]["package"]
                 lines.append(f"| {name} | {precision} | {speed:.0f} | {ratios} | {share:.0%} |")
     seconds = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -136,13 +171,17 @@ def settings_table():
     for name, entry in Experiment.model_json_schema()["properties"].items():
         if name not in ("profile", "seed"):
             allowed = ", ".join(f"`{value}`" for value in entry.get("enum", [])) or entry["type"]
-            lines.append(f"| `{name}` | `{json.dumps(entry['default'])}` | {allowed} | {entry['description']} |")
+            lines.append(
+                f"| `{name}` | `{json.dumps(entry['default'])}` | {allowed} | {entry['description']} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def profiles_text():
     """Return every profile as it stands in its file."""
-    texts = {name: (PROFILES / f"{name}.yml").read_text(encoding="utf-8") for name in profile_names()}
+    texts = {
+        name: (PROFILES / f"{name}.yml").read_text(encoding="utf-8") for name in profile_names()
+    }
     return "\n".join(f"### `{name}`\n\n```yaml\n{text}```\n" for name, text in texts.items())
 
 
@@ -150,16 +189,19 @@ def modules_text():
     """Return a section per module that describes its public functions and classes, for autodoc."""
     sections = (f".. automodule:: lggseg_utils.{name}\n   :members:\n" for name in MODULES)
     return "\n".join(
-        f"## `{name}`\n\n```{{eval-rst}}\n{text}```\n" for name, text in zip(MODULES, sections, strict=True)
+        f"## `{name}`\n\n```{{eval-rst}}\n{text}```\n"
+        for name, text in zip(MODULES, sections, strict=True)
     )
 
 
 def downloads_table():
     """Return a Markdown table of the files of every record, each a link."""
     lines = ["| record | files |", "|---|---|"]
-    for name in runs.record_names():
-        files = sorted(path.name for path in (runs.RECORDS / name).iterdir())
-        lines.append(f"| `{name}` | {', '.join(f'{{download}}`{file} <records/{name}/{file}>`' for file in files)} |")
+    for name in records.record_names():
+        files = sorted(path.name for path in (records.RECORDS / name).iterdir())
+        lines.append(
+            f"| `{name}` | {', '.join(f'{{download}}`{file} <records/{name}/{file}>`' for file in files)} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -190,8 +232,10 @@ def write(app):
     (pages / "generated").mkdir(exist_ok=True)
     for name, make in GENERATED.items():
         (pages / "generated" / f"{name}.txt").write_text(make(), encoding="utf-8")
-    for folder in (runs.RECORDS, REFERENCE):
-        shutil.copytree(folder, pages / folder.name, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True)
+    for folder in (records.RECORDS, REFERENCE):
+        shutil.copytree(
+            folder, pages / folder.name, ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
+        )
 
 
 def setup(app):

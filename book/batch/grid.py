@@ -22,7 +22,9 @@ GRID = ParameterGrid({"seed": [0], "dropout": [0.0, 0.2]})
 
 def main():
     """Read the command line, run the grid where it says, and write OUT/grid.csv."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data")
     parser.add_argument("out")
     parser.add_argument("--jobs", type=int, default=1)
@@ -34,14 +36,19 @@ def main():
         Client(options.scheduler, set_as_default=True)
     cohort, jobs = data.read_cohort(options.data), []
     for point in GRID:
-        settings = load_experiment("smoke", point["seed"], {"epochs": 1, "dropout": point["dropout"]})
+        settings = load_experiment(
+            "smoke", point["seed"], {"epochs": 1, "dropout": point["dropout"]}
+        )
         split = preprocess.draw_split(cohort.slices, settings.split, settings.seed)
         name = "-".join(f"{key}{value}" for key, value in point.items())
         jobs.append(experiments.Job(name, settings, split, ("val",)))
     dataset = preprocess.prepare(cohort, jobs[0].experiment)
     with joblib.parallel_config("dask" if options.scheduler else "loky", n_jobs=options.jobs):
         results = experiments.run_jobs(jobs, dataset, Path(options.out), "training")
-    scores = [evaluate.set_scores(per_slice, True, resamples=0)["dice_pooled"]["value"] for per_slice, *_ in results]
+    scores = [
+        evaluate.set_scores(per_slice, True, resamples=0)["dice_pooled"]["value"]
+        for per_slice, *_ in results
+    ]
     table = pd.DataFrame(list(GRID)).assign(dice_pooled=scores)
     table.to_csv(Path(options.out) / "grid.csv", index=False)
     print(table.to_string(index=False))
