@@ -1,11 +1,14 @@
-"""The numbers kept of finished runs, one folder under records/ each."""
+"""The numbers kept of finished runs, a folder under records/ each, and all their scores."""
 
 import gzip
 import json
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 
 from lggseg_utils.runs import REPOSITORY, read_csv, read_record
@@ -15,14 +18,22 @@ RECORDS = REPOSITORY / "records"
 # The numbers of a run: what a record keeps. Images and weights stay in the run folder.
 TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
 RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
+COMPRESSED_FROM = 16_384  # bytes
+
+# The ways in which `score_set` counts Dice, IoU and mean IoU.
+VALUES = ("masks", "probabilities")
+UNITS = {"pooled": None, "batch": 16, "batch of 32": 32, "slice": 1}  # slices counted together
+SMOOTHS = (0, 0.1, 1, 10, 100)  # added above and below
+WAY = ["score", "values", "unit", "smooth"]
 
 
 @dataclass(frozen=True)
 class Record:
     """The numbers of one finished run, cross-validation or ablation; missing tables are None.
 
-    run: run.json; metrics: metrics.json, set -> score -> {"value", "low", "high"}; the others are the tables of that name.
-    own_grid: per_slice on the grid of a network that works on another one than 128x128.
+    run: run.json; metrics: metrics.json, set -> score -> {"value", "low", "high"}; the others are
+    the tables of that name. own_grid: per_slice on the grid of a network that works on another one
+    than 128x128.
     """
 
     name: str
@@ -37,7 +48,10 @@ class Record:
 
 
 def load_record(name):
-    """Return the `Record` of that name under records/, or of a finished run folder, given by its absolute path."""
+    """Return the `Record` of that name under records/, or of a run folder, by its absolute path.
+
+    Raises `UserError` where the run is not finished.
+    """
     folder = RECORDS / name
     if not any((folder / last).exists() for last in ("metrics.json", "ablation.csv")):
         raise UserError(
@@ -56,7 +70,11 @@ def record_names():
 
 
 def record(folder, name):
-    """Copy a finished run's numbers to records/NAME, large tables compressed; return that folder. Of a path, the end counts."""
+    """Copy a finished run's numbers to records/NAME, large tables compressed; return that folder.
+
+    Of a path, the last part is the name. Raises `UserError` where the run is not finished, or the
+    record exists.
+    """
     load_record(Path(folder).resolve())
     target = RECORDS / Path(name).name
     if target.exists():
@@ -64,15 +82,165 @@ def record(folder, name):
     with TemporaryDirectory(prefix=".part-", dir=RECORDS) as place:
         copy = Path(place, target.name)
         copy.mkdir()
-        for source in [
-            Path(folder, file) for file in RECORDED_FILES if Path(folder, file).exists()
-        ]:
-            content, large = (
-                source.read_bytes(),
-                source.stem in TABLES and source.stat().st_size > 16_384,
-            )
-            (copy / f"{source.name}{'.gz' * large}").write_bytes(
-                gzip.compress(content, mtime=0) if large else content
-            )
+        for file in RECORDED_FILES:
+            source = Path(folder, file)
+            if source.exists():
+                _copy(source, copy)
         copy.replace(target)
     return target
+
+
+def _copy(source, folder):
+    """Copy a file into a folder; a large table is compressed, always to the same bytes."""
+    content = source.read_bytes()
+    if source.stem in TABLES and len(content) > COMPRESSED_FROM:
+        (folder / f"{source.name}.gz").write_bytes(gzip.compress(content, mtime=0))
+    else:
+        (folder / source.name).write_bytes(content)
+
+
+# Of these two settings, seeds 1 and 2 are kept in two tables: test slices and histories.
+SEEDS128 = {"report128": 128, "size64": 64}
+
+
+@cache
+def load_training(name):
+    """Return (per-slice table, history) of one training, None for what was not kept.
+
+    name: of a record, or 'report128-1', 'report128-2', 'size64-1', 'size64-2'. Do not change the
+    tables: they are read once.
+    """
+    arm, _, seed = name.rpartition("-")
+    if arm in SEEDS128:
+        return _of_seeds128("seeds128.csv.gz", arm, seed), _of_seeds128(
+            "seeds128-history.csv.gz", arm, seed
+        )
+    loaded = load_record(name)
+    return loaded.per_slice, loaded.history
+
+
+def _of_seeds128(file, arm, seed):
+    """Return the rows of one training in a table of `scripts/seeds.py`."""
+    table = read_csv(RECORDS / file)
+    rows = (table["size"] == SEEDS128[arm]) & (table["seed"] == int(seed))
+    return table[rows].drop(columns=["size", "seed"]).reset_index(drop=True)
+
+
+def training_names():
+    """Return the names of all trainings that were scored on a split, sorted.
+
+    The folds of a cross-validation count as one training each: 'new-patients/0'.
+    """
+    names = [f"{arm}-{seed}" for arm in SEEDS128 for seed in (1, 2)]
+    for name in record_names():
+        scored = load_record(name).per_slice
+        if scored is not None and "fold" in scored:
+            names.extend(f"{name}/{fold}" for fold in scored["fold"].unique())
+        elif scored is not None:
+            names.append(name)
+    return sorted(names)
+
+
+def score_set(per_slice):
+    """Return every score of one set of slices, as a table score, values, unit, smooth, value.
+
+    per_slice: the columns of per_slice.csv, in the order of evaluation, all slices of one size.
+    Dice is (2 S + k)/(T + k) and IoU (S + k)/(T - S + k), with S the intersection of truth and
+    prediction, T the sum of both, and k the number `smooth`; both are 1 where nothing is counted.
+    S and T are summed over what UNITS names, and the mean over units is taken. The mean IoU is
+    that of tumour and background. Accuracy and loss are means over slices.
+    """
+    counts = per_slice[["tp", "fp", "fn", "tn"]].to_numpy(float)
+    pixels = counts[0].sum()
+    rows = [
+        ("accuracy", "masks", "pooled", 0, 1 - counts[:, 1:3].sum() / pixels / len(counts)),
+        ("loss", "probabilities", "pooled", 0, per_slice["loss"].mean()),
+    ]
+    sums = {
+        "masks": (counts[:, 0], 2 * counts[:, 0] + counts[:, 1] + counts[:, 2]),
+        "probabilities": tuple(per_slice[["soft_intersection", "soft_sum"]].to_numpy(float).T),
+    }
+    for values, unit in product(VALUES, UNITS):
+        starts = np.arange(0, len(counts), UNITS[unit] or len(counts))
+        shared, total = (np.add.reduceat(each, starts) for each in sums[values])
+        size = pixels * np.diff(np.append(starts, len(counts)))
+        for smooth in SMOOTHS:
+            for score, value in _unit_scores(shared, total, size, smooth).items():
+                rows.append((score, values, unit, smooth, value))
+    return pd.DataFrame(rows, columns=[*WAY, "value"])
+
+
+def _unit_scores(shared, total, size, smooth):
+    """Return the mean over units of Dice, IoU and mean IoU; size: pixels of each unit."""
+    iou = _quotient(shared + smooth, total - shared + smooth)
+    background = _quotient(size - total + shared + smooth, size - shared + smooth)
+    return {
+        "dice": _quotient(2 * shared + smooth, total + smooth).mean(),
+        "iou": iou.mean(),
+        "mean_iou": ((iou + background) / 2).mean(),
+    }
+
+
+def _quotient(part, whole):
+    """Return part/whole, and 1 where whole is 0."""
+    return np.divide(part, whole, out=np.ones_like(whole), where=whole != 0)
+
+
+def score_training(name):
+    """Return the scores of one training: training, set, subset, grid, the columns of `score_set`.
+
+    subset: 'all slices' or 'slices with tumour'; grid: '128', or 'own' for that of a network that
+    works on another one. Of the history, `unit` is 'last epoch' or 'last ten epochs', and Dice and
+    IoU are `dice_coef` and `jacard_coef` of training: probabilities, own grid, batches, plus 1.
+    """
+    record_name, _, fold = name.partition("/")
+    per_slice, history = load_training(record_name)
+    grids = {"128": per_slice, "own": _own_grid(record_name)}
+    tables = []
+    for grid, table in grids.items():
+        if table is None:
+            continue
+        rows = table[table["fold"] == int(fold)] if fold else table
+        for part, scored in rows.groupby("split", sort=False):
+            tumour = scored["tp"] + scored["fn"] > 0
+            subsets = {"all slices": scored, "slices with tumour": scored[tumour]}
+            for subset, slices in subsets.items():
+                tables.append(score_set(slices).assign(set=part, subset=subset, grid=grid))
+    if history is not None and not fold:
+        tables.append(_history_ends(history))
+    return pd.concat(tables, ignore_index=True).assign(training=name)[SCORE_COLUMNS]
+
+
+def _own_grid(name):
+    """Return a training's per-slice table on its own grid, None where there is none."""
+    return load_record(name).own_grid if (RECORDS / name).exists() else None
+
+
+SCORE_COLUMNS = ["training", "set", "subset", "grid", *WAY, "value"]
+HISTORY_SCORES = {"dice_coef": "dice", "jacard_coef": "iou", "accuracy": "accuracy", "loss": "loss"}
+
+
+def _history_ends(history):
+    """Return the scores with which a history ends, in the columns of `score_training`."""
+    ends = {
+        "last epoch": history.iloc[-1],
+        "last ten epochs": history.tail(10).mean(numeric_only=True),
+    }
+    rows = []
+    for (unit, end), (column, score), part in product(
+        ends.items(), HISTORY_SCORES.items(), ("train", "val")
+    ):
+        value = end[column if part == "train" else f"val_{column}"]
+        values = "masks" if score == "accuracy" else "probabilities"
+        smooth = 1 if score in ("dice", "iou") else 0
+        rows.append((part, "all slices", "own", score, values, unit, smooth, value))
+    return pd.DataFrame(rows, columns=["set", "subset", "grid", *WAY, "value"])
+
+
+@cache
+def read_scores():
+    """Return records/scores.csv.gz, the scores of all trainings by `scripts/scores.py`.
+
+    Do not change the table: it is read once.
+    """
+    return pd.read_csv(RECORDS / "scores.csv.gz", dtype={"grid": str})

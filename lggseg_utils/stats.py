@@ -26,6 +26,53 @@ def interval_over_patients(statistic, patients, resamples=RESAMPLES):
     return result.confidence_interval
 
 
+def prediction_interval(values, level=0.95):
+    """Return (centre, half-width) of the interval for one more value of the same kind.
+
+    values: float (n,), n at least 2, from a normal distribution; mean +- t s sqrt(1 + 1/n), as in
+    Hahn and Meeker, "Statistical Intervals", 1991.
+    """
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    t = stats.t.ppf((1 + level) / 2, n - 1)
+    return values.mean(), t * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+
+
+def interval_over_seeds(values):
+    """Return (mean, low, high) of a score that each training has once: its 95% t interval."""
+    values = np.asarray(values, dtype=float)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    return values.mean(), low, high
+
+
+def interval_over_seeds_and_patients(differences, without):
+    """Return (mean, low, high): the 95% interval of a mean difference over seeds and patients.
+
+    differences: float (seeds,), at least 3; without: the same with each patient left out in turn,
+    float (patients, seeds). The variance joins the jackknife over patients, of the mean over
+    seeds, and the spread between seeds, s^2/n, less the part that both contain (a patient's luck
+    with a seed); that part is what the jackknife of single seeds has more than that of their mean.
+    After Obuchowski and Rockette, Communications in Statistics 24, 1995; the degrees of freedom
+    are Satterthwaite's.
+    """
+    seeds, patients = len(differences), len(without)
+    over_patients = _jackknife_variance(without.mean(axis=1))
+    of_single = _jackknife_variance(without).mean()
+    shared = (of_single - over_patients) / (seeds - 1)
+    over_seeds = max(0.0, differences.var(ddof=1) / seeds - shared)
+    variance = over_patients + over_seeds
+    spread = over_patients**2 / (patients - 1) + over_seeds**2 / (seeds - 1)
+    freedom = variance**2 / spread if spread else patients - 1
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
+    return differences.mean(), differences.mean() - half, differences.mean() + half
+
+
+def _jackknife_variance(without):
+    """Return the jackknife variance over the first axis of scores with one unit left out each."""
+    n = len(without)
+    return (n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+
+
 def paired_difference(differences):
     """Summarise differences paired by patient, float (n,): difference (mean), low, high (95% interval) and p.
 
@@ -65,6 +112,20 @@ def draw(values, size, draws=DRAWS, replace=False):
     """Return `draws` random selections of `size` of the values (n, ...): (draws, size, ...)."""
     rng = np.random.default_rng(0)
     return np.stack([values[rng.choice(len(values), size, replace=replace)] for _ in range(draws)])
+
+
+def draw_sums(values, size, draws=DRAWS):
+    """Return the sums of `draws` random selections of `size` of the values (n, k): (draws, k).
+
+    Nothing is drawn twice into one selection. Fast enough to count what happens once in thousands.
+    """
+    rng = np.random.default_rng(0)
+    sums = []
+    for chunk in np.array_split(np.arange(draws), max(1, draws * len(values) // 5_000_000)):
+        keys = rng.random((len(chunk), len(values)))
+        chosen = np.argpartition(keys, size, axis=1)[:, :size]
+        sums.append(values[chosen].sum(axis=1))
+    return np.concatenate(sums)
 
 
 def two_sets_within(score, labels, draws=RESAMPLES):

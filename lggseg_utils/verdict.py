@@ -1,349 +1,486 @@
-"""The verdict: what the sources report, and what the records say about it by the criteria of `claims.yml`."""
+"""What the records say about the report, by the criteria of `claims.yml`."""
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from enum import StrEnum
+from functools import cache
 
 import numpy as np
 import pandas as pd
-import scipy.stats
-import yaml
 
-from lggseg_utils import metrics, records, runs, stats
+from lggseg_utils import arms, metrics, records, sources, stats
+from lggseg_utils.arms import CLAIMS
 
-REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
-CLAIMS = yaml.safe_load((Path(__file__).parent / "claims.yml").read_text(encoding="utf-8"))
 QUESTIONS = {question["id"]: question for question in CLAIMS["questions"]}
-TABLES = REPORTED["tables"]  # the report's own: set -> score -> number
-SCORINGS = {
-    "soft by batch": metrics.Definition(soft=True, unit="batch", smooth=metrics.SMOOTH),
-    "masks by batch": metrics.Definition(soft=False, unit="batch", smooth=metrics.SMOOTH),
-    "pooled": metrics.Definition(soft=False, unit="pooled"),
-}
-HOLDS, FAILS, INCONCLUSIVE, DEPENDS, CONTRADICTS, UNTESTED = CLAIMS["answers"]
+WAYS = CLAIMS["ways"]
+JOINED = list(WAYS)[-1]  # found by searching: it counts with trainings made afterwards alone
+COUNTED = ["tp", "fp", "fn"]
+
+
+class Verdict(StrEnum):
+    """The four answers of `claims.yml`."""
+
+    REPLICATED = "replicated"
+    NOT_REPLICATED = "not replicated"
+    NOT_DECIDED = "not decided"
+    DISAGREE = "sources disagree"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one question, one of `CLAIMS['answers']`; the number that decides, the evidence, and the table behind it."""
+    """The answer to one question, how strong it is, and what it rests on.
 
-    answer: str
+    strength: '' where nothing is decided; number: the one that carries the answer; evidence: a
+    sentence; table: what it was read from; records: names of the trainings that decided.
+    """
+
+    answer: Verdict
+    strength: str
     number: str
     evidence: str
-    table: pd.DataFrame | None = None
+    table: pd.DataFrame
+    records: tuple = ()
 
 
-def judge(question):
-    """Return the `Answer` that the records give to one entry of `QUESTIONS`."""
-    recorded = records.record_names()
-    missing = [name for name in deciding_records(question) if name not in recorded]
-    if missing:
-        return Answer(UNTESTED, "run missing", f"Runs not made yet: {', '.join(missing)}")
-    return (RULES.get(question["rule"]) or RULES[question["id"]])(question)
+@cache
+def judge(name):
+    """Return the `Answer` that the records give to the question of that id."""
+    question = QUESTIONS[name]
+    return RULES.get(name, RULES.get(question["rule"]))(question)
 
 
-def deciding_records(question):
-    """Return the names of the records that decide a question, made or not, each once."""
-    parts = [question, *question.get("claims", [])]
-    names = (
-        name for part in parts for key in ("records", "more", "less") for name in part.get(key, [])
-    )
-    return list(dict.fromkeys(names))
+def together(answers):
+    """Return the answer to a question with several claims: of one claim that fails, it fails."""
+    answers = set(answers)
+    if Verdict.NOT_REPLICATED in answers:
+        return Verdict.NOT_REPLICATED
+    return Verdict.NOT_DECIDED if Verdict.NOT_DECIDED in answers else Verdict.REPLICATED
 
 
-def _number(question):
-    """Compare reported numbers with those of a record, under every scoring and subset of slices."""
-    record = records.load_record(question["records"][0])
-    scored = record.own_grid if question.get("grid") == "own" else record.per_slice
-    tables = {"all slices": scored, "slices with tumour": scored[scored["tp"] + scored["fn"] > 0]}
-    rows = [
-        {
-            "claim": claim["text"],
-            "slices": name,
-            "scoring": scoring,
-            **_compare(claim, tables[name], definition),
-        }
-        for claim in question["claims"]
-        for name in question.get("subsets", ["all slices"])
-        for scoring, definition in SCORINGS.items()
-    ]
-    table = pd.DataFrame(rows)
-    # The answer under a scoring is that of its worst number; the question's is what scorings and subsets agree on.
-    worst = table.groupby(["slices", "scoring"])["answer"].agg(_worst)
-    answer = worst.iloc[0] if worst.nunique() == 1 else DEPENDS
-    limits = {"low": ("ours", "min"), "high": ("ours", "max"), "luck": ("luck", "max")}
-    found = list(
-        table.groupby(["claim", "metric"], sort=False).agg(**limits).reset_index().itertuples()
-    )
-    number = ", ".join(f"{row.metric} {row.low:.2f}–{row.high:.2f}" for row in found)
-    evidence = "; ".join(
-        f"{row.claim}: ours {row.low:.3f} to {row.high:.3f} (chance: {row.luck:.2f})"
-        for row in found
-    )
-    ways = ", ".join(f"{name} {(worst == name).sum()}" for name in (HOLDS, INCONCLUSIVE, FAILS))
-    return Answer(
-        answer, number, f"{evidence}. Answers over {len(worst)} ways of scoring: {ways}", table
-    )
+# The rule for numbers
 
 
-def _compare(claim, scored, definition):
-    """Apply the rule for numbers: reported, ours, luck (95% of two random sets differ by less) and the answer."""
-    scored, score = scored[scored["split"] == claim["set"]], ("dice", "iou").index(claim["metric"])
-    ours = metrics.dice_and_iou(scored, definition)[score]
-    draw = partial(stats.two_sets_within, labels=scored["patient"], draws=400)
-    luck = draw(lambda rows: metrics.dice_and_iou(scored.iloc[rows], definition)[score])
-    distance, margin = abs(claim["value"] - ours), CLAIMS["margin"]
-    answer = HOLDS if distance <= margin else FAILS if distance > luck else INCONCLUSIVE
-    return {
-        "metric": ("Dice", "IoU")[score],
-        "reported": claim["value"],
-        "ours": ours,
-        "luck": luck,
-        "answer": answer,
-    }
+def judge_pair(reported, names, part, subset, way, reading=0.0):
+    """Judge Dice and IoU of one table by the trainings `names`, under one way of counting.
+
+    reported: a dictionary dice, iou; reading: how far both may be off. Returns a dictionary:
+    answer, n, and for each score its mean, half (of the interval) and whether it is met.
+    """
+    result = {"n": len(names)}
+    answers = []
+    for score in ("dice", "iou"):
+        values = arms.scores_of(names, part, subset, (score, *WAYS[way][score]))
+        outcome = _judge_number(reported[score], values, reading)
+        answers.append(outcome.pop("answer"))
+        result.update({f"{score}_{key}": value for key, value in outcome.items()})
+    return {"answer": together(answers), **result}
 
 
-def _effect(question):
-    """Compare two arms of records, paired by patient and averaged over seeds."""
-    arms = (
-        [records.load_record(name).per_slice for name in question[side]]
-        for side in ("more", "less")
-    )
-    effect = arm_difference(*arms, question["score"])
-    sign, seeds = 1 if effect["difference"] > 0 else -1, len(question["more"])
-    by, (low, high) = (
-        abs(effect["difference"]),
-        sorted((sign * effect["low"], sign * effect["high"])),
-    )
-    name = {"dice_pooled": "Pooled Dice", "dice_patient_mean": "Mean per-patient Dice"}[
-        question["score"]
-    ]
+def _judge_number(reported, values, reading):
+    """Judge one of two numbers: answer, mean, half-width of the 97.5% interval."""
+    if len(values) < CLAIMS["seeds"] or np.isnan(values).any():
+        return {"answer": Verdict.NOT_DECIDED, "mean": np.nan, "half": np.nan}
+    mean, half = stats.prediction_interval(values, level=0.975)
+    met = abs(reported - mean) <= max(half, CLAIMS["margin"]) + reading
+    if half > CLAIMS["wide"]:
+        answer = Verdict.NOT_DECIDED
+    else:
+        answer = Verdict.REPLICATED if met else Verdict.NOT_REPLICATED
+    return {"answer": answer, "mean": mean, "half": half}
+
+
+def _reported(claim):
+    """Return the reported Dice and IoU of a claim as a dictionary."""
+    if "dice" in claim:
+        return {"dice": claim["dice"], "iou": claim["iou"]}
+    table = sources.TABLES[claim["set"]]
+    return {"dice": table["dice_coef"], "iou": table["jacard_coef"]}
+
+
+def judge_arm(question, arm):
+    """Judge a question about numbers by one arm: a row for each subset of slices and way."""
+    claim = question["claims"][0]
+    names = arms.ended_calmly(arms.trainings(arm))
+    if "only" in question:
+        names = [name for name in names if name.startswith(question["only"])]
+    reading = CLAIMS["reading_error"] if "dice" in claim else 0.0
+    rows = []
+    for subset in question["subsets"]:
+        for way in WAYS:
+            judging = list(filter(arms.is_new, names)) if way == JOINED else names
+            outcome = judge_pair(_reported(claim), judging, claim["set"], subset, way, reading)
+            rows.append({"arm": arm, "slices": subset, "way": way, **outcome})
+    return pd.DataFrame(rows)
+
+
+def _best_of(answers):
+    """Return what several ways of counting say: one that replicates suffices."""
+    if Verdict.REPLICATED in set(answers):
+        return Verdict.REPLICATED
+    none_met = set(answers) == {Verdict.NOT_REPLICATED}
+    return Verdict.NOT_REPLICATED if none_met else Verdict.NOT_DECIDED
+
+
+def _numbers(question):
+    """Apply the rule for numbers: the first arm that can judge decides."""
+    arm = next(filter(_can_judge, question["arms"]))
+    table = judge_arm(question, arm)
+    counting = table[table["n"] >= CLAIMS["seeds"]]
+    answer = _best_of(counting["answer"])
+    row = _nearest(counting, answer, _reported(question["claims"][0]))
+    tally = counting["answer"].value_counts()
     evidence = (
-        f"{name} {'falls' if sign > 0 else 'rises'} from {effect['more']:.4f} to {effect['less']:.4f}, by {by:.4f} (95% interval "
-        f"{low:.3f} to {high:.3f}, {effect['patients']} patients, {seeds} seed{'s' * (seeds > 1)}). These patients could show a "
-        f"difference of {effect['detectable']:.3f}"
-    )
-    number = (
-        f"{question['loser']} {'loses' if sign > 0 else 'gains'} {by:.3f} ({low:.3f} to {high:.3f})"
+        f"Counted by {row['way'].lower()}, on {row['slices']}, {row['n']} trainings of {arm} give "
+        f"a Dice of {row['dice_mean']:.3f} (one more: ±{row['dice_half']:.3f}) and an IoU of "
+        f"{row['iou_mean']:.3f} (±{row['iou_half']:.3f}). Ways of counting: "
+        + ", ".join(f"{count} {name}" for name, count in tally.items())
     )
     return Answer(
-        _beyond(effect["low"], effect["high"], question), number, evidence, pd.DataFrame([effect])
+        answer,
+        _strength(answer, _hinges(question, arm, counting)),
+        f"Dice {row['dice_mean']:.3f}, IoU {row['iou_mean']:.3f}",
+        evidence,
+        table,
+        tuple(arms.trainings(arm)),
     )
+
+
+def _can_judge(arm):
+    """Return whether an arm has enough trainings that did not end in a spike."""
+    return len(arms.ended_calmly(arms.trainings(arm))) >= CLAIMS["seeds"]
+
+
+def _hinges(question, arm, counting):
+    """Return what an answer about numbers hangs on, as the parts of its strength."""
+    parts = _model_parts(question, arm)
+    replicated = counting["answer"] == Verdict.REPLICATED
+    if replicated.any() and not replicated.all():
+        parts.append("hangs on the definition")
+        against = filter(_can_judge, question.get("against", []))
+        others = [_best_of(judge_arm(question, other)["answer"]) for other in against]
+        if Verdict.NOT_REPLICATED in others:
+            parts.append("hangs on augmentation")
+    if not any(map(arms.is_new, arms.trainings(arm))):
+        parts.append("exploratory")
+    return parts
+
+
+def _model_parts(question, arm=None):
+    """Return the part of a strength that says that another network than the report's decides."""
+    nearest = question.get("arms", [arm])[0]
+    return ["not the report's model"] if "model" in question or arm != nearest else []
+
+
+def _nearest(table, answer, reported):
+    """Return the row of the way that comes nearest, among those that give the answer."""
+    rows = table[table["answer"] == answer].dropna(subset=["dice_mean"])
+    far = (rows["dice_mean"] - reported["dice"]).abs() + (rows["iou_mean"] - reported["iou"]).abs()
+    return rows.loc[far.idxmin()]
+
+
+def _strength(answer, parts):
+    """Return the strength of an answer in words, '' for one that is not decided."""
+    if answer == Verdict.NOT_DECIDED:
+        return ""
+    return "; ".join(parts) or "firm"
+
+
+# The rule for differences
+
+
+def judge_difference(question):
+    """Apply the rule for differences to a question's claims."""
+    rows = [{"claim": claim["text"], **claim_difference(claim)} for claim in question["claims"]]
+    table = pd.DataFrame(rows)
+    answer = together(table["answer"])
+    row = table.iloc[0]
+    parts = _model_parts(question)
+    if answer != Verdict.NOT_DECIDED and row["one_seed_decides"]:
+        parts.append("hangs on a seed")
+    number = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    evidence = (
+        f"The difference is {row['difference']:.3f} (95% interval {row['low']:.3f} to "
+        f"{row['high']:.3f}, over {row['seeds']} seeds and {row['patients']} patients); by seed "
+        f"{', '.join(f'{value:.3f}' for value in row['by_seed'])}"
+    )
+    names = tuple(
+        arms.made(question["claims"][0]["more"]) + arms.made(question["claims"][0]["less"])
+    )
+    return Answer(answer, _strength(answer, parts), number, evidence, table, names)
+
+
+def claim_difference(claim):
+    """Judge one claim by the rule for differences.
+
+    Returns a dictionary: answer, difference, low, high, by_seed, seeds, patients, and
+    one_seed_decides: whether a seed's difference has the other sign.
+    """
+    pairs = _paired(claim["more"], claim["less"])
+    if claim["score"] == "validation Dice":
+        part, score = "val", "dice_pooled"
+    else:
+        part, score = "test", claim["score"]
+    result = compare_arms(*zip(*pairs, strict=True), part=part, score=score)
+    if len(pairs) < CLAIMS["seeds"]:
+        return {**result, "answer": Verdict.NOT_DECIDED}
+    return {**result, "answer": _beyond(result["low"], result["high"], claim)}
+
+
+def _paired(more, less):
+    """Return pairs of lists of trainings, a pair a seed: of two lists of names, or of prefixes."""
+    if isinstance(less, str):
+        first, second = arms.with_prefix(more), arms.with_prefix(less)
+        return [(first[seed], second[seed]) for seed in first if seed in second]
+    pairs = zip(more, less, strict=True)
+    return [([one], [other]) for one, other in pairs if len(arms.made([one, other])) == 2]
 
 
 def _beyond(low, high, claim):
-    """Return the answer that an interval gives to a claim that something is more, or that it is 'less than the margin'."""
-    margin = claim.get("margin", CLAIMS["margin"])
+    """Return what an interval says of a claim of more, or of 'less than the margin'."""
+    margin = CLAIMS["margin"]
     if claim.get("claimed") == "less than the margin":
-        return HOLDS if high < margin else FAILS if low > margin else INCONCLUSIVE
-    return FAILS if high < margin else HOLDS if low > 0 else INCONCLUSIVE
+        if high < margin:
+            return Verdict.REPLICATED
+        return Verdict.NOT_REPLICATED if low > margin else Verdict.NOT_DECIDED
+    if high < margin:
+        return Verdict.NOT_REPLICATED
+    return Verdict.REPLICATED if low > 0 else Verdict.NOT_DECIDED
 
 
-def _worst(answers):
-    """Return the worst of several answers."""
-    return max(answers, key=[HOLDS, INCONCLUSIVE, FAILS].index)
+def compare_arms(more, less, part="test", score="dice_pooled"):
+    """Compare two arms, paired by seed, over seeds and patients.
 
-
-def arm_difference(more, less, score="dice_pooled"):
-    """Compare two lists of tables like `Record.per_slice`, one per seed, on the test patients of all.
-
-    score: 'dice_pooled' or 'dice_patient_mean'. Returns a dictionary: more, less (scores), difference, low, high (95% interval by
-    bootstrap over patients), patients, and detectable, the smallest true difference that would be seen four times in five.
+    more, less: for each seed a list of trainings, whose scores are averaged. part: the set of
+    slices; score: 'dice_pooled' or 'dice_patient_mean', of masks. Returns a dictionary: more, less
+    (means), difference, low, high (95% interval; NaN for fewer than two seeds), by_seed, seeds,
+    patients, and one_seed_decides: whether a seed's difference has the other sign.
     """
-    counted = ["tp", "fp", "fn"]
-    arms = [
-        [table.query("split == 'test'").groupby("patient")[counted].sum() for table in arm]
-        for arm in (more, less)
+    sums = [
+        [[_patient_sums(name, part) for name in names] for names in arm] for arm in (more, less)
     ]
-    patients = sorted(set.intersection(*(set(table.index) for arm in arms for table in arm)))
-    counts = [
-        np.stack([table.loc[patients].to_numpy() for table in arm]) for arm in arms
-    ]  # seeds, patients, 3
-
-    def scores(drawn):
-        """Return both arms' score of resampled patients, drawn (..., patients)."""
-        if score == "dice_pooled":
-            return [
-                metrics.dice(*np.moveaxis(arm[:, drawn].sum(-2), -1, 0)).mean(0) for arm in counts
-            ]
-        return [metrics.dice(*np.moveaxis(arm[:, drawn], -1, 0)).mean((0, -1)) for arm in counts]
-
-    low, high = stats.interval_over_patients(
-        lambda drawn: np.subtract(*scores(drawn)), len(patients)
+    patients = sorted(
+        {patient for arm in sums for seed in arm for one in seed for patient in one.index}
     )
-    first, second = (float(value) for value in scores(np.arange(len(patients))))
-    values = {
-        "more": first,
-        "less": second,
-        "difference": first - second,
-        "low": float(low),
-        "high": float(high),
-    }
-    # By the normal distribution: 1.96 standard errors are half the interval, and 0.84 more give a power of 80%.
+    whole, without = zip(*(_arm_scores(arm, patients, score) for arm in sums), strict=True)
+    difference, left = whole[0] - whole[1], without[0] - without[1]
+    low = high = np.nan
+    if len(difference) > 1:
+        _, low, high = stats.interval_over_seeds_and_patients(difference, left)
     return {
-        **values,
-        "patients": len(patients),
-        "detectable": float(high - low) / 2 * (1.96 + 0.84) / 1.96,
-    }
-
-
-def _seeds(question):
-    """Compare scores that exist once a training, paired by seed, claim by claim."""
-    rows = [
-        {"claim": claim["text"], **_seed_difference({**question, **claim})}
-        for claim in question["claims"]
-    ]
-    table = pd.DataFrame(rows).replace(
-        {"score": {"gap": "loss gap", "jumps": "loss steps", "dice_pooled": "Dice"}}
-    )
-    evidence = [
-        f"{row.claim}: {row.answer}, {row.score} {row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}; "
-        f"{row.seeds} seeds could show {row.detectable:.4f})"
-        for row in table.itertuples()
-    ]
-    answer = _worst(table["answer"])
-    number = "{score} {difference:+.4f} ({low:+.4f} to {high:+.4f})".format(
-        **table[table["answer"] == answer].iloc[0]
-    )
-    return Answer(answer, number, "; ".join(evidence), table)
-
-
-def _seed_difference(claim):
-    """Return score, difference (`more` less `less`, mean over seeds), low, high (95% t interval), detectable, seeds, answer."""
-    difference = _by_seed(claim["more"], claim["score"]) - _by_seed(claim["less"], claim["score"])
-    low, high = scipy.stats.ttest_1samp(difference, 0).confidence_interval()
-    spread = {
+        "more": whole[0].mean(),
+        "less": whole[1].mean(),
         "difference": difference.mean(),
         "low": low,
         "high": high,
-        "detectable": stats.detectable(difference),
-    }
-    return {
-        "score": claim["score"],
-        **spread,
+        "by_seed": tuple(difference),
         "seeds": len(difference),
-        "answer": _beyond(low, high, claim),
+        "patients": len(patients),
+        "one_seed_decides": len(set(np.sign(difference))) > 1,
     }
 
 
-def _by_seed(names, score):
-    """Return the score of each seed, averaged over the records that share it (both rates of dropout count alike)."""
-    loaded = [records.load_record(name) for name in names]
-    seeds = [record.run["experiment"]["seed"] for record in loaded]
-    return pd.Series([training_score(record, score) for record in loaded]).groupby(seeds).mean()
+@cache
+def _patient_sums(name, part):
+    """Return the counts of one training's set, summed by patient: tp, fp, fn."""
+    scored = records.load_training(name)[0]
+    return scored[scored["split"] == part].groupby("patient")[COUNTED].sum()
 
 
-def training_score(record, score):
-    """Return a score that a training has once: 'gap', 'jumps' or 'dice_pooled', as claims.yml defines them."""
-    history = record.history
-    if score == "gap":
-        return (history["val_loss"] - history["loss"]).tail(10).mean()
-    if score == "jumps":
-        return history["val_loss"].tail(51).diff().abs().median()
-    return metrics.dice_and_iou(record.per_slice.query("split == 'val'"), SCORINGS["pooled"])[0]
+def _arm_scores(arm, patients, score):
+    """Return an arm's scores, (seeds,), and those without each patient, (patients, seeds)."""
+    whole, without = [], []
+    for tables in arm:
+        both = [_scores_without(table.reindex(patients), score) for table in tables]
+        whole.append(np.mean([one for one, _ in both]))
+        without.append(np.mean([left for _, left in both], axis=0))
+    return np.array(whole), np.array(without).T
 
 
-def _curves(question):
-    """Judge from one training's losses whether it overfits, and less so at half its epochs."""
-    history = records.load_record(question["records"][0]).history
-    losses = history.set_index("epoch")[["loss", "val_loss"]].rolling(10).mean().dropna()
-    lowest, half, end = losses.loc[losses["val_loss"].idxmin()], losses.loc[64], losses.loc[128]
-    rise = end["val_loss"] / lowest["val_loss"]
-    gaps = [row["val_loss"] - row["loss"] for row in (half, end)]
-    held = [rise > 1.1 and end["loss"] < lowest["loss"], gaps[0] < gaps[1]]
+def _scores_without(sums, score):
+    """Return one training's score, and its scores with each patient left out, float (patients,).
+
+    sums: a table tp, fp, fn, a row a patient, NaN for a patient without slices in this set.
+    """
+    counts = sums.to_numpy(float)
+    there = ~np.isnan(counts[:, 0])
+    if score == "dice_pooled":
+        counts = np.nan_to_num(counts)
+        left = counts.sum(axis=0) - counts
+        return metrics.dice(*counts.sum(axis=0)), metrics.dice(*left.T)
+    dice = np.where(there, metrics.dice(*np.nan_to_num(counts).T), 0.0)
+    return dice.sum() / there.sum(), (dice.sum() - dice) / (there.sum() - there)
+
+
+# The rule for ratios
+
+
+def claim_ratio(claim, arm=None):
+    """Judge one claim by the rule for ratios.
+
+    arm: the trainings that are compared with 1, where the claim names no other arm. Returns a
+    dictionary: answer, ratio, low, high (95% interval), by_seed and seeds.
+    """
+    if arm is None:
+        larger, than = arms.with_prefix(claim["larger"]), arms.with_prefix(claim["than"])
+        ratios = [
+            _mean_score(larger[seed], claim["score"]) / _mean_score(than[seed], claim["score"])
+            for seed in larger
+            if seed in than
+        ]
+    else:
+        ratios = [arms.training_score(name, claim["score"]) for name in arm]
+    return {
+        **judge_ratios(ratios, claim["matters"]),
+        "by_seed": tuple(ratios),
+        "seeds": len(ratios),
+    }
+
+
+def _mean_score(names, score):
+    """Return the geometric mean of a training score, NaN where one is not positive."""
+    values = np.array([arms.training_score(name, score) for name in names])
+    return np.exp(np.log(values).mean()) if (values > 0).all() else np.nan
+
+
+def judge_ratios(ratios, matters):
+    """Judge whether something is larger: answer, ratio, low, high (95% t interval of the log).
+
+    matters: the factor that matters. Not decided for fewer than three ratios, or one below 0.
+    """
+    ratios = np.asarray(ratios, dtype=float)
+    if len(ratios) < CLAIMS["seeds"] or not (ratios > 0).all():
+        unknown = dict.fromkeys(("ratio", "low", "high"), np.nan)
+        return {"answer": Verdict.NOT_DECIDED, **unknown}
+    mean, low, high = np.exp(stats.interval_over_seeds(np.log(ratios)))
+    if high < matters:
+        answer = Verdict.NOT_REPLICATED
+    else:
+        answer = Verdict.REPLICATED if low > 1 else Verdict.NOT_DECIDED
+    return {"answer": answer, "ratio": mean, "low": low, "high": high}
+
+
+def _ratios(question):
+    """Apply the rule for ratios to all claims; to one that names `more`, that for differences."""
+    found = [_ratio_claim(question, claim) for claim in question["claims"]]
+    table = pd.DataFrame(found).drop(columns=["parts", "names"])
+    answer = together(table["answer"])
+    carrying = table[table["answer"] == answer].iloc[0]
+    parts = _model_parts(question) + [part for row in found for part in row["parts"]]
     return Answer(
-        HOLDS if all(held) else INCONCLUSIVE if any(held) else FAILS,
-        f"validation loss {rise:.2f} times its lowest",
-        f"Averaged over ten epochs, the validation loss is lowest at epoch {lowest.name} and ends at {rise:.2f} times that, while the "
-        f"training loss goes from {lowest['loss']:.4f} to {end['loss']:.4f}. Validation minus training loss, averaged likewise, is "
-        f"{gaps[0]:.4f} at epoch 64 and {gaps[1]:.4f} at epoch 128",
-        losses.reset_index(),
+        answer,
+        _strength(answer, list(dict.fromkeys(parts))),
+        _ratio_number(carrying),
+        "; ".join(map(_ratio_sentence, found)),
+        table,
+        tuple(dict.fromkeys(name for row in found for name in row["names"])),
     )
 
 
-def implied_dice():
-    """Return, for each reported pair, the Dice that its IoU implies: a table set, iou, dice, implied, gap (dice - implied)."""
-    rows = [(name, table["jacard_coef"], table["dice_coef"]) for name, table in TABLES.items()]
-    table = pd.DataFrame(rows, columns=["set", "iou", "dice"])
-    table["implied"] = metrics.dice_from_iou(table["iou"])
-    return table.assign(gap=table["dice"] - table["implied"])
+def _ratio_claim(question, claim):
+    """Judge one claim: its numbers, the parts of its strength, and the trainings that decide."""
+    told = {"claim": claim["text"], "score": claim["score"], "parts": []}
+    if "more" in claim:
+        names = _named(claim["more"]) + _named(claim["less"])
+        return {**told, "ratio": np.nan, **claim_difference(claim), "names": names}
+    if "than" in claim:
+        names = _named(claim["larger"]) + _named(claim["than"])
+        return {**told, **claim_ratio(claim), "names": names}
+    arm = next(filter(_can_judge, claim["larger"]))
+    names = arms.trainings(arm)
+    outcome = claim_ratio(claim, names)
+    parts = _model_parts({"arms": claim["larger"]}, arm)
+    parts += _hangs_on_augmentation(question, claim, outcome["answer"])
+    return {**told, **outcome, "names": names, "parts": parts}
+
+
+def _named(prefixes):
+    """Return all recorded trainings of some prefixes."""
+    return [name for names in arms.with_prefix(prefixes).values() for name in names]
+
+
+def _hangs_on_augmentation(question, claim, answer):
+    """Return the strength's part where trainings with augmentation give another answer."""
+    against = [arms.trainings(arm) for arm in question.get("against", [])]
+    others = [claim_ratio(claim, names)["answer"] for names in against if len(names) >= 3]
+    return ["hangs on augmentation"] if any(other != answer for other in others) else []
+
+
+def _ratio_number(row):
+    """Return the number of a claim in words."""
+    if np.isnan(row["ratio"]):
+        return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['ratio']:.2f} times ({row['low']:.2f} to {row['high']:.2f})"
+
+
+def _ratio_sentence(row):
+    """Return a claim, its answer and its number in words."""
+    return f"{row['claim']}: {row['answer']}, {_ratio_number(row)}, {row['seeds']} trainings"
+
+
+# Arithmetic
 
 
 def _one_quantity(question):
     """Check by arithmetic whether the reported scores can describe the same predictions."""
-    pairs, test = implied_dice(), TABLES["test"]
+    pairs = sources.implied_dice()
     above = pairs.loc[pairs["gap"].idxmax()].replace("train", "training")
-    # A mean IoU averages tumour and background; where tumour is rare, the background's IoU is nearly the accuracy.
-    tumour = 2 * test["mean_iou"] - test["accuracy"]
-    apart = abs(tumour - test["jacard_coef"]) > CLAIMS["margin"]
+    tumour, printed = sources.implied_tumour_iou(), sources.TABLES["test"]["jacard_coef"]
+    apart = abs(tumour - printed) > CLAIMS["margin"]
     return Answer(
-        CONTRADICTS if above["gap"] > 0 or apart else HOLDS,
-        f"{above['implied']:.3f} Dice at most",
-        f"Computed in the same way, an IoU of {above['iou']} allows a Dice of {above['implied']:.4f} at most, but the table of the "
-        f"{above['set']} set prints {above['dice']}. If it is pooled, the mean IoU of {test['mean_iou']} implies a tumour IoU of "
-        f"{tumour:.3f}, not {test['jacard_coef']}; a mean over slices would not",
+        Verdict.DISAGREE if above["gap"] > 0 or apart else Verdict.REPLICATED,
+        "firm",
+        f"Dice {above['dice']:.3f} where {above['implied']:.3f} is the most",
+        f"Computed in the same way, an IoU of {above['iou']} allows a Dice of "
+        f"{above['implied']:.4f} at most, but the table of the {above['set']} set prints "
+        f"{above['dice']}. If it is pooled, the mean IoU of {sources.TABLES['test']['mean_iou']} "
+        f"implies a tumour IoU of {tumour:.3f}, not {printed}; a mean over slices would not",
         pairs,
     )
 
 
-def error_ratios(scored, by, draws=stats.DRAWS):
-    """Draw pairs of random tenths of a per-slice table and return the larger error rate over the smaller, float (draws,).
-
-    by: 'slice' or 'patient', what is drawn; the two tenths of a pair have none in common.
-    """
-    counts = scored[["fp", "fn"]].sum(axis=1).to_frame("errors").assign(slices=1)
-    sums = counts.groupby(scored["patient"] if by == "patient" else scored.index).sum().to_numpy()
-    tenth = round(len(sums) / 10)
-    pairs = stats.draw(sums, 2 * tenth, draws).reshape(draws, 2, tenth, 2).sum(2)
-    rates = pairs[..., 0] / pairs[..., 1]
-    return rates.max(1) / rates.min(1)
-
-
-def tumour_shares(by, draws=stats.DRAWS):
-    """Draw random tenths of the cohort, by 'slice' or 'patient', and return their shares of tumour pixels, float (draws,)."""
-    slices = runs.read_csv(records.RECORDS / "cohort.csv")
-    counts = slices[["tumour_area"]].assign(pixels=slices["height"] * slices["width"])
-    sums = counts.groupby(slices["patient"] if by == "patient" else slices.index).sum().to_numpy()
-    drawn = stats.draw(sums, round(len(sums) / 10), draws).sum(1)
-    return drawn[:, 0] / drawn[:, 1]
-
-
 def _sets_alike(question):
-    """Compare the reported error rates and the tumour share of validation with those of random tenths."""
-    ratio = (1 - TABLES["val"]["accuracy"]) / (1 - TABLES["test"]["accuracy"])
-    tumour = 1 - REPORTED["first_val_accuracy"]
-    drawn = {"slice": "known-patients", "patient": "new-patients"}
-    errors = {
-        by: (error_ratios(records.load_record(name).per_slice, by) >= ratio).mean()
-        for by, name in drawn.items()
-    }
-    shares = np.array([tumour_shares(by) for by in drawn])
-    as_rich = shares >= tumour
-    signs = [max(errors.values()), as_rich.mean(1).max()]
+    """Compare reported error rates and the tumour share of validation with random tenths."""
+    drawn = dict(zip(("slice", "patient"), question["uses"], strict=True))
+    ratio = sources.error_ratio()
+    tumour = 1 - sources.REPORTED["first_val_accuracy"]
+    least = tumour - CLAIMS["reading_error"]
+    rows = []
+    for by, name in drawn.items():
+        errors = sources.error_ratios(records.load_training(name)[0], by)
+        # Patients differ so much that only many draws tell how rare such a share is.
+        shares = sources.tumour_shares(by, draws=400_000 if by == "patient" else stats.DRAWS)
+        rows.append(
+            {
+                "drawn": by,
+                "error ratio": (errors >= ratio).mean(),
+                "tumour share": (shares >= least).mean(),
+                "as read": (shares >= tumour).mean(),
+            }
+        )
+    table = pd.DataFrame(rows).set_index("drawn")
+    signs = table[["error ratio", "tumour share"]].max()
+    if (signs < 0.001).any():
+        answer = Verdict.NOT_REPLICATED
+    else:
+        answer = Verdict.REPLICATED if (signs > 0.05).all() else Verdict.NOT_DECIDED
     return Answer(
-        FAILS if min(signs) < 0.001 else HOLDS if min(signs) > 0.05 else INCONCLUSIVE,
-        f"{tumour:.1%} tumour; random sets ≤{shares.max():.1%}",
-        f"If run 3 marks nothing in its first epochs, their validation accuracy implies {tumour:.1%} tumour; {as_rich.sum()} of "
-        f"{as_rich.size:,} random tenths have as much. The error rate of validation is {ratio:.2f} times that of test; so large a "
-        f"ratio occurs in {errors['slice']:.1%} of pairs of tenths drawn by slice and in {errors['patient']:.1%} by patient",
-    )
-
-
-def _documents(question):
-    """List where two places of the sources disagree."""
-    found = [claim["found"] for claim in question["claims"] if claim.get("found")]
-    return Answer(
-        CONTRADICTS if found else HOLDS,
-        question["found"] if found else "no disagreement",
-        "; ".join(found),
+        answer,
+        _strength(answer, ["hangs on a reading"]),
+        f"{least:.1%} to {tumour + CLAIMS['reading_error']:.1%} tumour",
+        f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio occurs "
+        f"in {table.loc['slice', 'error ratio']:.1%} of pairs of random tenths drawn by slice and "
+        f"in {table.loc['patient', 'error ratio']:.1%} by patient. If run 3 marks nothing in its "
+        f"first epochs, their validation accuracy means {tumour:.1%} tumour, or {least:.1%} within "
+        f"the reading error; {table.loc['slice', 'tumour share']:.1%} and "
+        f"{table.loc['patient', 'tumour share']:.1%} of the tenths have that much",
+        table.reset_index(),
+        tuple(drawn.values()),
     )
 
 
 RULES = {
-    "number": _number,
-    "effect": _effect,
-    "seeds": _seeds,
-    "curves": _curves,
-    "documents": _documents,
+    "number": _numbers,
+    "difference": judge_difference,
+    "ratio": _ratios,
+    "one-quantity": _one_quantity,
+    "sets-alike": _sets_alike,
 }
-RULES |= {"one-quantity": _one_quantity, "sets-alike": _sets_alike}

@@ -1,0 +1,95 @@
+"""The trainings that judge the report: which there are, how they ended, and what they score."""
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from lggseg_utils import records
+
+CLAIMS = yaml.safe_load((Path(__file__).parent / "claims.yml").read_text(encoding="utf-8"))
+
+
+def made(names):
+    """Return those of the named trainings that are recorded."""
+    there = set(records.read_scores()["training"].str.partition("/")[0])
+    return [name for name in names if name in there]
+
+
+def trainings(arm):
+    """Return the recorded trainings of an arm of `claims.yml`."""
+    entry = CLAIMS["arms"][arm]
+    return made([*entry["records"], *entry.get("to_come", [])])
+
+
+def with_prefix(prefixes):
+    """Return the recorded trainings 'PREFIX-SEED' as seed -> names, one for each of the prefixes.
+
+    prefixes: one or a list; a seed that lacks one of them is left out.
+    """
+    prefixes = [prefixes] if isinstance(prefixes, str) else prefixes
+    everything = records.read_scores()["training"].unique()
+    found = {}
+    for prefix in prefixes:
+        for name in everything:
+            start, _, seed = name.rpartition("-")
+            if start == prefix and seed.isdigit():
+                found.setdefault(int(seed), []).append(name)
+    whole = {seed: names for seed, names in found.items() if len(names) == len(prefixes)}
+    return dict(sorted(whole.items()))
+
+
+def is_new(name):
+    """Return whether a training was started after the criteria were committed."""
+    folder = records.RECORDS / name
+    return folder.exists() and records.read_record(folder)["created"] >= CLAIMS["written"]
+
+
+def spike(name):
+    """Return the training loss of the last epoch over its median in the last 20 epochs."""
+    loss = records.load_training(name)[1]["loss"]
+    return loss.iloc[-1] / loss.tail(20).median()
+
+
+def ended_calmly(names):
+    """Return those trainings that did not end in a spike, as `claims.yml` defines it."""
+    return [name for name in names if spike(name) <= CLAIMS["spike"]]
+
+
+@cache
+def _wide_scores():
+    """Return the scores on the 128x128 grid: a row a training, a column each score."""
+    scores = records.read_scores()
+    keys = ["set", "subset", *records.WAY]
+    kept = scores[(scores["grid"] == "128")].set_index(["training", *keys])["value"]
+    return kept.unstack(keys)
+
+
+def scores_of(names, part, subset, way):
+    """Return one score of some trainings, float (n,), NaN where a training lacks it.
+
+    part: 'train', 'val' or 'test'; way: (score, values, unit, smooth), as in records/scores.csv.gz.
+    """
+    return _wide_scores().loc[list(names), (part, subset, *way)].to_numpy()
+
+
+def training_score(name, score):
+    """Return a score that a training has once, of its history.
+
+    gap: validation less training loss, mean of the last ten epochs; loss steps, Dice steps: median
+    change of validation loss or `dice_coef` from one epoch to the next, over the last 50; rise: the
+    ten-epoch mean of the validation loss at the end over its lowest; late gap: the gap of ten-epoch
+    means at the end over that at half the epochs.
+    """
+    history = records.load_training(name)[1]
+    if score == "loss steps":
+        return history["val_loss"].tail(51).diff().abs().median()
+    if score == "Dice steps":
+        return history["val_dice_coef"].tail(51).diff().abs().median()
+    if score == "gap":
+        return (history["val_loss"] - history["loss"]).tail(10).mean()
+    smooth = history[["loss", "val_loss"]].rolling(10).mean()
+    if score == "rise":
+        return smooth["val_loss"].iloc[-1] / smooth["val_loss"].min()
+    gap = smooth["val_loss"] - smooth["loss"]
+    return gap.iloc[-1] / gap.iloc[len(gap) // 2 - 1]

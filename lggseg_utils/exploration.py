@@ -1,0 +1,226 @@
+"""What must have been done, so that the report's numbers come out; and do our rules hold for us?
+
+The search is exploratory: it looks through trainings that are there already. What it finds is
+written down as `predictions` in `claims.yml`, for trainings made afterwards.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from lggseg_utils import arms, records, sources, stats, verdict
+from lggseg_utils.arms import CLAIMS
+
+SETS = {"train": "training", "val": "validation", "test": "test"}
+SUBSETS = ("all slices", "slices with tumour")
+# A spread that reaches further than this to either side says nothing; for loss and accuracy,
+# further than the reported loss or error itself.
+WIDE = CLAIMS["wide"]
+
+
+def number_table(names):
+    """Compare the twelve reported numbers with some trainings, under every way of counting.
+
+    Training and test are scored on all slices, validation on all or on those with tumour. Returns a
+    table: set, subset, score, values, unit, smooth, reported, mean, half (of the 95% prediction
+    interval), met, wide.
+    """
+    scores = records.read_scores()
+    chosen = scores[scores["training"].isin(names) & (scores["grid"] == "128")]
+    chosen = chosen[chosen["score"].isin(sources.NAMES.values())]
+    chosen = chosen[(chosen["set"] == "val") | (chosen["subset"] == "all slices")]
+    rows = []
+    for key, group in chosen.groupby(["set", "subset", *records.WAY], sort=False):
+        mean, half = stats.prediction_interval(group["value"])
+        rows.append((*key, _reported(key[0], key[2]), mean, half))
+    columns = ["set", "subset", *records.WAY, "reported", "mean", "half"]
+    table = pd.DataFrame(rows, columns=columns)
+    error = np.where(table["score"] == "accuracy", 1 - table["reported"], table["reported"])
+    limit = np.where(table["score"].isin(["dice", "iou"]), WIDE, error)
+    table["wide"] = table["half"] > limit
+    table["met"] = ((table["reported"] - table["mean"]).abs() <= table["half"]) & ~table["wide"]
+    return table
+
+
+def _reported(part, score):
+    """Return one of the twelve reported numbers."""
+    names = {ours: theirs for theirs, ours in sources.NAMES.items()}
+    return sources.TABLES[part][names[score]]
+
+
+def hypotheses(by_arm):
+    """Rank what may have been done by how many of the twelve numbers lie within the spread.
+
+    by_arm: name -> trainings. A hypothesis is an arm, the slices that validation is scored on, and
+    a way of counting each for Dice and IoU. Returns a table arm, validation, dice, iou (ways in
+    words), met (of twelve), met_dice, met_iou, met_others and distance (mean distance of the six
+    Dice and IoU), the best first.
+    """
+    rows = []
+    for arm, names in by_arm.items():
+        table = number_table(names)
+        for subset in SUBSETS:
+            kept = table[(table["set"] != "val") | (table["subset"] == subset)]
+            rows.extend(_of_subset(kept, arm, subset))
+    ranked = pd.DataFrame(rows).sort_values(["met", "distance"], ascending=[False, True])
+    return ranked.reset_index(drop=True)
+
+
+def _of_subset(table, arm, subset):
+    """Return the hypotheses of one arm and one kind of validation set: every pair of two ways."""
+    others = table[table["score"].isin(["loss", "accuracy"])]["met"].sum()
+    ways = {score: _by_way(table[table["score"] == score]) for score in ("dice", "iou")}
+    for dice in ways["dice"].itertuples():
+        for iou in ways["iou"].itertuples():
+            yield {
+                "arm": arm,
+                "validation": subset,
+                "dice": in_words(dice.Index),
+                "iou": in_words(iou.Index),
+                "met": dice.met + iou.met + others,
+                "met_dice": dice.met,
+                "met_iou": iou.met,
+                "met_others": others,
+                "distance": (dice.distance + iou.distance) / 2,
+            }
+
+
+def _by_way(table):
+    """Return how many of a score's three numbers are met, and the mean distance, a row a way."""
+    table = table.assign(distance=(table["reported"] - table["mean"]).abs())
+    grouped = table.groupby(["values", "unit", "smooth"], sort=False)
+    return grouped.agg(met=("met", "sum"), distance=("distance", "mean"))
+
+
+def in_words(way):
+    """Return a way of counting (values, unit, smooth) in words."""
+    values, unit, smooth = way
+    plus = f", plus {smooth:g}" if smooth else ""
+    return f"{values}, {unit if unit == 'pooled' else f'by {unit}'}{plus}"
+
+
+# The predictions of `claims.yml`
+
+NINE = [
+    (part, subset, score)
+    for part, subset in (
+        ("train", "all slices"),
+        ("val", "slices with tumour"),
+        ("test", "all slices"),
+    )
+    for score in ("loss", "accuracy", "iou")
+]
+WAY_OF = {
+    "loss": ("loss", "probabilities", "pooled", 0),
+    "accuracy": ("accuracy", "masks", "pooled", 0),
+    "iou": ("iou", "masks", "batch", 1),
+}
+
+
+def nine_numbers(names):
+    """Return the nine numbers that trainings without augmentation nearly give.
+
+    IoU is that of masks by batch, validation is scored on slices with tumour. A table set, score,
+    reported, mean, half (of the 95% prediction interval for one more training), met.
+    """
+    rows = []
+    for part, subset, score in NINE:
+        mean, half = stats.prediction_interval(arms.scores_of(names, part, subset, WAY_OF[score]))
+        reported = _reported(part, score)
+        rows.append((part, score, reported, mean, half, abs(reported - mean) <= half))
+    return pd.DataFrame(rows, columns=["set", "score", "reported", "mean", "half", "met"])
+
+
+def new_trainings(arm):
+    """Place each training made after the criteria into the interval of the earlier ones of its arm.
+
+    Returns a table training, set, score, value, mean, half, met; trainings that ended in a spike
+    are left out.
+    """
+    calm = arms.ended_calmly(arms.trainings(arm))
+    earlier = nine_numbers([name for name in calm if not arms.is_new(name)])
+    tables = []
+    for name in filter(arms.is_new, calm):
+        values = [arms.scores_of([name], *key[:2], WAY_OF[key[2]])[0] for key in NINE]
+        table = earlier.drop(columns=["reported", "met"]).assign(training=name, value=values)
+        table["met"] = (table["value"] - table["mean"]).abs() <= table["half"]
+        tables.append(table)
+    columns = ["training", "set", "score", "value", "mean", "half", "met"]
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+# The rules, tried on ourselves
+
+
+def try_rule_for_numbers(own="plain64", others=()):
+    """Put trainings in the report's place and let the rule for numbers judge them.
+
+    Each calm training of the arm `own` is judged by the others of its arm, and each training of
+    `others` by all of it, under every way with one definition, on the three sets. Returns a table
+    training, kind ('same settings' or 'other settings'), set, way, answer.
+    """
+    calm = arms.ended_calmly(arms.trainings(own))
+    rows = []
+    for name in (*calm, *others):
+        judging = [other for other in calm if other != name]
+        kind = "same settings" if name in calm else "other settings"
+        for part, subset in dict.fromkeys(key[:2] for key in NINE):
+            for way in list(verdict.WAYS)[:-1]:
+                answer = _judge_training(name, judging, part, subset, way)
+                rows.append((name, kind, part, way, answer))
+    return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "answer"])
+
+
+def _judge_training(name, judging, part, subset, way):
+    """Return what the rule for numbers says of one training's Dice and IoU."""
+    pair = {
+        score: arms.scores_of([name], part, subset, (score, *verdict.WAYS[way][score]))[0]
+        for score in ("dice", "iou")
+    }
+    return verdict.judge_pair(pair, judging, part, subset, way)["answer"]
+
+
+def groups_of_three(names):
+    """Return all pairs of groups of three trainings that have none in common."""
+    pairs = []
+    for first in combinations(names, 3):
+        for second in combinations([name for name in names if name not in first], 3):
+            if first < second:
+                pairs.append((first, second))
+    return pairs
+
+
+def try_rule_for_differences(same, other, part="train"):
+    """Compare groups of three trainings by the rule for differences, on the pooled Dice of a set.
+
+    same: trainings of equal settings, compared with each other; other: trainings of clearly other
+    settings, compared with all groups of `same`. Returns a table kind, low, high, found (whether
+    the interval excludes 0 and reaches the margin).
+    """
+    pairs = [("same settings", *pair) for pair in groups_of_three(same)]
+    for first in combinations(same, 3):
+        pairs.extend(("other settings", first, second) for second in combinations(other, 3))
+    rows = []
+    for kind, first, second in pairs:
+        more, less = ([[name] for name in group] for group in (first, second))
+        result = verdict.compare_arms(more, less, part=part)
+        found = result["low"] * result["high"] > 0
+        reaches = max(abs(result["low"]), abs(result["high"])) >= CLAIMS["margin"]
+        rows.append((kind, result["low"], result["high"], found and reaches))
+    return pd.DataFrame(rows, columns=["kind", "low", "high", "found"])
+
+
+def try_rule_for_ratios(same, other, score="gap", matters=1.2):
+    """Compare groups of three trainings by the rule for ratios, as `try_rule_for_differences`."""
+    values = {name: arms.training_score(name, score) for name in (*same, *other)}
+    pairs = [("same settings", *pair) for pair in groups_of_three(same)]
+    for first in combinations(same, 3):
+        pairs.extend(("other settings", first, second) for second in combinations(other, 3))
+    rows = []
+    for kind, first, second in pairs:
+        ratios = [values[one] / values[two] for one, two in zip(first, second, strict=True)]
+        either = [verdict.judge_ratios(each, matters) for each in (ratios, 1 / np.array(ratios))]
+        found = any(outcome["answer"] == verdict.Verdict.REPLICATED for outcome in either)
+        rows.append((kind, either[0]["low"], either[0]["high"], found))
+    return pd.DataFrame(rows, columns=["kind", "low", "high", "found"])
