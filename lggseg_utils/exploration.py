@@ -224,3 +224,75 @@ def try_rule_for_ratios(same, other, score="gap", matters=1.2):
         found = any(outcome["answer"] == verdict.Verdict.REPLICATED for outcome in either)
         rows.append((kind, either[0]["low"], either[0]["high"], found))
     return pd.DataFrame(rows, columns=["kind", "low", "high", "found"])
+
+
+def predictions():
+    """Return the predictions of `claims.yml` and what came of them: a table prediction, outcome."""
+    rows = []
+    for prediction in CLAIMS["predictions"]:
+        there = [name for name in arms.made(prediction["records"]) if arms.is_new(name)]
+        outcome = OUTCOMES[prediction["id"]](there) if there else "to come"
+        rows.append((prediction["says"], outcome))
+    return pd.DataFrame(rows, columns=["prediction", "outcome"])
+
+
+def _again(names):
+    """Return how many scores of new trainings lie within the interval of the earlier ones."""
+    table = new_trainings("plain64")
+    spiked = len(names) - table["training"].nunique()
+    beside = f"; {spiked} ended in a spike" if spiked else ""
+    return f"{table['met'].sum()} of {len(table)} scores inside, {len(names)} trainings{beside}"
+
+
+def _with_the_report(names):
+    """Return which of the nine reported numbers lie within the interval of all trainings."""
+    table = nine_numbers(arms.ended_calmly(arms.trainings("plain64")))
+    outside = table[~table["met"]]
+    missed = [f"{SETS[row.set]} {row.score}" for row in outside.itertuples()]
+    return f"{table['met'].sum()} of 9 inside; outside: {', '.join(missed)}"
+
+
+def _at_128(names):
+    """Return how many of the nine reported numbers lie within the interval of plain128."""
+    if len(names) < CLAIMS["seeds"]:
+        return f"{len(names)} of {CLAIMS['seeds']} trainings made"
+    return f"{nine_numbers(names)['met'].sum()} of 9 inside"
+
+
+def _dice_at_128(names):
+    """Return how many of the three reported Dice lie within the interval of plain128."""
+    if len(names) < CLAIMS["seeds"]:
+        return f"{len(names)} of {CLAIMS['seeds']} trainings made"
+    way = "score == 'dice' and values == 'probabilities' and unit == 'slice' and smooth == 1"
+    table = number_table(names).query(way)
+    kept = table[(table["set"] != "val") | (table["subset"] == SUBSETS[1])]
+    return f"{kept['met'].sum()} of 3 inside"
+
+
+def _augmented(names):
+    """Return the training IoU of augmented trainings, and how their validation losses end."""
+    iou = arms.scores_of(names, "train", "all slices", WAY_OF["iou"])
+    rise = [arms.training_score(name, "rise") for name in names]
+    plain = [arms.training_score(name, "rise") for name in arms.trainings("plain64")]
+    return (
+        f"training IoU at most {iou.max():.3f}; losses end at {min(rise):.2f} to {max(rise):.2f} "
+        f"times their lowest, without augmentation {min(plain):.2f} to {max(plain):.2f}"
+    )
+
+
+def _plain_new(names):
+    """Return what a network of the report's kind loses on new patients."""
+    if len(names) < 2:
+        return "one of two cross-validations made"
+    result = verdict.compare_arms([["plain-known"]], [["plain-new"]])
+    return f"loses {result['difference']:.3f}, one seed"
+
+
+OUTCOMES = {
+    "plain64-again": _again,
+    "plain64-report": _with_the_report,
+    "plain128-report": _at_128,
+    "plain128-dice": _dice_at_128,
+    "augmented64-misses": _augmented,
+    "new-patients-plain": _plain_new,
+}

@@ -1,0 +1,49 @@
+"""The answers as HTML: a card for each question, which unfolds."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from lggseg_utils import verdict
+from lggseg_utils.arms import CLAIMS
+
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+
+
+def cards(group, here="07_verdict"):
+    """Return the cards of one group of `claims.yml` as HTML, each with the question's id.
+
+    here: the chapter that shows them; its own cards do not link to it.
+    """
+    chosen = [question for question in CLAIMS["questions"] if question["group"] == group]
+    template = TEMPLATES.get_template("cards.html")
+    shown = [_card(question, here) for question in chosen]
+    return template.render(cards=shown, downloads="../book/downloads.html")
+
+
+def _card(question, here):
+    """Return what a card shows of one question, as a dictionary."""
+    found = verdict.judge(question["id"])
+    evidence = found.evidence[0].upper() + found.evidence[1:]
+    chapter = "" if question["chapter"] == here else question["chapter"]
+    return {
+        **question,
+        "answer": found.answer,
+        "css": css_class(found.answer),
+        "strength": found.strength,
+        "number": found.number,
+        "evidence": evidence,
+        "records": found.records,
+        "chapter": chapter,
+    }
+
+
+def css_class(answer):
+    """Return the class of an answer's colour in the book's style sheet: 'not-replicated'."""
+    return answer.replace(" ", "-")
+
+
+def tally():
+    """Return how many questions have each answer: answer -> number, in the order of `Verdict`."""
+    answers = [verdict.judge(question["id"]).answer for question in CLAIMS["questions"]]
+    return {answer: answers.count(answer) for answer in verdict.Verdict}
