@@ -34,5 +34,5 @@ print(f"mean of {len(dice)} patients: {dice.mean():.3f} ({low:.3f} to {high:.3f}
 # Judge: recorded runs of the whole cohort answer a question about the report.
 record = records.load_record("new-patients-1")
 print("mean over all patients in that record:", record.per_patient["dice"].mean().round(3))
-answer = verdict.judge(verdict.QUESTIONS["new-patients"])
+answer = verdict.judge("new-patients")
 print("does it generalise well?", answer.answer, "-", answer.number)

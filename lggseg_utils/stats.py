@@ -48,20 +48,22 @@ def interval_over_seeds(values):
 def interval_over_seeds_and_patients(differences, without):
     """Return (mean, low, high): the 95% interval of a mean difference over seeds and patients.
 
-    differences: float (seeds,), at least 3; without: the same with each patient left out in turn,
-    float (patients, seeds). The variance joins the jackknife over patients, of the mean over
-    seeds, and the spread between seeds, s^2/n, less the part that both contain (a patient's luck
-    with a seed); that part is what the jackknife of single seeds has more than that of their mean.
-    After Obuchowski and Rockette, Communications in Statistics 24, 1995; the degrees of freedom
-    are Satterthwaite's.
+    differences: float (seeds,); without: the same with each patient left out in turn, float
+    (patients, seeds). The variance joins the jackknife over patients, of the mean over seeds, and
+    the spread between seeds, s^2/n, less the part that both contain (a patient's luck with a seed);
+    that part is what the jackknife of single seeds has more than that of their mean. After
+    Obuchowski and Rockette, Communications in Statistics 24, 1995; the degrees of freedom are
+    Satterthwaite's. With one seed, the interval is over patients alone.
     """
     seeds, patients = len(differences), len(without)
     over_patients = _jackknife_variance(without.mean(axis=1))
-    of_single = _jackknife_variance(without).mean()
-    shared = (of_single - over_patients) / (seeds - 1)
-    over_seeds = max(0.0, differences.var(ddof=1) / seeds - shared)
+    over_seeds = 0.0
+    spread = over_patients**2 / (patients - 1)
+    if seeds > 1:
+        shared = (_jackknife_variance(without).mean() - over_patients) / (seeds - 1)
+        over_seeds = max(0.0, differences.var(ddof=1) / seeds - shared)
+        spread += over_seeds**2 / (seeds - 1)
     variance = over_patients + over_seeds
-    spread = over_patients**2 / (patients - 1) + over_seeds**2 / (seeds - 1)
     freedom = variance**2 / spread if spread else patients - 1
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
     return differences.mean(), differences.mean() - half, differences.mean() + half

@@ -114,9 +114,10 @@ def judge_arm(question, arm):
 
 def _best_of(answers):
     """Return what several ways of counting say: one that replicates suffices."""
-    if Verdict.REPLICATED in set(answers):
+    answers = set(answers)
+    if Verdict.REPLICATED in answers:
         return Verdict.REPLICATED
-    none_met = set(answers) == {Verdict.NOT_REPLICATED}
+    none_met = answers == {Verdict.NOT_REPLICATED}
     return Verdict.NOT_REPLICATED if none_met else Verdict.NOT_DECIDED
 
 
@@ -249,25 +250,25 @@ def _beyond(low, high, claim):
 def compare_arms(more, less, part="test", score="dice_pooled"):
     """Compare two arms, paired by seed, over seeds and patients.
 
-    more, less: for each seed a list of trainings, whose scores are averaged. part: the set of
-    slices; score: 'dice_pooled' or 'dice_patient_mean', of masks. Returns a dictionary: more, less
-    (means), difference, low, high (95% interval; NaN for fewer than two seeds), by_seed, seeds,
-    patients, and one_seed_decides: whether a seed's difference has the other sign.
+    more, less: for each seed a list of trainings, whose scores are averaged; of a seed, the
+    patients count whom all its trainings have. part: the set of slices; score: 'dice_pooled' or
+    'dice_patient_mean', of masks. Returns a dictionary: more, less (means), difference, low, high
+    (95% interval by `stats.interval_over_seeds_and_patients`), by_seed, seeds, patients, and
+    one_seed_decides: whether a seed's difference has the other sign.
     """
-    sums = [
-        [[_patient_sums(name, part) for name in names] for names in arm] for arm in (more, less)
-    ]
-    patients = sorted(
-        {patient for arm in sums for seed in arm for one in seed for patient in one.index}
-    )
-    whole, without = zip(*(_arm_scores(arm, patients, score) for arm in sums), strict=True)
-    difference, left = whole[0] - whole[1], without[0] - without[1]
-    low = high = np.nan
-    if len(difference) > 1:
-        _, low, high = stats.interval_over_seeds_and_patients(difference, left)
+    scores = []
+    for first, second in zip(more, less, strict=True):
+        sums = [_patient_sums(name, part) for name in (*first, *second)]
+        there = set.intersection(*(set(table.index) for table in sums))
+        kept = [table[table.index.isin(there)] for table in sums]
+        scores.append((kept[: len(first)], kept[len(first) :]))
+    patients = sorted({name for pair in scores for table in pair[0] for name in table.index})
+    sides = [_arm_scores([pair[side] for pair in scores], patients, score) for side in (0, 1)]
+    difference, left = (one - other for one, other in zip(*sides, strict=True))
+    _, low, high = stats.interval_over_seeds_and_patients(difference, left)
     return {
-        "more": whole[0].mean(),
-        "less": whole[1].mean(),
+        "more": sides[0][0].mean(),
+        "less": sides[1][0].mean(),
         "difference": difference.mean(),
         "low": low,
         "high": high,

@@ -1,6 +1,7 @@
-"""The verdict: criteria older than the runs, rules that can come out either way, arithmetic by hand."""
+"""The verdict: criteria older than the runs, rules that can come out either way, all by hand."""
 
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -8,368 +9,389 @@ import pytest
 import yaml
 from conftest import pages_of_the_book
 
-from lggseg_utils import metrics, records, runs, verdict
-from lggseg_utils.verdict import QUESTIONS
+from lggseg_utils import arms, cards, exploration, metrics, records, runs, sources, verdict
+from lggseg_utils.arms import CLAIMS
+from lggseg_utils.verdict import QUESTIONS, Verdict
 
 SHALLOW = (runs.REPOSITORY / ".git" / "shallow").exists()
-CRITERION = (
-    "rule",
-    "criterion",
-    "margin",
-    "score",
-    "more",
-    "less",
-    "claimed",
-    "records",
-    "subsets",
-    "grid",
-    "set",
-    "metric",
-    "value",
-)
+# Display, which decides nothing and may be reworded.
+SHOWN = ("question", "reported", "takes", "chapter", "model", "group")
 
 
 def test_the_reports_numbers_are_those_printed():
-    assert (
-        verdict.TABLES["test"]["dice_coef"] == 0.86219
-        and verdict.TABLES["test"]["mean_iou"] == 0.93896
-    )
-    assert verdict.TABLES["val"]["accuracy"] == 0.9936 and len(verdict.REPORTED["runs"]) == 6
+    test, val = sources.TABLES["test"], sources.TABLES["val"]
+    assert (test["dice_coef"], test["mean_iou"]) == (0.86219, 0.93896)
+    assert val["accuracy"] == 0.9936
+    assert len(sources.REPORTED["runs"]) == 6
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_question_is_complete_and_answered(name):
     question = QUESTIONS[name]
-    assert question["claims"] and all(
-        claim["text"] and claim["source"] for claim in question["claims"]
-    )
-    known = {
-        "text",
-        "source",
-        "set",
-        "metric",
-        "value",
-        "found",
-        "score",
-        "more",
-        "less",
-        "margin",
-        "claimed",
-    }
-    assert all(claim.keys() <= known for claim in question["claims"])
-    assert question["topic"] and question["reported"]
-    assert question["criterion"] and question["question"].endswith("?")
-    page = (
-        "book/sources" if question["chapter"] == "sources" else f"notebooks/{question['chapter']}"
-    )
-    assert page in pages_of_the_book()
-    answer = verdict.judge(question)
-    assert (
-        answer.answer in verdict.CLAIMS["answers"]
-        and answer.evidence
-        and 0 < len(answer.number) < 45
-        and "nan" not in answer.evidence + answer.number
-        and "()" not in answer.evidence
-    )
+    assert question["group"] in {group["id"] for group in CLAIMS["groups"]}
+    assert question["criterion"]
+    assert question["question"].endswith("?")
+    assert f"notebooks/{question['chapter']}" in pages_of_the_book()
+    answer = verdict.judge(name)
+    assert str(answer.answer) in CLAIMS["answers"]
+    assert (answer.strength == "") == (answer.answer == Verdict.NOT_DECIDED)
+    assert "nan" not in answer.evidence + answer.number
+    if answer.answer == Verdict.NOT_DECIDED:
+        assert question["takes"], "what it would take to decide"
+    for part in filter(None, answer.strength.split("; ")):
+        assert part in CLAIMS["strengths"] or part.startswith("hangs on ")
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_a_criterion_is_older_than_the_runs_it_judges(name):
+def test_the_answers_are_those_of_the_first_page():
+    told = {name: str(verdict.judge(name).answer) for name in QUESTIONS}
+    assert told["new-patients"] == told["validation-scores"] == "not replicated"
+    assert told["test-scores"] == told["training-scores"] == told["overfitting"] == "replicated"
 
-    def criteria(claims):
-        """What decides the question by a whole claims.yml."""
-        question = next(each for each in claims["questions"] if each["id"] == name)
-        parts = [
-            {key: part.get(key) for key in CRITERION} for part in (question, *question["claims"])
-        ]
-        return parts, claims["margin"], claims["scorings"]
 
-    for record in set(verdict.deciding_records(QUESTIONS[name])) & set(records.record_names()):
-        commit = runs.read_record(records.RECORDS / record)["git_commit"]
+@pytest.mark.parametrize("prediction", CLAIMS["predictions"], ids=lambda each: each["id"])
+def test_predictions_and_criteria_are_older_than_the_trainings_that_test_them(prediction):
+    made = [name for name in arms.made(prediction["records"]) if arms.is_new(name)]
+    for name in made:
+        commit = runs.read_record(records.RECORDS / name)["git_commit"]
+        command = ["git", "show", f"{commit}:lggseg_utils/claims.yml"]
         shown = subprocess.run(
-            ["git", "show", f"{commit}:lggseg_utils/claims.yml"],
-            cwd=runs.REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
+            command, cwd=runs.REPOSITORY, capture_output=True, text=True, check=False
         )
         if shown.returncode and SHALLOW:
             pytest.skip("a shallow clone has no history")
-        assert criteria(yaml.safe_load(shown.stdout)) == criteria(verdict.CLAIMS), record
+        then = yaml.safe_load(shown.stdout)
+        assert prediction in then["predictions"], name
+        assert _deciding(then) == _deciding(CLAIMS), name
 
 
-def test_a_question_without_its_run_is_untested_and_says_which():
-    question = {**QUESTIONS["test-scores"], "records": ["no-such-run"]}
-    answer = verdict.judge(question)
-    assert (answer.answer, answer.number) == (
-        verdict.UNTESTED,
-        "run missing",
-    ) and "no-such-run" in answer.evidence
-
-
-def test_run_6_is_compared_on_its_own_grid_and_two_subsets_as_its_criterion_says():
-    own = records.load_record("report64").own_grid.query("split == 'val'")
-    subsets = (own, own[own["tp"] + own["fn"] > 0])
-    dice = [
-        metrics.dice_and_iou(table, each)[0]
-        for table in subsets
-        for each in verdict.SCORINGS.values()
+def _deciding(claims):
+    """Return what decides of a whole claims.yml."""
+    questions = [
+        {key: value for key, value in question.items() if key not in SHOWN}
+        for question in claims["questions"]
     ]
-    assert f"Dice {min(dice):.2f}–{max(dice):.2f}, " in verdict.judge(QUESTIONS["run-6"]).number
+    kept = ("margin", "wide", "seeds", "spike", "reading_error", "ways", "arms", "rules")
+    return questions, {key: claims[key] for key in kept}
 
 
-def table_of(tp, fp, fn, patients=10, seed=0):
-    """A per-slice test table: `patients` with four slices each and these counts on average."""
-    rng = np.random.default_rng(seed)
-    counts = {
-        name: rng.poisson(mean, 4 * patients) for name, mean in (("tp", tp), ("fp", fp), ("fn", fn))
-    }
-    table = pd.DataFrame(counts).assign(
-        tn=1000, split="test", patient=np.repeat(np.arange(patients), 4).astype(str)
+def test_every_question_of_the_first_edition_is_answered_again():
+    assert set(CLAIMS["first_edition"]) == set(QUESTIONS)
+    assert all(old["why"] for old in CLAIMS["first_edition"].values())
+
+
+def test_judging_loads_no_tensorflow():
+    code = (
+        "import sys; from lggseg_utils import records, stats, verdict;"
+        "verdict.judge('size'); print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     )
-    table["soft_intersection"], table["soft_sum"] = (
-        1.0 * table["tp"],
-        2.0 * table["tp"] + table["fp"] + table["fn"],
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    return table
+    assert printed.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("answers", "whole"),
+    [
+        (("replicated", "replicated"), Verdict.REPLICATED),
+        (("replicated", "not decided"), Verdict.NOT_DECIDED),
+        (("not decided", "not replicated"), Verdict.NOT_REPLICATED),
+    ],
+)
+def test_of_several_claims_one_that_fails_decides(answers, whole):
+    assert verdict.together(map(Verdict, answers)) == whole
+
+
+# The rule for numbers
 
 
 @pytest.fixture
-def recorded(monkeypatch):
-    """Let per-slice tables, or whole records, be all that is recorded: recorded(name=table, ...)."""
+def scored(monkeypatch):
+    """Let `scores_of` return these values for Dice and IoU, whatever is asked."""
 
-    def put(**given):
-        found = {
-            name: each
-            if isinstance(each, records.Record)
-            else records.Record(name, {"experiment": {}}, {}, each, None, None, None, None, None)
-            for name, each in given.items()
-        }
-        monkeypatch.setattr(verdict.runs, "record_names", lambda: list(found))
-        monkeypatch.setattr(verdict.runs, "load_record", found.__getitem__)
+    def put(dice, iou):
+        values = {"dice": np.array(dice), "iou": np.array(iou)}
+        monkeypatch.setattr(arms, "scores_of", lambda names, part, subset, way: values[way[0]])
 
     return put
 
 
-@pytest.mark.parametrize(("shift", "answer"), [(0.005, verdict.HOLDS), (-0.3, verdict.FAILS)])
-def test_a_number_holds_near_ours_and_fails_far_away(recorded, shift, answer):
-    table = table_of(80, 10, 10)
-    recorded(ours=table)
-    claims = [
-        {"text": "x", "set": "test", "metric": name, "value": score + shift}
-        for name, score in zip(
-            ("dice", "iou"), metrics.dice_and_iou(table, verdict.SCORINGS["pooled"]), strict=True
-        )
-    ]
-    question = {"rule": "number", "records": ["ours"], "claims": claims}
-    assert verdict.judge(question).answer == answer
+def judge_pair(dice, iou, reading=0.0):
+    """Judge a reported pair by whatever `scored` has put."""
+    return verdict.judge_pair(
+        {"dice": dice, "iou": iou}, "abc", "test", "all slices", "masks, by batch", reading
+    )
 
 
-def test_a_number_that_flips_between_scorings_depends_on_the_definition(recorded):
-    table = table_of(80, 10, 10)
-    table["soft_intersection"] *= 0.5
-    recorded(ours=table)
-    value = metrics.dice_and_iou(table, verdict.SCORINGS["pooled"])[0]
-    question = {
-        "rule": "number",
-        "records": ["ours"],
-        "claims": [{"text": "x", "set": "test", "metric": "dice", "value": value}],
-    }
-    answer = verdict.judge(question)
-    assert answer.answer == verdict.DEPENDS and set(answer.table["answer"]) == {
-        verdict.HOLDS,
-        verdict.FAILS,
-    }
+def test_a_number_is_met_within_the_interval_for_one_more_training(scored):
+    """Of 0.80, 0.81, 0.79: t of 0.9875 for two degrees of freedom is 6.205 (a printed table)."""
+    scored([0.80, 0.81, 0.79], [0.700, 0.701, 0.699])
+    half = 6.205 * 0.01 * np.sqrt(4 / 3)
+    result = judge_pair(0.80, 0.70)
+    assert result["dice_half"] == pytest.approx(half, rel=1e-3)
+    assert half > 0.05
+    assert result["answer"] == Verdict.NOT_DECIDED, "too wide to say anything"
+    scored([0.80, 0.804, 0.796], [0.700, 0.701, 0.699])
+    half = 6.205 * 0.004 * np.sqrt(4 / 3)
+    assert judge_pair(0.80 + half - 1e-3, 0.70)["answer"] == Verdict.REPLICATED
+    assert judge_pair(0.80 + half + 1e-3, 0.70)["answer"] == Verdict.NOT_REPLICATED
+
+
+def test_dice_and_iou_are_judged_together(scored):
+    scored([0.80, 0.801, 0.799], [0.700, 0.701, 0.699])
+    assert judge_pair(0.80, 0.70)["answer"] == Verdict.REPLICATED
+    assert judge_pair(0.80, 0.75)["answer"] == Verdict.NOT_REPLICATED
+    assert judge_pair(0.85, 0.70)["answer"] == Verdict.NOT_REPLICATED
+
+
+def test_a_distance_below_the_margin_does_not_matter_and_readings_may_err(scored):
+    scored([0.80, 0.8001, 0.7999], [0.700, 0.7001, 0.6999])
+    assert judge_pair(0.819, 0.719)["answer"] == Verdict.REPLICATED
+    assert judge_pair(0.825, 0.70)["answer"] == Verdict.NOT_REPLICATED
+    assert judge_pair(0.825, 0.70, reading=0.01)["answer"] == Verdict.REPLICATED
+
+
+def test_two_trainings_decide_nothing(scored):
+    scored([0.80, 0.80], [0.70, 0.70])
+    assert judge_pair(0.80, 0.70)["answer"] == Verdict.NOT_DECIDED
 
 
 @pytest.mark.parametrize(
-    ("fewer_hits", "claimed", "answer"),
+    ("answers", "best"),
     [
-        (20, None, verdict.HOLDS),
-        (0, None, verdict.FAILS),
-        (20, "less than the margin", verdict.FAILS),
-        (0, "less than the margin", verdict.HOLDS),
+        (("replicated", "not replicated"), Verdict.REPLICATED),
+        (("not replicated", "not replicated"), Verdict.NOT_REPLICATED),
+        (("not replicated", "not decided"), Verdict.NOT_DECIDED),
     ],
 )
-def test_an_effect_is_judged_by_its_interval(recorded, fewer_hits, claimed, answer):
-    recorded(
-        a=table_of(80, 10, 10, 40), b=table_of(80 - fewer_hits, 10, 10 + fewer_hits, 40, seed=1)
-    )
-    question = {
-        "rule": "effect",
-        "more": ["a"],
-        "less": ["b"],
-        "score": "dice_pooled",
-        "claimed": claimed,
-    }
-    assert verdict.judge({**question, "loser": "b"}).answer == answer
+def test_one_way_of_counting_that_replicates_suffices(answers, best):
+    assert verdict._best_of(map(Verdict, answers)) == best
 
 
-def test_an_effect_against_the_claim_is_told_as_a_gain(recorded):
-    recorded(a=table_of(60, 10, 30, 40), b=table_of(80, 10, 10, 40, seed=1))
-    question = {
-        "rule": "effect",
-        "more": ["a"],
-        "less": ["b"],
-        "score": "dice_pooled",
-        "loser": "b",
-    }
-    answer = verdict.judge(question)
-    assert answer.answer == verdict.FAILS and answer.number.startswith("b gains 0.1")
-    low, high = (-answer.table.loc[0, name] for name in ("high", "low"))
-    assert (
-        "Pooled Dice rises from 0.75" in answer.evidence
-        and f"interval {low:.3f} to {high:.3f}" in answer.evidence
-    )
+def test_a_training_that_ended_in_a_spike_does_not_judge(monkeypatch):
+    def history(last):
+        return None, pd.DataFrame({"loss": [0.002] * 99 + [last]})
+
+    found = {"calm": history(0.0028), "spike": history(0.0032)}
+    monkeypatch.setattr(records, "load_training", found.__getitem__)
+    assert arms.ended_calmly(["calm", "spike"]) == ["calm"]
 
 
-def test_an_effect_that_few_patients_cannot_show_is_inconclusive(recorded):
-    noisy, other = table_of(80, 10, 10, 4), table_of(80, 10, 10, 4, seed=5)
-    noisy.loc[noisy["patient"] == "0", ["tp", "fn"]] = [0, 90]
-    other.loc[other["patient"] == "1", ["tp", "fn"]] = [10, 80]
-    recorded(a=noisy, b=other)
-    answer = verdict.judge(
-        {"rule": "effect", "more": ["a"], "less": ["b"], "score": "dice_patient_mean", "loser": "b"}
-    )
-    assert answer.answer == verdict.INCONCLUSIVE and "could show a difference of" in answer.evidence
+def test_the_way_found_by_searching_counts_with_new_trainings_alone():
+    table = verdict.judge_arm(QUESTIONS["test-scores"], "plain64")
+    new = [name for name in arms.ended_calmly(arms.trainings("plain64")) if arms.is_new(name)]
+    assert set(table.loc[table["way"] == verdict.JOINED, "n"]) == {len(new)}
+    assert not arms.is_new("report128-1")
+    assert not arms.is_new("grid64-batch16-0")
 
 
-@pytest.mark.parametrize("score", ["dice_pooled", "dice_patient_mean"])
-def test_arms_are_compared_on_common_patients_and_averaged_over_seeds(score):
-    first, second, third = (table_of(60 + 5 * seed, 10, 10, seed=seed) for seed in range(3))
-    effect = verdict.arm_difference([first, second], [third[third["patient"] != "9"]], score)
-
-    def by_hand(table):
-        sums = table[table["patient"] != "9"].groupby("patient")[["tp", "fp", "fn"]].sum()
-        return (
-            metrics.dice(*sums.sum())
-            if score == "dice_pooled"
-            else metrics.dice(sums.tp, sums.fp, sums.fn).mean()
-        )
-
-    assert effect["patients"] == 9 and effect["more"] == pytest.approx(
-        (by_hand(first) + by_hand(second)) / 2
-    )
-    assert effect["difference"] == pytest.approx(effect["more"] - by_hand(third))
-    assert effect["low"] < effect["difference"] < effect["high"]
-    # 1.96 standard errors are half the interval; 80% of a normal distribution lie below 0.8416.
-    assert effect["detectable"] == pytest.approx(
-        (effect["high"] - effect["low"]) / 2 * (1 + 0.8416 / 1.96), rel=1e-3
-    )
+# The rule for differences
 
 
-def training(recorded_as, val_loss, loss=0.01, seed=0, per_slice=None):
-    """A record of one training: its losses, epoch by epoch."""
-    history = pd.DataFrame(
-        {"epoch": np.arange(1, len(val_loss) + 1), "loss": loss, "val_loss": val_loss}
-    )
-    run = {"experiment": {"seed": seed}}
-    return records.Record(recorded_as, run, {}, per_slice, None, history, None, None, None)
+def sums(patients, tp, fp=10, fn=10):
+    """Return counts of some patients, as `_patient_sums` does."""
+    table = pd.DataFrame({"tp": tp, "fp": fp, "fn": fn}, index=[f"p{i}" for i in range(patients)])
+    return table.astype(float)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Let these tables of counts a patient be what trainings scored."""
+
+    def put(**tables):
+        monkeypatch.setattr(verdict, "_patient_sums", lambda name, part: tables[name])
+
+    return put
+
+
+def test_arms_are_compared_on_the_patients_that_all_have(counted):
+    counted(a=sums(4, [80, 70, 60, 50]), b=sums(3, [70, 60, 50]))
+    result = verdict.compare_arms([["a"]], [["b"]])
+    assert result["patients"] == 3
+    assert result["more"] == pytest.approx(2 * 210 / (2 * 210 + 60))
+    assert result["difference"] == pytest.approx(result["more"] - 2 * 180 / (2 * 180 + 60))
+    by_patient = verdict.compare_arms([["a"]], [["b"]], score="dice_patient_mean")
+    by_hand = np.mean([160 / 180, 140 / 160, 120 / 140])
+    assert by_patient["more"] == pytest.approx(by_hand)
+
+
+def test_trainings_of_one_seed_are_averaged(counted):
+    counted(a=sums(3, 80), b=sums(3, 60), c=sums(3, 50))
+    result = verdict.compare_arms([["a", "b"]], [["c"]])
+    assert result["more"] == pytest.approx((160 / 180 + 120 / 140) / 2)
+
+
+def test_leaving_out_a_patient_by_hand():
+    whole, without = verdict._scores_without(sums(3, [80, 70, 60]), "dice_pooled")
+    assert whole == pytest.approx(420 / 480)
+    assert without == pytest.approx([260 / 300, 280 / 320, 300 / 340])
+    missing = sums(3, [80, 70, 60])
+    missing.iloc[2] = np.nan
+    whole, without = verdict._scores_without(missing, "dice_patient_mean")
+    assert whole == pytest.approx((160 / 180 + 140 / 160) / 2)
+    assert without == pytest.approx([140 / 160, 160 / 180, whole])
 
 
 @pytest.mark.parametrize(
-    ("gaps", "answer"),
+    ("low", "high", "claimed", "answer"),
     [
-        ((0.030, 0.031, 0.029), verdict.HOLDS),
-        ((0.001, 0.002, 0.0), verdict.FAILS),
-        ((0.03, -0.02, 0.01), verdict.INCONCLUSIVE),
+        (0.01, 0.05, None, Verdict.REPLICATED),
+        (-0.01, 0.05, None, Verdict.NOT_DECIDED),
+        (0.001, 0.019, None, Verdict.NOT_REPLICATED),
+        (0.03, 0.05, "less than the margin", Verdict.NOT_REPLICATED),
+        (0.01, 0.05, "less than the margin", Verdict.NOT_DECIDED),
+        (-0.01, 0.019, "less than the margin", Verdict.REPLICATED),
     ],
 )
-def test_a_gap_is_compared_over_seeds(recorded, gaps, answer):
-    """Ten epochs count: the first fifty of these would say the opposite."""
-    arms = {}
-    for seed, gap in enumerate(gaps):
-        arms[f"grid64-batch16-{seed}"] = training(
-            "x", np.r_[np.full(50, 9.0), np.full(50, 0.02)], 0.01, seed
-        )
-        arms[f"grid64-batch32-{seed}"] = training(
-            "x", np.r_[np.full(50, 0.0), np.full(50, 0.02 + gap)], 0.01, seed
-        )
-    recorded(**arms)
-    judged = verdict.judge(QUESTIONS["batch"])
-    assert judged.answer == answer and judged.table["difference"][0] == pytest.approx(np.mean(gaps))
-    # Student's t for two degrees of freedom, from a printed table: 4.303.
-    half = 4.303 * np.std(gaps, ddof=1) / np.sqrt(3)
-    assert judged.table["high"][0] - judged.table["low"][0] == pytest.approx(2 * half, rel=1e-3)
-    # From the same table, what is exceeded by one fifth: 1.061.
-    assert judged.table["detectable"][0] == pytest.approx(half * (1 + 1.061 / 4.303), rel=1e-3)
-    assert f"3 seeds could show {judged.table['detectable'][0]:.4f}" in judged.evidence
+def test_a_difference_is_judged_by_its_interval(low, high, claimed, answer):
+    assert verdict._beyond(low, high, {"claimed": claimed}) == answer
 
 
-def test_both_rates_of_dropout_count_alike_and_the_worst_claim_decides(recorded):
-    def arm(name, gap, jump, hits, seed):
-        zigzag = 0.01 + gap + jump * (np.arange(100) % 2)
-        return training(name, zigzag, 0.01, seed, table_of(hits, 10, 10, 40).assign(split="val"))
-
-    arms = {f"grid64-batch16-{seed}": arm("x", 0.05, 0.0, 80, seed) for seed in range(3)}
-    for rate, gap in ((1, 0.01), (2, 0.02)):
-        for seed in range(3):
-            arms[f"grid64-dropout{rate}-{seed}"] = arm(
-                "x", gap + seed / 1000, 0.02 * rate, 80, seed
-            )
-    recorded(**arms)
-    table = verdict.judge(QUESTIONS["dropout"]).table.set_index("score")
-    # Of ten epochs, half jump up: means 0.015 + 0.001 + 0.015 against 0.05; jumps of 0.02 and 0.04.
-    assert table.loc["loss gap", "difference"] == pytest.approx(0.05 - (0.015 + 0.001 + 0.015))
-    assert table.loc["loss steps", "difference"] == pytest.approx(0.03)
-    assert table.loc["Dice", "difference"] == 0 and set(table["answer"]) == {verdict.HOLDS}
-    for seed in range(3):
-        arms[f"grid64-dropout2-{seed}"] = arm("x", 0.02, 0.04, 400, seed)
-    recorded(**arms)
-    answer = verdict.judge(QUESTIONS["dropout"])
-    assert answer.answer == verdict.FAILS and answer.number.startswith("Dice +")
+def test_two_seeds_decide_no_difference(monkeypatch):
+    claim = QUESTIONS["new-patients"]["claims"][0]
+    assert verdict.claim_difference(claim)["answer"] == Verdict.NOT_REPLICATED
+    two = {**claim, "more": claim["more"][:2], "less": claim["less"][:2]}
+    assert verdict.claim_difference(two)["answer"] == Verdict.NOT_DECIDED
 
 
-@pytest.mark.parametrize(
-    ("late", "first_loss", "answer"),
-    [
-        (0.03, 0.1, verdict.HOLDS),
-        (0.0205, 0.1, verdict.INCONCLUSIVE),
-        (0.019, 0.002, verdict.FAILS),
-    ],
-)
-def test_overfitting_is_read_from_smoothed_losses(recorded, late, first_loss, answer):
-    """The validation loss rests at 0.02, then ends at `late`; the training loss goes from `first_loss` to 0.002."""
-    loss = np.r_[np.linspace(first_loss, 0.002, 100), np.full(28, 0.002)]
-    val_loss = np.r_[np.full(90, 0.02), np.linspace(0.02, late, 20), np.full(18, late)]
-    recorded(report128=training("report128", val_loss, loss))
-    assert verdict.judge(QUESTIONS["overfitting"]).answer == answer
+# The rule for ratios
+
+
+def test_a_ratio_is_judged_by_the_interval_of_its_logarithm():
+    """t of 0.975 for two degrees of freedom, from a printed table: 4.303."""
+    ratios = np.exp([0.5, 0.6, 0.7])
+    result = verdict.judge_ratios(ratios, matters=1.2)
+    half = 4.303 * 0.1 / np.sqrt(3)
+    assert result["ratio"] == pytest.approx(np.exp(0.6))
+    assert np.log(result["high"]) == pytest.approx(0.6 + half, rel=1e-3)
+    assert result["answer"] == Verdict.REPLICATED
+    assert verdict.judge_ratios(ratios, matters=3)["answer"] == Verdict.NOT_REPLICATED
+    assert verdict.judge_ratios([0.5, 1, 2], matters=1.2)["answer"] == Verdict.NOT_DECIDED
+    assert verdict.judge_ratios([2, 2.1], matters=1.2)["answer"] == Verdict.NOT_DECIDED
+    assert verdict.judge_ratios([2, 2.1, -1], matters=1.2)["answer"] == Verdict.NOT_DECIDED
+
+
+def test_what_a_training_scores_is_read_from_its_history(monkeypatch):
+    """Rests at 0.02, rises to 0.03 over ten epochs; the training loss falls all the time."""
+    val_loss = np.r_[np.full(80, 0.02), np.linspace(0.021, 0.03, 10), np.full(10, 0.03)]
+    loss = np.r_[np.full(60, 0.015), np.full(40, 0.01)]
+    dice = 0.8 + 0.01 * (np.arange(100) % 2)
+    history = pd.DataFrame({"loss": loss, "val_loss": val_loss, "val_dice_coef": dice})
+    monkeypatch.setattr(records, "load_training", lambda name: (None, history))
+    assert arms.training_score("x", "gap") == pytest.approx(0.02)
+    assert arms.training_score("x", "rise") == pytest.approx(1.5)
+    assert arms.training_score("x", "late gap") == pytest.approx(0.02 / 0.005)
+    assert arms.training_score("x", "loss steps") == pytest.approx(0.0)
+    assert arms.training_score("x", "Dice steps") == pytest.approx(0.01)
+
+
+def test_prefixes_find_the_seeds_that_all_of_them_have():
+    both = arms.with_prefix(["grid64-dropout1", "grid64-dropout2"])
+    assert both[0] == ["grid64-dropout1-0", "grid64-dropout2-0"]
+    assert set(both) == {0, 1, 2}
+    assert arms.with_prefix("grid64-batch16")[1] == ["grid64-batch16-1"]
+
+
+# Arithmetic
 
 
 def test_implied_scores_by_hand():
-    table = verdict.implied_dice().set_index("set")
+    table = sources.implied_dice().set_index("set")
     assert table["implied"].round(4).tolist() == [0.9466, 0.8743, 0.8713]
     assert table.loc["train", "gap"] == pytest.approx(0.9568 - 0.9466, abs=1e-4)
-    assert "a tumour IoU of 0.880, not 0.77195" in verdict.judge(QUESTIONS["one-quantity"]).evidence
+    assert sources.implied_tumour_iou() == pytest.approx(0.880, abs=5e-4)
+    assert sources.error_ratio() == pytest.approx(2.56)
 
 
 def test_the_arithmetic_holds_on_simulated_masks():
     rng = np.random.default_rng(0)
     truth = rng.random((200, 64, 64)) < 0.01
     predicted = truth ^ (rng.random(truth.shape) < 0.0025)
-    tp, fp, fn, tn = (
-        (truth & predicted).sum(),
-        (~truth & predicted).sum(),
-        (truth & ~predicted).sum(),
-        (~truth & ~predicted).sum(),
-    )
+    tp, fp = (truth & predicted).sum(), (~truth & predicted).sum()
+    fn, tn = (truth & ~predicted).sum(), (~truth & ~predicted).sum()
     rates = metrics.rates(tp, fp, fn, tn)
-    assert 2 * rates["mean_iou"] - rates["accuracy"] == pytest.approx(
-        metrics.iou(tp, fp, fn), abs=0.001
-    )
+    implied = 2 * rates["mean_iou"] - rates["accuracy"]
+    assert implied == pytest.approx(metrics.iou(tp, fp, fn), abs=0.001)
 
 
 def test_tumour_shares_know_what_they_draw():
     slices = runs.read_csv(records.RECORDS / "cohort.csv")
     whole = slices["tumour_area"].sum() / (len(slices) * 128**2)
-    by_slice, by_patient = (verdict.tumour_shares(by, draws=800) for by in ("slice", "patient"))
-    assert by_slice.mean() == pytest.approx(whole, rel=0.02) and by_patient.mean() == pytest.approx(
-        whole, rel=0.04
-    )
+    by_slice, by_patient = (sources.tumour_shares(by, draws=800) for by in ("slice", "patient"))
+    assert by_slice.mean() == pytest.approx(whole, rel=0.02)
+    assert by_patient.mean() == pytest.approx(whole, rel=0.04)
     assert by_patient.std() > 2 * by_slice.std()
 
 
 def test_error_ratios_are_one_where_all_slices_are_alike():
-    table = table_of(50, 5, 5).assign(fp=3, fn=4)
+    table = pd.DataFrame({"fp": 3, "fn": 4, "patient": np.repeat(list("abcdefghij"), 4)})
     for by in ("slice", "patient"):
-        assert verdict.error_ratios(table, by, draws=50) == pytest.approx(1)
+        assert sources.error_ratios(table, by, draws=50) == pytest.approx(1)
+
+
+# The search, and the rules tried on ourselves
+
+
+def test_the_search_finds_numbers_that_were_put_there(monkeypatch):
+    """Three trainings that differ by little around the report's Dice by slice, and nothing else."""
+    rows = []
+    for name, shift in (("a", -1e-3), ("b", 0.0), ("c", 1e-3)):
+        for part in ("train", "val", "test"):
+            for subset in exploration.SUBSETS:
+                for unit in ("slice", "batch"):
+                    for score in ("dice", "iou"):
+                        value = exploration._reported(part, score) + shift
+                        value += 0 if unit == "slice" and score == "dice" else 0.2
+                        rows.append((name, part, subset, "128", score, "masks", unit, 1, value))
+    columns = ["training", "set", "subset", "grid", *records.WAY, "value"]
+    monkeypatch.setattr(records, "read_scores", lambda: pd.DataFrame(rows, columns=columns))
+    best = exploration.hypotheses({"arm": list("abc")}).iloc[0]
+    assert (best["dice"], best["met"], best["met_dice"]) == ("masks, by slice, plus 1", 3, 3)
+
+
+def test_the_rule_for_numbers_calls_nine_in_ten_of_our_own_trainings_replicated():
+    others = [*arms.trainings("dropout64"), "patient64", "report64", "size64"]
+    tried = exploration.try_rule_for_numbers("plain64", others)
+    same = tried[tried["kind"] == "same settings"]
+    assert (same["answer"] == "replicated").mean() >= 0.9
+    other = tried[tried["kind"] == "other settings"]
+    rejected = other.groupby(["training", "way"])["answer"].agg(verdict.together)
+    assert (rejected == "not replicated").mean() >= 0.9
+    assert (other["answer"] == "not replicated").mean() > 0.5
+
+
+def test_the_other_rules_find_differences_where_there_are_some():
+    plain = arms.ended_calmly(arms.trainings("plain64"))[:6]
+    dropout = arms.ended_calmly(arms.trainings("dropout64"))
+    for tried in (
+        exploration.try_rule_for_differences(plain, dropout),
+        exploration.try_rule_for_ratios(plain, dropout),
+    ):
+        found = tried.groupby("kind")["found"].mean()
+        assert found["same settings"] <= 0.1
+        assert found["other settings"] > 0.5
+
+
+def test_groups_of_three_have_none_in_common_and_come_once():
+    pairs = exploration.groups_of_three(list("abcdef"))
+    assert len(pairs) == 10
+    assert all(not set(first) & set(second) for first, second in pairs)
+
+
+def test_predictions_say_what_came_of_them_or_that_they_are_to_come():
+    table = exploration.predictions()
+    assert len(table) == len(CLAIMS["predictions"])
+    assert "to come" in set(table["outcome"])
+
+
+# The cards
+
+
+def test_cards_show_every_question_once_and_escape_what_they_show():
+    shown = "".join(cards.cards(group["id"]) for group in CLAIMS["groups"])
+    for name, question in QUESTIONS.items():
+        assert shown.count(f'id="{name}"') == 1
+        assert question["question"].replace("'", "&#39;") in shown
+    assert 'href="10_leak.html"' in shown
+    assert "07_verdict.html" not in shown
+    assert sum(cards.tally().values()) == len(QUESTIONS)

@@ -6,11 +6,12 @@ import json
 import re
 import runpy
 import shutil
-from functools import cache
-from html import escape
 from pathlib import Path
 
-from lggseg_utils import metrics, plots, records, runs, verdict
+from jinja2 import Environment
+
+from lggseg_utils import cards, data, plots, records, runs, verdict
+from lggseg_utils.arms import CLAIMS
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
 
@@ -21,102 +22,131 @@ MODULES = (
     "augment",
     "model",
     "metrics",
+    "losses",
     "train",
     "evaluate",
     "stats",
     "settings",
     "runs",
+    "records",
+    "experiments",
+    "sources",
+    "arms",
+    "verdict",
+    "exploration",
+    "cards",
+    "predict",
+    "plots",
+    "viewer",
+    "book",
 )
-MODULES += ("experiments", "verdict", "predict", "plots", "viewer", "book")
-NEW_PATIENTS = ("new-patients", "new-patients-1", "new-patients-2")
-INTERVAL = r" \([^)]* to [^)]*\)"  # chapter 7 shows them
-REST = " on the definition"  # the lead says it
-# Drawing thousands of random sets takes seconds, and several parts show the same answers.
-judge_once = cache(lambda name: verdict.judge(verdict.QUESTIONS[name]))
+VERDICT = "../notebooks/07_verdict.html"
+HTML = Environment(autoescape=True)
 
 
 def answers_table():
     """Return every question about the report with its answer as a Markdown table."""
-    rows = [
-        (question["question"], judge_once(name).answer)
-        for name, question in verdict.QUESTIONS.items()
-    ]
-    return (
-        "\n".join(
-            [
-                "| question | answer |",
-                "|---|---|",
-                *(f"| {text} | **{answer}** |" for text, answer in rows),
-            ]
-        )
-        + "\n"
+    rows = ["| question | answer | strength |", "|---|---|---|"]
+    for question in CLAIMS["questions"]:
+        found = verdict.judge(question["id"])
+        strength = found.strength or "–"
+        rows.append(f"| {question['question']} | **{found.answer}** | {strength} |")
+    return "\n".join(rows) + "\n"
+
+
+FOLDED = HTML.from_string("""<details class="all-questions"><summary>All {{ rows | length }} \
+questions</summary>
+<table class="answers"><thead><tr>{% for head in heads %}<th scope="col">{{ head }}</th>\
+{% endfor %}</tr></thead><tbody>
+{% for row in rows %}<tr><td><span class="chip {{ row.css }}">{{ row.answer }}</span></td>
+<th scope="row"><a href="{{ page }}#{{ row.id }}">{{ row.question }}</a></th>
+<td>{{ row.reported }}</td><td>{{ row.number }}</td></tr>
+{% endfor %}</tbody></table></details>
+""")
+
+
+def all_questions():
+    """Return the opening page's table of all questions as HTML that unfolds."""
+    rows = []
+    for question in CLAIMS["questions"]:
+        found = verdict.judge(question["id"])
+        css = cards.css_class(found.answer)
+        rows.append({**question, "answer": found.answer, "number": found.number, "css": css})
+    heads = ("Answer", "Question", "Reported", "Found")
+    return FOLDED.render(rows=rows, heads=heads, page=VERDICT)
+
+
+GROUPS = """\
+- **{numbers}: test and training scores come out again, without the augmentation that it
+  describes.** Test {test} (reported 0.862, 0.772), training {training} (reported 0.957, 0.899); six
+  small networks at 64x64. The Dice of its validation table does not come out.
+- **{advice}: long training does overfit, and dropout calms it.** Without augmentation the validation
+  loss ends at {rise:.1f} times its lowest. {undecided} of {asked} questions cannot be decided: a
+  single training proves little about a setting.
+- **{patients}: a network does worse on them.** Trained on other slices of the same patients, a
+  small network has a Dice {lost:.2f} higher ({low:.2f} to {high:.2f}). The report's own network was
+  not tested on new patients, by it or by us.
+- **{consistency}: its Dice and IoU were computed in two ways.** An IoU of {iou:.3f} allows a Dice of
+  {implied:.3f} at most; the report prints {dice:.3f} beside it.
+"""
+
+
+def groups():
+    """Return the answer of the opening page as Markdown: a line for each group of questions."""
+    judged = {question["id"]: verdict.judge(question["id"]) for question in CLAIMS["questions"]}
+    advice = [question["id"] for question in CLAIMS["questions"] if question["group"] == "advice"]
+    undecided = [name for name in advice if judged[name].answer == verdict.Verdict.NOT_DECIDED]
+    loss = judged["new-patients"].table.iloc[0]
+    pair = judged["one-quantity"].table.set_index("set").loc["train"]
+    first = {group["id"]: _link(group) for group in CLAIMS["groups"]}
+    return GROUPS.format(
+        **first,
+        test=judged["test-scores"].number,
+        training=judged["training-scores"].number,
+        rise=judged["overfitting"].table["ratio"].iloc[0],
+        undecided=len(undecided),
+        asked=len(advice),
+        lost=loss["difference"],
+        low=loss["low"],
+        high=loss["high"],
+        iou=pair["iou"],
+        implied=pair["implied"],
+        dice=pair["dice"],
     )
 
 
-def answers_grid():
-    """Return the picture of the opening page as HTML: a row per question with its answer, the reported and our number."""
-    lines = []
-    for name, question in verdict.QUESTIONS.items():
-        found, reported = judge_once(name), question["reported"]
-        # Without a reported number, the question takes that column too.
-        width, number = (
-            (' colspan="2"', "") if reported == "–" else ("", f"<td>{unbroken(reported)}</td>")
-        )
-        cells = (
-            f'<td><span class="chip {found.answer.split()[0]}">{found.answer.removesuffix(REST)}</span></td>',
-            f'<th scope="row"{width}>{unbroken(question["topic"])}</th>',
-            number,
-            f"<td>{unbroken(re.sub(INTERVAL, '', found.number))}</td>",
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(
-        f'<th scope="col">{name}</th>' for name in ("Answer", "Question", "Reported", "Found")
-    )
-    return f'<table class="answers"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>\n'
+def _link(group):
+    """Return a group's title as a link to the first of its cards."""
+    name = next(each["id"] for each in CLAIMS["questions"] if each["group"] == group["id"])
+    return f'<a href="{VERDICT}#{name}">{group["title"]}</a>'
 
 
-def unbroken(text):
-    """Return a text as HTML in which neither a score nor an interval is broken between two lines."""
-    pieces = re.findall(r"(?:Dice|IoU|seed) [\d.–]+,?|\([^)]*\),?|\S+", text)
-    return " ".join(f'<span class="unbroken">{escape(piece)}</span>' for piece in pieces)
+def commands_table():
+    """Return the records with commit, minutes and command, as a Markdown table.
 
-
-def lead():
-    """Return the answer of the opening page as Markdown."""
-    seeds = runs.read_csv(records.RECORDS / "seeds128.csv.gz").query("size == 128").groupby("seed")
-    scored = [
-        records.load_record("report128").per_slice.query("split == 'test'"),
-        *(table for _, table in seeds),
-    ]
-    dice = [
-        metrics.dice_and_iou(table, each)[0]
-        for table in scored
-        for each in verdict.SCORINGS.values()
-    ]
-    answers = [judge_once(name).answer for name in verdict.QUESTIONS]
-    return (
-        "A course report {cite:p}`solouki` trained a {term}`U-Net` to outline brain tumours in MRI {term}`slices <slice>`. "
-        f"**Its claims hold in {answers.count(verdict.HOLDS)} of {len(answers)} questions; in one, two further seeds disagree.** "
-        f"Its best model, trained three times, has a test {{term}}`Dice` of {min(dice):.2f}–{max(dice):.2f} on patients it has seen, "
-        "depending on {term}`seed` and definition.\n"
-    )
-
-
-def three_numbers():
-    """Return the three numbers of the opening page as HTML."""
-    lost = judge_once("new-patients").table.iloc[0]
-    tables = [records.load_record(name).per_patient["dice"] for name in NEW_PATIENTS]
-    failed = [(dice < 0.5).sum() for dice in tables]
-    ours = records.load_record("ensemble-cv").per_patient["dice"].mean()
-    numbers = {
-        f"{lost['difference']:.2f}": "Dice lost on new patients",
-        f"{min(failed)}–{max(failed)} of {len(tables[0])}": "new patients below Dice 0.5",
-        f"{ours:.2f}": "mean Dice with our recipe",
-    }
-    items = "".join(
-        f"<div><dt>{number}</dt><dd>{text}</dd></div>" for number, text in numbers.items()
-    )
-    return f'<dl class="numbers">{items}</dl>\n'
+    Records that differ in their seed alone share a row.
+    """
+    cohort = len(data.patient_table(runs.read_csv(records.RECORDS / "cohort.csv")))
+    together = {}
+    for name in records.record_names():
+        found = runs.read_record(records.RECORDS / name)
+        ended = found.get("ended", {}).get("git_commit", found["git_commit"])
+        commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys((found["git_commit"], ended)))
+        seed = str(found["experiment"]["seed"])
+        command = re.sub(r"--seed \d+", "--seed SEED", found["command"])
+        backend = "KERAS_BACKEND=jax " if "jax" in found["versions"] else ""
+        patients = found["data"]["patients"]
+        note = "" if patients == cohort else f" (on {patients} patients, see records/README.md)"
+        seconds = found.get("training", {}).get("seconds")
+        minutes = "–" if seconds is None else f"{seconds / 60:.0f}"
+        key = (backend + command, commits, note)
+        together.setdefault(key, []).append((name, seed, minutes))
+    lines = ["| record | commit | minutes | command |", "|---|---|---|---|"]
+    for (command, commits, note), members in together.items():
+        names, seeds, minutes = (", ".join(each) for each in zip(*members, strict=True))
+        shown = command.replace("SEED", seeds)
+        lines.append(f"| {names} | {commits} | {minutes} | `{shown}`{note} |")
+    return "\n".join(lines) + "\n"
 
 
 def reference_text():
@@ -214,9 +244,9 @@ def walk_output():
 
 GENERATED = {
     "walk": walk_output,
-    "lead": lead,
-    "answers": answers_grid,
-    "numbers": three_numbers,
+    "groups": groups,
+    "questions": all_questions,
+    "commands": commands_table,
     "reference": reference_text,
     "speed": speed_text,
     "settings": settings_table,
