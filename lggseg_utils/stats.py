@@ -125,7 +125,7 @@ def draw_sums(values, size, draws=DRAWS):
     sums = []
     for chunk in np.array_split(np.arange(draws), max(1, draws * len(values) // 5_000_000)):
         keys = rng.random((len(chunk), len(values)))
-        chosen = np.argpartition(keys, size, axis=1)[:, :size]
+        chosen = np.argpartition(keys, size - 1, axis=1)[:, :size]
         sums.append(values[chosen].sum(axis=1))
     return np.concatenate(sums)
 

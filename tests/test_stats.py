@@ -96,3 +96,67 @@ def test_a_difference_as_large_as_detectable_is_found_four_times_in_five():
     assert np.mean(ttest_1samp(pairs + shift, 0, axis=1).pvalue < 0.05) == pytest.approx(
         0.8, abs=0.04
     )
+
+
+def test_the_interval_for_one_more_value_by_hand():
+    """Mean 2, standard deviation 1, t of 0.975 for two degrees of freedom: 4.303 (a table)."""
+    centre, half = stats.prediction_interval([1, 2, 3])
+    assert centre == 2
+    assert half == pytest.approx(4.303 * np.sqrt(4 / 3), rel=1e-3)
+    assert stats.prediction_interval([1, 2, 3], level=0.99)[1] > half
+
+
+def test_the_interval_for_one_more_value_holds_19_in_20():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(4000, 6))
+    inside = [
+        abs(one - centre) <= half
+        for one, (centre, half) in zip(
+            draws[:, 0], map(stats.prediction_interval, draws[:, 1:]), strict=True
+        )
+    ]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.01)
+
+
+def simulated(patients, seeds, patient, seed, both, rng):
+    """Return mean scores a seed, and without each patient, of differences with these deviations."""
+    values = rng.normal(0, patient, (patients, 1)) + rng.normal(0, seed, (1, seeds))
+    values = values + rng.normal(0, both, (patients, seeds))
+    without = (values.sum(axis=0) - values) / (patients - 1)
+    return values.mean(axis=0), without
+
+
+@pytest.mark.parametrize("seed", [0.0, 0.1])
+def test_the_interval_over_seeds_and_patients_holds_19_in_20(seed):
+    """The true difference is 0; patients, seeds, and a patient's luck with a seed all vary."""
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(1500):
+        differences, without = simulated(60, 3, 0.5, seed, 0.3, rng)
+        _, low, high = stats.interval_over_seeds_and_patients(differences, without)
+        inside.append(low < 0 < high)
+    assert 0.92 <= np.mean(inside) <= 0.99
+
+
+def test_with_one_seed_the_interval_is_over_patients():
+    values = np.random.default_rng(0).normal(0.1, 0.2, (50, 1))
+    without = (values.sum(axis=0) - values) / 49
+    mean, low, high = stats.interval_over_seeds_and_patients(values.mean(axis=0), without)
+    error = values.std(ddof=1) / np.sqrt(50)
+    assert mean == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(2.0096 * error, rel=1e-3), "t for 49, from a table"
+
+
+def test_the_interval_over_seeds_is_students():
+    mean, low, high = stats.interval_over_seeds([1.0, 2.0, 3.0])
+    assert mean == 2
+    assert (high - low) / 2 == pytest.approx(4.303 / np.sqrt(3), rel=1e-3)
+
+
+def test_sums_of_drawn_selections():
+    values = np.arange(20.0).reshape(10, 2)
+    sums = stats.draw_sums(values, 10, draws=5)
+    assert (sums == values.sum(axis=0)).all(), "all of them, each once"
+    singles = stats.draw_sums(values, 1, draws=4000)
+    assert set(map(tuple, singles)) == set(map(tuple, values))
+    assert singles.mean(axis=0) == pytest.approx(values.mean(axis=0), rel=0.03)
