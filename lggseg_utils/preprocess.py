@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pandas as pd
-import tensorflow as tf
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lggseg_utils import data
 from lggseg_utils.runs import read_csv, write_csv
@@ -23,8 +21,8 @@ HEAD_LEVEL = 102  # of 255: the median of the head after scaling
 class Dataset:
     """A cohort's slices as arrays, in the order of the table `slices`.
 
-    images: uint8 (n, size, size, 3), channels as `data.CHANNELS`; masks: uint8 (n, size, size) of 0 and 1;
-    truths: the masks on the scoring grid, uint8 (n, score_size, score_size).
+    images: uint8 (n, size, size, 3), channels as `data.CHANNELS`; masks: uint8 (n, size, size) of
+    0 and 1; truths: the masks on the scoring grid, uint8 (n, score_size, score_size).
     """
 
     slices: pd.DataFrame
@@ -34,147 +32,224 @@ class Dataset:
 
 
 def prepare(cohort, experiment):
-    """Return a cohort's slices as the `Dataset` that an experiment's network is trained and scored on."""
-    sides = (experiment.size, experiment.score_size)
-    masks, truths = (np.stack([resize_mask(mask, side) for mask in cohort.masks]) for side in sides)
+    """Return a cohort's slices as the `Dataset` that an experiment is trained and scored on."""
     return Dataset(
-        cohort.slices,
-        prepare_images(cohort.images, cohort.slices["patient"], experiment),
-        masks,
-        truths,
+        slices=cohort.slices,
+        images=prepare_images(cohort.images, cohort.slices["patient"], experiment),
+        masks=_resize_masks(cohort.masks, experiment.size),
+        truths=_resize_masks(cohort.masks, experiment.score_size),
     )
 
 
 def prepare_images(images, patients, experiment):
-    """Return `Dataset`'s images for a list of images uint8 (height, width, 3). patients: a name per image."""
+    """Resize and scale images as an experiment says: uint8 (n, size, size, 3), as `Dataset`'s.
+
+    images: a list of uint8 (height, width, 3); patients: a name per image.
+    """
     small = np.stack([resize_image(image, experiment.size) for image in images])
     return scale_volumes(small, patients, experiment.scaling)
 
 
+def _resize_masks(masks, side):
+    """Resize a list of masks (height, width) of 0 and 1: uint8 (n, side, side) of 0 and 1."""
+    return np.stack([resize_mask(mask, side) for mask in masks])
+
+
 def resize_image(image, side):
-    """Resize uint8 (height, width, 3) to (side, side, 3): area mean down, bilinear where the shorter side grows."""
+    """Resize uint8 (height, width) or (height, width, 3) to (side, side) or (side, side, 3).
+
+    A pixel becomes the mean over its area; bilinear where the shorter side grows.
+    """
     shrinks = side <= min(image.shape[:2])
-    return cv2.resize(
-        image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (side, side), interpolation=method)
 
 
 def resize_mask(mask, side):
-    """Resize a mask of 0 and 1 to (side, side): a pixel is tumour where at least half of its area was."""
+    """Resize a mask of 0 and 1 to uint8 (side, side) of 0 and 1.
+
+    A pixel is tumour where at least half of its area was.
+    """
     return (resize_image(mask * np.uint8(255), side) > 127).astype(np.uint8)
 
 
 def minmax(images, over="slice"):
-    """Scale uint8 (n, height, width, channels) to float32 from 0 to 1: the minimum becomes 0, the maximum 1.
+    """Scale numbers from 0 to 255 to float32 from 0 to 1: the minimum becomes 0, the maximum 1.
 
-    `over` says what both are taken over: 'slice' (its channels together), 'channel' (of a slice), or 'dataset' (0 and 255).
-    'head' divides by 255 what `scale_volumes` has scaled. A constant slice becomes 0. Returns a tensor.
+    images: (n, height, width, channels), an array or, inside a pipeline, a TensorFlow tensor;
+    what is returned is of the same kind. `over` says what minimum and maximum are taken over:
+    'slice' (its channels together), 'channel' (of a slice) or 'dataset' (0 and 255). 'head'
+    divides by 255 what `scale_volumes` has scaled. A constant slice becomes 0.
     """
+    axes = {"slice": (1, 2, 3), "channel": (1, 2), "dataset": None, "head": None}[over]
+    if isinstance(images, np.ndarray):
+        return _minmax_of_array(images, axes)
+    return _minmax_of_tensor(images, axes)
+
+
+def _minmax_of_array(images, axes):
+    """Return `minmax` of an array over the axes, or from 0 and 255 for None."""
+    values = images.astype(np.float32)
+    if axes is None:
+        return values / np.float32(255)
+    low = values.min(axes, keepdims=True)
+    high = values.max(axes, keepdims=True)
+    return np.divide(values - low, high - low, out=np.zeros_like(values), where=high > low)
+
+
+def _minmax_of_tensor(images, axes):
+    """Return `minmax` of a tensor over the axes, or from 0 and 255 for None."""
+    import tensorflow as tf
+
     values = tf.cast(images, tf.float32)
-    if over in ("dataset", "head"):
+    if axes is None:
         return values / 255
-    axes = (1, 2, 3) if over == "slice" else (1, 2)
     low = tf.reduce_min(values, axes, keepdims=True)
     high = tf.reduce_max(values, axes, keepdims=True)
     return tf.math.divide_no_nan(values - low, high - low)
 
 
 def scale_volumes(images, patients, scaling):
-    """Scale each patient's volume, channel by channel, if the scaling is 'head'; return uint8 images (n, height, width, 3).
+    """Scale each patient's volume, channel by channel, if the scaling is 'head'.
 
-    The median of the head becomes HEAD_LEVEL and 0 stays 0: unlike a maximum, a median does not depend on bright fat. Values
-    above 255 are clipped. patients: a name per slice.
+    images: uint8 (n, height, width, 3), as is returned; patients: a name per slice. The median of
+    the head becomes HEAD_LEVEL and 0 stays 0: unlike a maximum, a median does not depend on
+    bright fat. Values above 255 are clipped.
     """
     if scaling != "head":
         return images
-    scaled, patients = np.empty_like(images), np.asarray(patients)
+    scaled = np.empty_like(images)
+    patients = np.asarray(patients)
     for patient in pd.unique(patients):
-        volume = images[patients == patient].astype(np.float32)
-        limits = HEAD * np.percentile(volume, 99, axis=(0, 1, 2))
-        heads = [
-            channel[channel > limit]
-            for channel, limit in zip(np.moveaxis(volume, -1, 0), limits, strict=True)
-        ]
-        levels = [np.median(head) if len(head) else np.inf for head in heads]
-        scaled[patients == patient] = np.clip(HEAD_LEVEL * volume / levels, 0, 255).round()
+        own = patients == patient
+        volume = images[own].astype(np.float32)
+        scaled[own] = np.clip(HEAD_LEVEL * volume / _head_medians(volume), 0, 255).round()
     return scaled
 
 
-def draw_split(slices, protocol, seed):
-    """Split a table of slices 80/10/10 at random; return a table `patient, slice, split` in the same order.
+def _head_medians(volume):
+    """Return each channel's median over the head, infinite for a channel without one.
 
-    protocol: 'slice' draws slices, so a patient may be in several sets; 'patient' draws whole patients, twenty or more of them
-    stratified by tumour volume. Raises `UserError` for fewer than three of either.
+    volume: float32 (n, height, width, 3).
     """
-    units = slices["patient"].nunique() if protocol == "patient" else len(slices)
-    if units < 3:
-        raise UserError(
-            f"a split by {protocol} needs at least 3 {protocol}s, but the data contain {units}."
-        )
-    names = np.full(len(slices), "train", dtype=object)
+    limits = HEAD * np.percentile(volume, 99, axis=(0, 1, 2))
+    medians = []
+    for channel, limit in zip(np.moveaxis(volume, -1, 0), limits, strict=True):
+        head = channel[channel > limit]
+        medians.append(np.median(head) if len(head) else np.inf)
+    return medians
+
+
+def draw_split(slices, protocol, seed):
+    """Split a table of slices 80/10/10 at random: a table `patient, slice, split`, in its order.
+
+    protocol: 'slice' draws slices, so a patient may be in several sets; 'patient' draws whole
+    patients, twenty or more of them stratified by tumour volume. Raises `UserError` for fewer
+    than three of either.
+    """
+    _refuse_too_few(slices, protocol, 3, f"a split by {protocol} needs")
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
-        names[parts == 0], names[parts == 1] = "test", "val"
+        names = np.select([parts == 0, parts == 1], ["test", "val"], "train")
     else:
-        tenth = max(1, round(len(slices) / 10))
-        rest, test = train_test_split(np.arange(len(slices)), test_size=tenth, random_state=seed)
-        names[test], names[train_test_split(rest, test_size=tenth, random_state=seed)[1]] = (
-            "test",
-            "val",
-        )
-    return slices[["patient", "slice"]].assign(split=names)
+        names = _slice_sets(len(slices), seed)
+    return slices[["patient", "slice"]].assign(split=names.astype(object))
+
+
+def _refuse_too_few(slices, protocol, least, purpose):
+    """Raise `UserError` for fewer slices or patients, as the protocol says, than `least`."""
+    units = slices["patient"].nunique() if protocol == "patient" else len(slices)
+    if units < least:
+        raise UserError(f"{purpose} at least {least} {protocol}s, but the data contain {units}.")
+
+
+def _slice_sets(count, seed):
+    """Return the set of each of `count` slices, drawn one by one: an array of names."""
+    from sklearn.model_selection import train_test_split
+
+    tenth = max(1, round(count / 10))
+    rest, test = train_test_split(np.arange(count), test_size=tenth, random_state=seed)
+    _, val = train_test_split(rest, test_size=tenth, random_state=seed)
+    names = np.full(count, "train", dtype=object)
+    names[test] = "test"
+    names[val] = "val"
+    return names
 
 
 def _patient_parts(slices, seed):
-    """Return for each slice the number of its patient's part, of at most ten; from twenty patients on, strata are of ten or more."""
+    """Return for each slice the number of its patient's part: int (n,), from 0 to at most 9.
+
+    Strata are patients of like tumour volume, ten or more of them; below twenty patients there is
+    one stratum.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
     patients = data.patient_table(slices)
+    count = len(patients)
     order = patients["tumour_area"].rank(method="first").to_numpy() - 1
-    strata = (order * max(1, len(patients) // PARTS) // len(patients)).astype(int)
-    folds = StratifiedKFold(min(PARTS, len(patients)), shuffle=True, random_state=seed).split(
-        strata, strata
-    )
-    part_of = {
-        patients["patient"].iloc[row]: part for part, (_, rows) in enumerate(folds) for row in rows
-    }
-    return np.array([part_of[patient] for patient in slices["patient"]])
+    strata = (order * max(1, count // PARTS) // count).astype(int)
+    folds = StratifiedKFold(min(PARTS, count), shuffle=True, random_state=seed)
+    part_of = {}
+    for part, (_, rows) in enumerate(folds.split(strata, strata)):
+        for patient in patients["patient"].iloc[rows]:
+            part_of[patient] = part
+    return slices["patient"].map(part_of).to_numpy()
 
 
 def draw_folds(slices, protocol, seed):
-    """Divide a table of slices into ten parts, of which each fold tests two: a table `patient, slice, split, part, fold`.
+    """Divide slices into ten parts at random, of which each fold tests two.
 
-    protocol as for `draw_split`; `split` is 'test', since every slice is tested once. Raises `UserError` for fewer than ten
-    slices or patients.
+    protocol as for `draw_split`. Returns a table `patient, slice, split, part, fold` in the order
+    of `slices`; `split` is 'test', since every slice is tested once. Raises `UserError` for fewer
+    than ten slices or patients.
     """
-    units = slices["patient"].nunique() if protocol == "patient" else len(slices)
-    if units < PARTS:
-        raise UserError(
-            f"folds by {protocol} need at least {PARTS} {protocol}s, but the data contain {units}."
-        )
+    _refuse_too_few(slices, protocol, PARTS, f"folds by {protocol} need")
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
     else:
-        parts = np.empty(len(slices), dtype=int)
-        for part, (_, rows) in enumerate(
-            KFold(PARTS, shuffle=True, random_state=seed).split(parts)
-        ):
-            parts[rows] = part
-    return slices[["patient", "slice"]].assign(
-        split="test", part=parts, fold=parts // (PARTS // FOLDS)
-    )
+        parts = _slice_parts(len(slices), seed)
+    folds = parts // (PARTS // FOLDS)
+    return slices[["patient", "slice"]].assign(split="test", part=parts, fold=folds)
+
+
+def _slice_parts(count, seed):
+    """Return the part of each of `count` slices, drawn one by one: int (count,), 0 to 9."""
+    from sklearn.model_selection import KFold
+
+    parts = np.empty(count, dtype=int)
+    folds = KFold(PARTS, shuffle=True, random_state=seed)
+    for part, (_, rows) in enumerate(folds.split(parts)):
+        parts[rows] = part
+    return parts
+
+
+def _holds_all_sets(table):
+    """Return whether a table has the three sets of a split and no other."""
+    return set(table.get("split", [])) == set(SETS)
+
+
+def _holds_parts(table):
+    """Return whether a table has the parts of folds."""
+    return "part" in table
+
+
+# What a stored table must hold, by the function that draws it.
+COMPLETE = {draw_split: _holds_all_sets, draw_folds: _holds_parts}
 
 
 def load_split(run, slices, draw=draw_split):
-    """Return a run's split, as `draw` (`draw_split` or `draw_folds`) returns it; a missing one is drawn and written to split.csv.
+    """Return a run's split.csv, which is drawn and written where it is missing.
 
-    Raises `UserError` for a table of other slices or sets.
+    draw: `draw_split` or `draw_folds`, whose table is returned. Raises `UserError` for a stored
+    table of other slices or sets.
     """
     path = run.path("split.csv")
     if not path.exists():
         write_csv(path, draw(slices, run.experiment.split, run.experiment.seed))
     split = read_csv(path)
     keys = slices[["patient", "slice"]]
-    whole = "part" in split if draw is draw_folds else set(split.get("split", [])) == set(SETS)
-    if not whole or not split.reindex(columns=keys.columns).equals(keys):
+    same_slices = split.reindex(columns=keys.columns).equals(keys)
+    if not same_slices or not COMPLETE[draw](split):
         raise UserError(
             f"{path} does not match these slices; delete it to have the split drawn again."
         )
@@ -182,39 +257,38 @@ def load_split(run, slices, draw=draw_split):
 
 
 def split_of_fold(folds, fold):
-    """Return the split of one fold, a table `patient, slice, split`, from a table of `draw_folds`.
+    """Return the split of one fold, a table `patient, slice, split`, from that of `draw_folds`.
 
     Two of the ten parts are test, the next one is validation, the seven others are training.
     """
-    per_fold = PARTS // FOLDS
-    names = {
-        per_fold * fold: "test",
-        per_fold * fold + 1: "test",
-        per_fold * (fold + 1) % PARTS: "val",
-    }
-    return folds[["patient", "slice"]].assign(
-        split=[names.get(part, "train") for part in folds["part"]]
-    )
+    first = PARTS // FOLDS * fold
+    names = {first: "test", first + 1: "test", (first + 2) % PARTS: "val"}
+    sets = [names.get(part, "train") for part in folds["part"]]
+    return folds[["patient", "slice"]].assign(split=sets)
 
 
 def rows_by_set(split):
-    """Return the row numbers of each set: 'train', 'val' and 'test' -> int (n,)."""
+    """Return the row numbers of each set: a dictionary 'train', 'val', 'test' -> int (n,)."""
     return {name: np.flatnonzero(split["split"].to_numpy() == name) for name in SETS}
 
 
 def seen_in_training(split):
     """Count how much of the test set also occurs in training.
 
-    Returns a dictionary: patients and slices of the test set, patients_seen (with slices in training) and
-    slices_with_neighbour (a slice of the same patient, one number off, in training).
+    Returns a dictionary: patients and slices of the test set, patients_seen (with slices in
+    training) and slices_with_neighbour (a slice of the same patient, one number off, in training).
     """
-    train, held = split[split["split"] == "train"], split[split["split"] == "test"]
-    known = set(zip(train["patient"], train["slice"], strict=True))
-    pairs = zip(held["patient"], held["slice"], strict=True)
-    neighbours = sum(
-        (patient, number - 1) in known or (patient, number + 1) in known
-        for patient, number in pairs
-    )
-    seen = held.loc[held["patient"].isin(train["patient"]), "patient"].nunique()
-    counts = {"patients": held["patient"].nunique(), "slices": len(held)}
-    return {**counts, "patients_seen": seen, "slices_with_neighbour": neighbours}
+    train = split[split["split"] == "train"]
+    test = split[split["split"] == "test"]
+    trained_on = set(zip(train["patient"], train["slice"], strict=True))
+    with_neighbour = 0
+    for patient, number in zip(test["patient"], test["slice"], strict=True):
+        if (patient, number - 1) in trained_on or (patient, number + 1) in trained_on:
+            with_neighbour += 1
+    seen = test[test["patient"].isin(train["patient"])]
+    return {
+        "patients": test["patient"].nunique(),
+        "slices": len(test),
+        "patients_seen": seen["patient"].nunique(),
+        "slices_with_neighbour": with_neighbour,
+    }

@@ -1,4 +1,4 @@
-"""Scores and losses against values worked out by hand, scores against scikit-learn too."""
+"""Scores against values worked out by hand, scores against scikit-learn too."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import f1_score, jaccard_score
 
-from lggseg_utils import losses, metrics
+from lggseg_utils import metrics
 from lggseg_utils.metrics import Definition
 
 TRUTH = np.array([1, 1, 1, 0, 0, 0, 0, 0])
@@ -70,11 +70,29 @@ def test_surface_distances_by_hand():
     assert sorted(distances) == sorted(2 * (rows + outer + inner))
 
 
+def test_surface_distances_go_both_ways():
+    """From a pixel to the ring around it and back; the ring's corners are sqrt 2 away."""
+    ring = square(4, 4, 3)
+    ring[5, 5] = False
+    distances = metrics.surface_distances(square(5, 5, 1), ring)
+    wanted = [1, np.sqrt(2), 1, np.sqrt(2), 1, 1, np.sqrt(2), 1, np.sqrt(2)]
+    assert distances == pytest.approx(wanted)
+    assert metrics.surface_distances(ring, square(5, 5, 1)) == pytest.approx([*wanted[1:], 1])
+
+
+def test_the_slices_edge_is_a_border():
+    """A square of side 4 in the corner has 12 border pixels, as anywhere else."""
+    distances = metrics.surface_distances(square(0, 0, 4), square(0, 0, 4))
+    assert distances.tolist() == [0] * 24
+    # The pixel in the corner is one step away from the square's second row, and it is a border.
+    assert metrics.surface_distances(square(0, 0, 1), square(1, 0, 2))[0] == 1
+    assert metrics.surface_distances(square(0, 0, 1), square(0, 0, 3))[0] == 0
+
+
 def test_surface_scores_by_hand():
-    assert metrics.surface_scores([np.array([0.0, 1.0]), np.array([2.0, 5.0])]) == (
-        pytest.approx(4.55),
-        0.75,
-    )
+    slices = [np.array([0.0, 1.0]), np.array([2.0, 5.0])]
+    assert metrics.surface_scores(slices) == pytest.approx((4.55, 0.75))
+    assert metrics.surface_scores([np.array([2.1, 2.1])]) == pytest.approx((2.1, 0))
 
 
 @pytest.mark.parametrize(
@@ -111,52 +129,8 @@ def test_rates_without_a_denominator_are_nan():
 def test_dice_and_iou_determine_each_other():
     counts = np.random.default_rng(1).integers(0, 50, (3, 200))
     dice, iou = metrics.dice(*counts), metrics.iou(*counts)
-    assert dice == pytest.approx(2 * iou / (1 + iou)) and (dice >= iou).all()
-
-
-def tensors():
-    """The example as one slice (1, 2, 4, 1), with soft probabilities."""
-    return TRUTH.reshape(1, 2, 4, 1).astype("float32"), np.where(PREDICTED, 0.75, 0.25).reshape(
-        1, 2, 4, 1
-    ).astype("float32")
-
-
-def test_soft_scores_by_hand():
-    truth, p = tensors()
-    shared, total = 0.75 + 0.75 + 0.25, 3 + 3 * 0.75 + 5 * 0.25
-    assert float(losses.dice_coef(truth, p)) == pytest.approx((2 * shared + 1) / (total + 1))
-    assert float(losses.jacard_coef(truth, p)) == pytest.approx((shared + 1) / (total - shared + 1))
-
-
-def test_soft_scores_of_hard_masks_approach_the_counted_ones():
-    rng = np.random.default_rng(2)
-    truth, p = ((rng.random((4, 64, 64, 1)) < share).astype("float32") for share in (0.3, 0.3))
-    tp, fp, fn = (truth * p).sum(), ((1 - truth) * p).sum(), (truth * (1 - p)).sum()
-    assert float(losses.dice_coef(truth, p)) == pytest.approx(metrics.dice(tp, fp, fn), abs=1e-3)
-    assert float(losses.jacard_coef(truth, p)) == pytest.approx(metrics.iou(tp, fp, fn), abs=1e-3)
-
-
-def test_losses_by_hand():
-    truth, p = tensors()
-    by_hand = -np.where(truth == 1, np.log(p), np.log(1 - p)).mean()
-    values = {name: float(np.mean(loss(truth, p))) for name, loss in losses.LOSSES.items()}
-    soft_dice = float(losses.dice_coef(truth, p))
-    assert values == pytest.approx(
-        {"binary_crossentropy": by_hand, "dice_crossentropy": by_hand + 1 - soft_dice}, rel=1e-5
-    )
-
-
-def test_batch_scores_are_keras_scores_averaged_over_batches():
-    rng = np.random.default_rng(3)
-    truth = (rng.random((40, 8, 8, 1)) < 0.2).astype("float32")
-    p = rng.random((40, 8, 8, 1)).astype("float32")
-    batches = [slice(0, 16), slice(16, 32), slice(32, 40)]
-    expected = [
-        np.mean([float(score(truth[b], p[b])) for b in batches])
-        for score in (losses.dice_coef, losses.jacard_coef)
-    ]
-    sums = (truth * p).sum((1, 2, 3)), (truth + p).sum((1, 2, 3))
-    assert metrics.batch_scores(*sums) == pytest.approx(expected, rel=1e-5)
+    assert dice == pytest.approx(2 * iou / (1 + iou))
+    assert metrics.dice_from_iou(iou) == pytest.approx(dice)
 
 
 @pytest.fixture(scope="module")
@@ -216,28 +190,55 @@ def test_means_over_units_are_scikit_learns_scores(masks, scored, unit):
     )
 
 
-def test_soft_batches_plus_one_are_the_hypothesis_of_the_reports_scores(scored):
-    ours = metrics.dice_and_iou(scored, Definition(soft=True, unit="batch", smooth=1.0))
-    batches = metrics.batch_scores(
-        scored["soft_intersection"].to_numpy(), scored["soft_sum"].to_numpy()
-    )
-    assert ours == pytest.approx(batches)
+def test_batch_scores_by_hand():
+    """Two batches, the second of one slice: (2 I + 1)/(S + 1) and (I + 1)/(S - I + 1)."""
+    intersection = np.array([1.0] * 16 + [3.0])
+    total = np.array([4.0] * 16 + [7.0])
+    dice = (33 / 65 + 7 / 8) / 2
+    jacard = (17 / 49 + 4 / 5) / 2
+    assert metrics.batch_scores(intersection, total) == pytest.approx((dice, jacard))
+    table = pd.DataFrame({"soft_intersection": intersection, "soft_sum": total})
+    definition = Definition(soft=True, unit="batch", smooth=1.0)
+    assert metrics.dice_and_iou(table, definition) == pytest.approx((dice, jacard))
 
 
-def test_definitions_by_hand():
-    table = pd.DataFrame(
-        {"patient": ["A", "A"], "tp": [3, 0], "fp": [1, 0], "fn": [2, 0], "tn": [4, 10]}
-    )
-    table = table.assign(soft_intersection=2.5, soft_sum=[8.0, 0.0])
-    assert metrics.dice_and_iou(table, Definition(False, "slice")) == pytest.approx(
-        ((6 / 9 + 1) / 2, (3 / 6 + 1) / 2)
-    )
-    assert metrics.dice_and_iou(table, Definition(False, "tumour slice")) == pytest.approx(
-        (6 / 9, 3 / 6)
-    )
-    assert metrics.dice_and_iou(table, Definition(False, "pooled", 1.0)) == pytest.approx(
-        (7 / 10, 4 / 7)
-    )
+# A hit, nothing to find, a false alarm, a miss, and the first patient again: ten pixels each.
+BY_HAND = pd.DataFrame(
+    {
+        "patient": ["A", "B", "B", "B", "A"],
+        "tp": [3, 0, 0, 0, 1],
+        "fp": [1, 0, 2, 0, 0],
+        "fn": [2, 0, 0, 4, 0],
+        "tn": [4, 10, 8, 6, 9],
+        "soft_intersection": [2.5, 0, 0, 1, 1],
+        "soft_sum": [8.0, 0, 2, 5, 2],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("definition", "dice", "iou"),
+    [
+        (Definition(False, "pooled"), 8 / 17, 4 / 13),
+        (Definition(True, "pooled"), 9 / 17, 4.5 / 12.5),
+        (Definition(False, "pooled", 1.0), 9 / 18, 5 / 14),
+        (Definition(False, "slice"), (6 / 9 + 1 + 0 + 0 + 1) / 5, (3 / 6 + 1 + 0 + 0 + 1) / 5),
+        (Definition(False, "tumour slice"), (6 / 9 + 0 + 1) / 3, (3 / 6 + 0 + 1) / 3),
+        (Definition(False, "patient"), (8 / 11 + 0) / 2, (4 / 7 + 0) / 2),
+        (Definition(False, "pooled", 0.0, True), (8 / 17 + 74 / 83) / 2, (4 / 13 + 37 / 46) / 2),
+        (Definition(True, "pooled", 0.0, True), (9 / 17 + 75 / 83) / 2, (9 / 25 + 75 / 91) / 2),
+    ],
+    ids=str,
+)
+def test_definitions_by_hand(definition, dice, iou):
+    assert metrics.dice_and_iou(BY_HAND, definition) == pytest.approx((dice, iou))
+
+
+def test_a_definition_says_what_it_is():
+    assert str(Definition(False, "pooled")) == "masks, pooled"
+    assert str(Definition(True, "batch", 1.0)) == "probabilities, mean over batches, plus 1"
+    longest = Definition(False, "tumour slice", 1.0, True)
+    assert str(longest) == "masks, mean over tumour slices, plus 1, with background"
 
 
 def test_no_definition_puts_dice_above_the_curve(scored):
