@@ -134,6 +134,17 @@ class Run:
         self.note(**facts, ended={"time": _now(), "git_commit": git_commit()})
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Where independent jobs run: in this process, or in several `processes` of this machine.
+
+    With the address of a Dask `scheduler` (tcp://HOST:8786), they run on its workers.
+    """
+
+    processes: int = 1
+    scheduler: str = ""
+
+
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
     """Return the `Run` of an experiment; a missing folder is created.
 
