@@ -1,14 +1,25 @@
 # Commands of the README. Everything is installed into .venv; nothing else on the machine is touched.
 PYTHON ?= python3
 BIN = .venv/bin
-CHROMIUM ?= $(firstword $(shell which chromium chromium-browser google-chrome))
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 
-.PHONY: install book pdf test lint run check-pages check-links clean
+.PHONY: install environment chromium chromedriver book pdf test lint run check-pages check-links clean
 
-install: .venv/installed
+install: environment
+	@$(MAKE) --no-print-directory --silent .venv/installed
+
+# Ends with 0 in a Python of the versions in pyproject.toml; a test compares the two.
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+
+# Makes .venv, unless there is one that has pip, a supported version and, if PYTHON was named, its.
+environment:
+	@if $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null \
+		&& { test "$(origin PYTHON)" = file || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V 2>&1)"; }; then exit 0; fi; \
+	if $(PYTHON) -c '$(SUPPORTED)' 2> /dev/null; then rm -rf .venv && $(PYTHON) -m venv .venv; else \
+		echo "$(PYTHON) is $$($(PYTHON) -V 2> /dev/null || echo missing), and Python 3.11 to 3.13 is needed: install one and name it, make install PYTHON=python3.12" >&2; \
+		exit 1; fi
 
 .venv/installed: requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
@@ -21,14 +32,21 @@ book: run
 
 # The built book on one page, printed by Chromium.
 SINGLE = _build/pdf/_build/singlehtml
-pdf: install
+pdf: chromium install
+	rm -f _build/book.pdf
 	test -d _build/stage || $(MAKE) book
 	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml --path-output _build/pdf \
 		--builder custom --custom-builder singlehtml --all --quiet > /dev/null
 	mv $(SINGLE)/book/index.html $(SINGLE)/index.html
-	$(CHROMIUM) --headless=new --no-sandbox --disable-gpu --allow-file-access-from-files --virtual-time-budget=60000 \
+	"$(CHROMIUM)" --headless=new --no-sandbox --disable-gpu --allow-file-access-from-files --virtual-time-budget=60000 \
 		--no-pdf-header-footer --print-to-pdf=_build/book.pdf "file://$(CURDIR)/$(SINGLE)/index.html" 2> /dev/null
 	test -s _build/book.pdf && echo $(CURDIR)/_build/book.pdf
+
+chromium:
+	@test -n "$(CHROMIUM)" || { echo "Chromium was not found: install it (apt install chromium), or name it, make pdf CHROMIUM=/path/to/chrome" >&2; exit 1; }
+
+chromedriver:
+	@command -v chromedriver > /dev/null || { echo "chromedriver was not found: install it (apt install chromium-driver)" >&2; exit 1; }
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages"
@@ -38,7 +56,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/prose.py
 
-check-pages: install
+check-pages: chromium chromedriver install
 	$(BIN)/python -m pytest -m pages
 
 # Asks the network for every address in the book; not part of CI, since other people's servers come and go.

@@ -1,16 +1,20 @@
 """Execute the notebooks with papermill, and publish an executed run as a Jupyter Book."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import papermill
+from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from lggseg_utils.runs import REPOSITORY, stderr_into
+from lggseg_utils.runs import REPOSITORY, made_by, stderr_into
 from lggseg_utils.settings import UserError
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -24,10 +28,24 @@ def chapters():
     return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 
 
-def execute(run, parameters):
-    """Execute all notebooks in order into the run folder; a copy appears there only once it is complete.
+@contextmanager
+def own_kernel():
+    """Make `python3` the kernel of this interpreter, whatever Jupyter finds on this machine."""
+    others = os.environ.get("JUPYTER_PATH", "")
+    with TemporaryDirectory() as folder:
+        write_kernel_spec(Path(folder, "kernels", "python3"))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, others])
+        try:
+            yield
+        finally:
+            os.environ["JUPYTER_PATH"] = others
 
-    parameters: values for the notebooks that declare parameters. Raises `UserError` with the reason when one fails; see logs/.
+
+def execute(run, parameters):
+    """Execute all notebooks in order into the run folder, where complete copies alone appear.
+
+    parameters: values for the notebooks that declare parameters. Raises `UserError` with the reason
+    when one fails; logs/ holds what it printed.
     """
     # asyncio would report with a traceback what a stopped notebook left unfinished.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -37,7 +55,7 @@ def execute(run, parameters):
         unfinished = run.path("logs", notebook.name)
         given = parameters if papermill.inspect_notebook(notebook) else {}
         try:
-            with stderr_into(unfinished.with_suffix(".log")) as terminal:
+            with stderr_into(unfinished.with_suffix(".log")) as terminal, own_kernel():
                 options = {
                     "progress_bar": {"desc": notebook.stem, "file": terminal},
                     "cwd": NOTEBOOKS,
@@ -81,8 +99,22 @@ def stage(run_folder):
         shutil.copy(path, STAGE / "notebooks")
 
 
+def _refuse_other_commands(run_folder):
+    """Refuse a folder that no run of the notebooks can be made of, and say what it is."""
+    kinds = {"crossval": "a cross-validation", "ablate": "an ablation"}
+    if Path(run_folder, "run.json").exists() and (kind := kinds.get(made_by(run_folder))):
+        raise UserError(
+            f"{run_folder} is {kind}, which no chapter shows: the book is made of a folder of "
+            f"lggseg run. 'lggseg record {run_folder} NAME' keeps its numbers with the book's."
+        )
+
+
 def build(run_folder):
-    """Build the book from an executed run; return the path of its index.html. Warnings, such as a missing page, are errors."""
+    """Build the book from an executed run; return the path of its index.html.
+
+    Warnings, such as a missing page, are errors.
+    """
+    _refuse_other_commands(run_folder)
     stage(run_folder)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", STAGE, "--config", CONFIG]
     command += ["--toc", REPOSITORY / "book" / "_toc.yml", "--path-output", REPOSITORY]

@@ -1,21 +1,36 @@
-"""Everything that trains: one job function for a run, the folds of a cross-validation and the trainings of an ablation."""
+"""Everything that trains: a run, the folds of a cross-validation, the arms of an ablation."""
 
+import os
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from lggseg_utils import evaluate, model, preprocess, train
-from lggseg_utils.runs import read_csv, write_csv, write_json
-from lggseg_utils.settings import Experiment
+from lggseg_utils.runs import (
+    Workers,
+    git_commit,
+    lock,
+    read_csv,
+    stderr_into,
+    write_csv,
+    write_json,
+)
+from lggseg_utils.settings import Experiment, UserError
 
 WRITTEN = ("per_slice.csv", "history.csv", "metrics.json")
+ATTEMPTS = 3  # a process that dies this often dies for a reason
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `split` is a table `patient, slice, split`; the sets named in `sets` are scored afterwards."""
+    """One training: `sets` of the `split`, a table `patient, slice, split`, are scored after it."""
 
     name: str
     experiment: Experiment
@@ -23,12 +38,23 @@ class Job:
     sets: tuple
 
 
-def run_job(job, dataset, folder):
-    """Train and score one job, or read what an earlier call left in `folder`.
+THIS_PROCESS = Workers()
 
-    Returns three tables: per slice, per patient, and the history. An interrupted job resumes from its last epoch.
+
+class Result(NamedTuple):
+    """What a job leaves: tables of slices, of patients and of the training."""
+
+    per_slice: pd.DataFrame
+    per_patient: pd.DataFrame
+    history: pd.DataFrame
+
+
+def run_job(job, dataset, folder):
+    """Train and score one job, or read what an earlier call left in `folder`; return a `Result`.
+
+    An interrupted job resumes from its last epoch.
     """
-    tables = [folder / name for name in ("per_slice.csv", "per_patient.csv", "history.csv")]
+    tables = [folder / f"{name}.csv" for name in Result._fields]
     if not all(path.exists() for path in (*tables, folder / "model.keras")):
         network = _train(job, dataset, folder)
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
@@ -36,16 +62,19 @@ def run_job(job, dataset, folder):
             write_csv(path, table)
         for place in (folder, *folder.glob("network_*")):
             (place / "checkpoint.keras").unlink(missing_ok=True)
-    return tuple(map(read_csv, tables))
+    return Result(*map(read_csv, tables))
 
 
 def _train(job, dataset, folder):
-    """Train a job's networks and return their average; writes model.keras and history.csv, where `network` numbers several."""
-    networks, histories, several = [], [], job.experiment.networks > 1
+    """Train a job's networks and return their average.
+
+    Writes model.keras and history.csv, where the column `network` numbers several.
+    """
+    networks, histories = [], []
+    several = job.experiment.networks > 1
     for number in range(job.experiment.networks):
-        member = job.experiment.model_copy(
-            update={"seed": job.experiment.seed * job.experiment.networks + number}
-        )
+        seed = job.experiment.seed * job.experiment.networks + number
+        member = job.experiment.model_copy(update={"seed": seed})
         place = folder / f"network_{number}" if several else folder
         network, history = train.fit(member, dataset, job.split, place)
         networks.append(network)
@@ -58,130 +87,269 @@ def _train(job, dataset, folder):
 
 
 def _settled(run):
-    """Return a run's experiment in the precision that the run began in, on whatever machine it resumes; notes it in run.json."""
+    """Return a run's experiment in the precision that it began in, whatever machine resumes it.
+
+    The precision is noted in run.json.
+    """
     fastest = run.experiment.precision.replace("auto", train.machine_precision())
     run.note(precision=run.record().get("precision", fastest))
     return run.experiment.model_copy(update={"precision": run.record()["precision"]})
 
 
-def run_jobs(jobs, dataset, folder, unit):
-    """Run independent jobs, each in a folder of its name below `folder`; return the tables of `run_job` for each.
+def run_jobs(jobs, dataset, folder, unit, workers=THIS_PROCESS):
+    """Run independent jobs, each in a folder of its name below `folder`; return a `Result` each.
 
-    joblib runs them: `joblib.parallel_config` chooses this process (the default), several, or a Dask cluster.
+    unit: what the progress bar calls a job. A worker that dies loses its job, which another one
+    resumes from its last epoch. Raises `UserError` where workers can't be used.
     """
-    results = Parallel(return_as="generator")(
-        delayed(run_job)(job, dataset, folder / job.name) for job in jobs
+    # Other processes may work in another folder.
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers.scheduler:
+        return _run_on_cluster(jobs, dataset, folder, unit, workers.scheduler)
+    if workers.processes > 1:
+        return _run_in_processes(jobs, dataset, folder, unit, workers.processes)
+    done = (run_job(job, dataset, folder / job.name) for job in jobs)
+    return list(tqdm(done, total=len(jobs), desc=unit, unit=unit, leave=False))
+
+
+def _run_in_processes(jobs, dataset, folder, unit, processes):
+    """Run jobs in several processes of this machine, whose chatter goes to workers.log."""
+    for _ in range(ATTEMPTS):
+        with stderr_into(folder / "workers.log") as terminal:
+            bar = {"total": len(jobs), "desc": unit, "unit": unit, "leave": False}
+            calls = (delayed(run_job)(job, dataset, folder / job.name) for job in jobs)
+            try:
+                done = Parallel(n_jobs=processes, return_as="generator")(calls)
+                return list(tqdm(done, file=terminal, **bar))
+            except TerminatedWorkerError:
+                continue
+    raise UserError(
+        f"a process died {ATTEMPTS} times, perhaps because memory ran out (see "
+        f"{folder / 'workers.log'}); the same command resumes, with a smaller --jobs."
     )
-    return list(tqdm(results, total=len(jobs), desc=unit, unit=unit, leave=False))
+
+
+def _run_on_cluster(jobs, dataset, folder, unit, address):
+    """Run jobs on the workers of the Dask scheduler at an address.
+
+    joblib's Dask backend would run everything here if there is one worker of one thread. The data
+    are the result of a task: Dask computes that again if the worker that holds it dies.
+    """
+    from distributed import KilledWorker, as_completed
+    from distributed.client import FutureCancelledError
+
+    with _connected(address) as client:
+        _check_workers(client, folder)
+        held = client.submit(_identity, dataset, pure=False)
+        futures = [
+            client.submit(_run_locked_job, job, held, folder / job.name, pure=False) for job in jobs
+        ]
+        try:
+            ended = as_completed(futures)
+            for future in tqdm(ended, total=len(jobs), desc=unit, unit=unit, leave=False):
+                future.result()
+            return client.gather(futures)
+        except KilledWorker:
+            raise UserError(
+                "a job ended several workers, perhaps because memory ran out; their logs say more, "
+                "and the same command resumes."
+            ) from None
+        except (FutureCancelledError, OSError) as error:
+            raise UserError(
+                f"the scheduler at {address} is gone ({type(error).__name__}); start it again, and "
+                "the same command resumes."
+            ) from None
+
+
+def _identity(dataset):
+    """Return what is given."""
+    return dataset
+
+
+def _run_locked_job(job, dataset, folder):
+    """Run a job that no other worker runs: one that lost its scheduler may still be training."""
+    with lock(folder):
+        return run_job(job, dataset, folder)
+
+
+@contextmanager
+def _connected(address):
+    """Yield a client of the Dask scheduler at an address; `UserError` where there is none."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError(
+            "--scheduler needs Dask: pip install distributed, here and for the workers."
+        ) from None
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"no Dask scheduler at {address} ({reason}); start one with 'dask scheduler', which "
+            "prints its address."
+        ) from None
+    with client, warnings.catch_warnings():
+        # The data are sent once, and that they are large is known.
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        yield client
+
+
+def _check_workers(client, folder):
+    """Refuse workers that could not do a job, before anything is trained."""
+    threads = client.nthreads()
+    if not threads:
+        raise UserError(
+            "the scheduler has no worker; start some with 'dask worker ADDRESS --nthreads 1'."
+        )
+    if max(threads.values()) > 1:
+        raise UserError(
+            "two trainings in one process would share a generator of random numbers; start the "
+            "workers with --nthreads 1."
+        )
+    try:
+        commits = client.run(git_commit)
+    except ImportError as error:
+        raise UserError(
+            f"a worker can't import {error.name}; start the workers in a clone, after make install."
+        ) from None
+    for worker, commit in commits.items():
+        if commit != git_commit():
+            raise UserError(
+                f"worker {worker} has commit {commit or 'unknown'}, this process {git_commit()}; "
+                "use the same on all machines."
+            )
+    marker = folder / f".part-seen-{os.getpid()}"
+    marker.touch()
+    seen = client.run(os.path.exists, str(marker))
+    marker.unlink(missing_ok=True)
+    blind = [worker for worker, sees in seen.items() if not sees]
+    if blind:
+        raise UserError(
+            f"worker {blind[0]} does not see {folder}; name a folder of a file system that all "
+            "machines share, under the same path."
+        )
 
 
 def train_and_score(run, cohort):
-    """Train and score a run's network on its own split, or read the results: (per-slice table, history table).
+    """Train and score a run's network on its own split, or read the results.
 
-    Writes history.csv, model.keras, per_slice.csv, per_patient.csv, per_slice_own_grid.csv (where the network works on
-    another grid than the scores) and, last, metrics.json into the run folder.
+    Returns (per-slice table, history table). Writes history.csv, model.keras, per_slice.csv,
+    per_patient.csv, per_slice_own_grid.csv (where the network works on another grid than the
+    scores) and, last, metrics.json into the run folder.
     """
     split = preprocess.load_split(run, cohort.slices)
     if not all(run.path(name).exists() for name in (*WRITTEN, "model.keras")):
-        job, dataset = (
-            Job("run", _settled(run), split, preprocess.SETS),
-            preprocess.prepare(cohort, run.experiment),
-        )
-        per_slice, _, history = run_job(job, dataset, run.folder)
+        job = Job("run", _settled(run), split, preprocess.SETS)
+        dataset = preprocess.prepare(cohort, run.experiment)
+        result = run_job(job, dataset, run.folder)
         if run.experiment.size != run.experiment.score_size:
-            network, own = (
-                train.load_network(run.path("model.keras")),
-                replace(dataset, truths=dataset.masks),
-            )
-            settings = run.experiment.model_copy(update={"score_size": run.experiment.size})
-            write_csv(
-                run.path("per_slice_own_grid.csv"),
-                evaluate.score_split(network, own, split, settings)[0],
-            )
-        _write_scores(run, per_slice, history)
+            _score_own_grid(run, dataset, split)
+        _write_scores(run, result.per_slice, result.history)
     return read_csv(run.path("per_slice.csv")), read_csv(run.path("history.csv"))
 
 
-def cross_validate(run, cohort):
-    """Cross-validate a run's experiment, or read the results: the per-slice table of all tested slices, with `fold`.
+def _score_own_grid(run, dataset, split):
+    """Score a run's network on its own grid, too, and write per_slice_own_grid.csv."""
+    network = train.load_network(run.path("model.keras"))
+    own = replace(dataset, truths=dataset.masks)
+    settings = run.experiment.model_copy(update={"score_size": run.experiment.size})
+    per_slice, _ = evaluate.score_split(network, own, split, settings)
+    write_csv(run.path("per_slice_own_grid.csv"), per_slice)
 
-    There are five folds of slices or patients, as the setting `split` says, or those of a split.csv that is there. Writes split.csv,
+
+def cross_validate(run, cohort, workers=THIS_PROCESS):
+    """Cross-validate a run's experiment, or read the results.
+
+    Returns the per-slice table of all tested slices, with `fold`. There are five folds of slices or
+    patients, as the setting `split` says, or those of a split.csv that is there. Writes split.csv,
     history.csv, per_slice.csv, per_patient.csv and, last, metrics.json.
     """
     if not all(run.path(name).exists() for name in WRITTEN):
-        folds, settings = (
-            preprocess.load_split(run, cohort.slices, preprocess.draw_folds),
-            _settled(run),
-        )
+        folds = preprocess.load_split(run, cohort.slices, preprocess.draw_folds)
+        settings = _settled(run)
         tested = sorted(set(folds.query("split == 'test'")["fold"]))
         jobs = [
             Job(str(fold), settings, preprocess.split_of_fold(folds, fold), ("test",))
             for fold in tested
         ]
-        results = run_jobs(
-            jobs, preprocess.prepare(cohort, run.experiment), run.path("folds"), "fold"
-        )
-        tables = [
-            [table.assign(fold=fold) for table in each]
-            for fold, each in zip(tested, results, strict=True)
-        ]
-        per_slice, per_patient, history = (
-            pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True)
-        )
-        if run.experiment.split == "slice":
-            # A patient's slices lie in several folds, and so do its borders.
-            per_patient = evaluate.per_patient_table(per_slice)
-        for name, table in {
-            "per_slice": per_slice,
-            "per_patient": per_patient,
-            "history": history,
-        }.items():
+        dataset = preprocess.prepare(cohort, run.experiment)
+        results = run_jobs(jobs, dataset, run.path("folds"), "fold", workers)
+        whole = _of_all_folds(results, tested, run.experiment.split)
+        for name, table in whole._asdict().items():
             write_csv(run.path(f"{name}.csv"), table)
-        _write_scores(run, per_slice, history)
+        _write_scores(run, whole.per_slice, whole.history)
     return read_csv(run.path("per_slice.csv"))
+
+
+def _of_all_folds(results, tested, protocol):
+    """Return the `Result` of several folds together: tables with the column `fold`."""
+    numbered = [
+        [table.assign(fold=fold) for table in result]
+        for fold, result in zip(tested, results, strict=True)
+    ]
+    whole = Result(*(pd.concat(each, ignore_index=True) for each in zip(*numbered, strict=True)))
+    if protocol == "slice":
+        # A patient's slices lie in several folds, and so do its borders.
+        return whole._replace(per_patient=evaluate.per_patient_table(whole.per_slice))
+    return whole
 
 
 def _write_scores(run, per_slice, history):
     """Write the training's time into run.json and, last, metrics.json."""
-    run.note_end(training={"epochs": len(history), "seconds": round(history["seconds"].sum(), 1)})
-    whole, sets = run.experiment.split == "patient", per_slice.groupby("split", sort=False)
-    write_json(
-        run.path("metrics.json"),
-        {name: evaluate.set_scores(scored, whole) for name, scored in sets},
-    )
+    run.note_end(training=_effort([history]))
+    whole_patients = run.experiment.split == "patient"
+    sets = per_slice.groupby("split", sort=False)
+    scores = {name: evaluate.set_scores(scored, whole_patients) for name, scored in sets}
+    write_json(run.path("metrics.json"), scores)
 
 
-def ablate(run, cohort):
-    """Train under each augmentation and seed, or read the results: a table condition, seed, patient, dice.
+def _effort(histories):
+    """Return epochs and seconds of some trainings, together."""
+    seconds = sum(history["seconds"].sum() for history in histories)
+    return {"epochs": sum(map(len, histories)), "seconds": round(float(seconds), 1)}
 
-    All trainings have the run's split, and are scored on its validation patients. Writes
-    ablation_patients.csv (this table) and, last, ablation.csv: condition, seed, dice_patient_mean, epochs.
+
+def ablate(run, cohort, workers=THIS_PROCESS):
+    """Train under each augmentation and seed, or read the results.
+
+    Returns a table `condition, seed, patient, dice`. All trainings have the run's split, and are
+    scored on its validation patients. Writes ablation_patients.csv (this table) and, last,
+    ablation.csv: condition, seed, dice_patient_mean, epochs.
     """
     if not run.path("ablation.csv").exists():
         settings, split = _settled(run), preprocess.load_split(run, cohort.slices)
-        seeds = [
-            settings.seed * settings.ablation_seeds + number
-            for number in range(settings.ablation_seeds)
-        ]
-        pairs = [(name, seed) for name in settings.ablation_conditions for seed in seeds]
-        arms = [
-            settings.model_copy(update={"augmentation": name, "seed": seed}) for name, seed in pairs
-        ]
+        arms = _arms(settings)
         jobs = [Job(f"{arm.augmentation}-{arm.seed}", arm, split, ("val",)) for arm in arms]
-        results = run_jobs(
-            jobs, preprocess.prepare(cohort, settings), run.path("ablation"), "training"
-        )
-        tables = pd.concat(
-            [per_patient for _, per_patient, _ in results], keys=pairs, names=["condition", "seed"]
-        )
-        scores = tables.reset_index(["condition", "seed"])[["condition", "seed", "patient", "dice"]]
-        write_csv(run.path("ablation_patients.csv"), scores)
-        means = (
-            scores.groupby(["condition", "seed"], sort=False)["dice"]
-            .mean()
-            .rename("dice_patient_mean")
-        )
-        run.note_end()
-        epochs = [len(history) for *_, history in results]
-        write_csv(run.path("ablation.csv"), means.reset_index().assign(epochs=epochs))
+        dataset = preprocess.prepare(cohort, settings)
+        results = run_jobs(jobs, dataset, run.path("ablation"), "training", workers)
+        _write_ablation(run, arms, results)
     return read_csv(run.path("ablation_patients.csv"))
+
+
+def _arms(settings):
+    """Return an ablation's experiments, one for each augmentation and seed."""
+    first, count = settings.seed * settings.ablation_seeds, settings.ablation_seeds
+    return [
+        settings.model_copy(update={"augmentation": name, "seed": seed})
+        for name in settings.ablation_conditions
+        for seed in range(first, first + count)
+    ]
+
+
+def _write_ablation(run, arms, results):
+    """Write the tables of an ablation, whose arms have these results."""
+    keys = ["condition", "seed"]
+    tables = pd.concat(
+        [result.per_patient for result in results],
+        keys=[(arm.augmentation, arm.seed) for arm in arms],
+        names=keys,
+    )
+    scores = tables.reset_index(keys)[[*keys, "patient", "dice"]]
+    write_csv(run.path("ablation_patients.csv"), scores)
+    means = scores.groupby(keys, sort=False)["dice"].mean().rename("dice_patient_mean")
+    histories = [result.history for result in results]
+    run.note_end(training=_effort(histories))
+    epochs = [len(history) for history in histories]
+    write_csv(run.path("ablation.csv"), means.reset_index().assign(epochs=epochs))

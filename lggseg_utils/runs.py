@@ -32,7 +32,10 @@ LIBRARIES = [
 
 @contextmanager
 def write_whole(path):
-    """Yield a temporary path beside `path` and rename it when the block ends; on an error nothing is left behind."""
+    """Yield a temporary path beside `path`, and rename it when the block ends.
+
+    On an error nothing is left behind.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
@@ -45,9 +48,10 @@ def write_whole(path):
 
 @contextmanager
 def stderr_into(path):
-    """Send what this process and its children write to standard error into a file; yield a stream to the real one.
+    """Send what this process and its children write to standard error into a file.
 
-    TensorFlow writes its start-up messages there past Python, whatever it is told.
+    Yields a stream to the real one. TensorFlow writes its start-up messages to standard error past
+    Python, whatever it is told.
     """
     saved = os.dup(2)
     with Path(path).open("a", encoding="utf-8") as log, os.fdopen(os.dup(saved), "w") as terminal:
@@ -83,7 +87,7 @@ def read_csv(path):
 
 
 def read_record(folder):
-    """Return a folder's run.json as a dictionary; raise `UserError` where it is missing or damaged."""
+    """Return a folder's run.json as a dictionary; `UserError` where it is missing or damaged."""
     try:
         return json.loads(Path(folder, "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,7 +99,10 @@ def read_record(folder):
 
 
 def recorded_experiment(folder):
-    """Return the `Experiment` of a run folder or record; settings that no longer exist are left out, new ones have their default."""
+    """Return the `Experiment` of a run folder or record.
+
+    Settings that no longer exist are left out, and new ones have their default.
+    """
     settings = read_record(folder)["experiment"]
     return Experiment(
         **{name: value for name, value in settings.items() if name in Experiment.model_fields}
@@ -123,44 +130,69 @@ class Run:
         write_json(self.path("run.json"), {**self.record(), **facts})
 
     def note_end(self, **facts):
-        """Add facts, and the time and commit at the end, which may differ from those at the start."""
-        self.note(
-            **facts,
-            ended={
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "git_commit": git_commit(),
-            },
-        )
+        """Add facts, and the time and commit at the end: a run may be resumed by other code."""
+        self.note(**facts, ended={"time": _now(), "git_commit": git_commit()})
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where independent jobs run: in this process, or in several `processes` of this machine.
+
+    With the address of a Dask `scheduler` (tcp://HOST:8786), they run on its workers.
+    """
+
+    processes: int = 1
+    scheduler: str = ""
 
 
 def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
     """Return the `Run` of an experiment; a missing folder is created.
 
-    Empty `data_dir` stands for the sample, empty `run_dir` for a folder under runs/ named after the profile. `command` is
-    the subcommand of lggseg that repeats the run. Raises `UserError` for a folder of other settings or another command.
+    Empty `data_dir` stands for the sample, empty `run_dir` for a folder under runs/ named after the
+    profile. `command` is the subcommand of lggseg that repeats the run; `run` and `train` share
+    their folders. Raises `UserError` for a folder of other settings or of another command.
     """
     experiment = load_experiment(profile, seed, overrides)
-    if command != "crossval" and (experiment.networks > 1 or not experiment.hold_out):
+    if command == "ablate" and (experiment.networks > 1 or not experiment.hold_out):
         raise UserError(
-            "settings networks and hold_out: for lggseg crossval alone; set them to 1 and true."
+            "settings networks and hold_out: an ablation trains single networks and compares them "
+            "on validation patients; set them to 1 and true."
         )
-    run = Run(
-        experiment, run_folder(profile, data_dir, run_dir, seed, overrides, command), str(data_dir)
-    )
+    folder = run_folder(profile, data_dir, run_dir, seed, overrides, command)
+    run = Run(experiment, folder, str(data_dir))
     # Before data are accepted, nothing depends on the first settings.
     if not run.path("run.json").exists() or "data" not in run.record():
         write_json(run.path("run.json"), _first_record(run, overrides, command))
-    if run.record()["command"].split()[1:2] != [command]:
-        raise UserError(
-            f"run folder {run.folder} was made by '{run.record()['command']}'; choose another run folder."
-        )
-    then, now = recorded_experiment(run.folder).model_dump(), experiment.model_dump()
-    for name in [name for name in now if now[name] != then[name]]:
-        made = f"was made with {name} {then[name]!r}, not {now[name]!r}"
-        raise UserError(
-            f"run folder {run.folder} {made}; choose another run folder, or remove this one."
-        )
+    _check_same_command(run, command)
+    _check_same_settings(run)
     return run
+
+
+def made_by(folder):
+    """Return the subcommand of lggseg that made a run folder; '' where it was none of them."""
+    program, _, arguments = read_record(folder)["command"].partition(" ")
+    return arguments.split()[0] if program == "lggseg" and arguments else ""
+
+
+def _check_same_command(run, command):
+    """Refuse a folder of another command; `run` and `train` go on with each other's folders."""
+    made, shared = made_by(run.folder), ("run", "train")
+    if made != command and not (made in shared and command in shared):
+        raise UserError(
+            f"run folder {run.folder} was made by '{run.record()['command']}'; "
+            "choose another run folder."
+        )
+
+
+def _check_same_settings(run):
+    """Refuse a folder that was made with other settings than its `Run` has."""
+    then, now = recorded_experiment(run.folder).model_dump(), run.experiment.model_dump()
+    for name, value in now.items():
+        if value != then[name]:
+            raise UserError(
+                f"run folder {run.folder} was made with {name} {then[name]!r}, not {value!r}; "
+                "choose another run folder, or remove this one."
+            )
 
 
 def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, command="run"):
@@ -168,11 +200,9 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
 
     Raises `UserError` for a file, and for a folder that holds files but is no run folder.
     """
-    name = Path(str(profile)).stem + ("" if command == "run" else f"-{command}")
-    if seed or overrides or data_dir:
-        different = json.dumps([seed, overrides, str(data_dir)], sort_keys=True, default=str)
-        name += "-" + hashlib.sha256(different.encode()).hexdigest()[:6]
-    folder = Path(run_dir or REPOSITORY / "runs" / name).expanduser().resolve()
+    # papermill's `-p run_dir 7`, say a job's number, passes an integer.
+    chosen = str(run_dir) or _default_folder(profile, data_dir, seed, overrides, command)
+    folder = Path(chosen).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise UserError(f"run folder {folder} is a file; name a folder.")
     found = next(folder.glob("[!.]*"), None)
@@ -183,10 +213,30 @@ def run_folder(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, 
     return folder
 
 
-def lock(folder):
-    """Return a lock on a run folder, for `with`; it ends with the process. A missing folder is created.
+def _default_folder(profile, data_dir, seed, overrides, command):
+    """Return the folder under runs/ of these arguments; others have another one."""
+    require_clone("to run without --out")
+    name = Path(str(profile)).stem + ("" if command in ("run", "train") else f"-{command}")
+    if seed or overrides or data_dir:
+        different = json.dumps([seed, overrides, str(data_dir)], sort_keys=True, default=str)
+        name += "-" + hashlib.sha256(different.encode()).hexdigest()[:6]
+    return REPOSITORY / "runs" / name
 
-    Raises `UserError` where another process holds it. What a killed process left half-written is removed.
+
+def require_clone(purpose):
+    """Raise `UserError` where the package is installed without the repository around it."""
+    if not (REPOSITORY / "notebooks").is_dir():
+        raise UserError(
+            f"{purpose}, lggseg needs a clone of the repository, and it is installed without one; "
+            "clone it and run 'pip install -e .' there."
+        )
+
+
+def lock(folder):
+    """Return a lock on a run folder, for `with`; it ends with the process.
+
+    A missing folder is created, and what a killed process left half-written is removed. Raises
+    `UserError` where another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -201,7 +251,7 @@ def lock(folder):
 
 
 def _first_record(run, overrides, command):
-    """Return the first content of run.json; the data folder is left open, because it differs between machines."""
+    """Return the first content of run.json, which names no place of this machine."""
     data = " --data DATA_FOLDER" if run.data_dir else ""
     options = f"--profile {shlex.quote(run.experiment.profile)} --seed {run.experiment.seed}{data}"
     pairs = [f"{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
@@ -209,7 +259,7 @@ def _first_record(run, overrides, command):
         "experiment": json.loads(run.experiment.model_dump_json()),
         "command": f"lggseg {command} {options}"
         + "".join(f" --set {shlex.quote(pair)}" for pair in pairs),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": _now(),
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {
@@ -219,6 +269,11 @@ def _first_record(run, overrides, command):
             "system": platform.system(),
         },
     }
+
+
+def _now():
+    """Return the time in UTC, to the second, as text."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _versions():
@@ -232,7 +287,7 @@ def _versions():
 
 
 def _gpu():
-    """Return the name of the machine's NVIDIA GPU, a line each for several; '' where there is none."""
+    """Return the name of the machine's NVIDIA GPU, a line each for several; '' for none."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     told = shutil.which(query[0]) and subprocess.run(
         query, capture_output=True, text=True, check=False
@@ -249,15 +304,15 @@ def _processor():
 
 
 def git_commit():
-    """Return the checkout's commit, with '-dirty' where files differ from it; '' outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(REPOSITORY),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """Return the checkout's commit, with '-dirty' where files differ from it.
+
+    Returns '' outside a checkout, and without git.
+    """
+    if not shutil.which("git"):
+        return ""
+    # git refuses a clone that another user owns, since its settings can run programs. This process
+    # runs that clone's code already.
+    trusted = ["git", "-c", f"safe.directory={REPOSITORY}", "-C", str(REPOSITORY)]
+    described = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    told = subprocess.run([*trusted, *described], capture_output=True, text=True, check=False)
+    return told.stdout.strip()

@@ -1,6 +1,7 @@
 """The settings of an experiment, and the named profiles that choose them."""
 
 import difflib
+import re
 import reprlib
 from pathlib import Path
 from typing import Literal
@@ -9,8 +10,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
-NAMES = "rotation flip shift crop_zoom crop_pad shear noise gaussian_filter contrast brightness rotate_90"
-AUGMENTATIONS = tuple(NAMES.split())
+AUGMENTATIONS = (
+    "rotation",
+    "flip",
+    "shift",
+    "crop_zoom",
+    "crop_pad",
+    "shear",
+    "noise",
+    "gaussian_filter",
+    "contrast",
+    "brightness",
+    "rotate_90",
+)
 OWN = ("flair_only",)  # the others are the report's
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 COMPOSITIONS = {"none": (), "report": ("flip", "rotate_90"), "all": AUGMENTATIONS}
@@ -24,8 +36,30 @@ class UserError(Exception):
         return [f"Error: {self}"]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a number is what it looks like.
+
+    In YAML 1.1, which PyYAML reads, 010 is 8, 1:30 is 90 and 0x10 is 16. Here, as in JSON, only
+    decimal digits are a whole number, and the rest is text.
+    """
+
+
+_INTEGER = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _INTEGER]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?\d+$"), list("-+0123456789"))
+_Loader.add_constructor(_INTEGER, lambda loader, node: int(node.value))
+
+
+def read_yaml(text):
+    """Return what a YAML text means, 010 being ten. Raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)
+
+
 class Experiment(BaseModel):
-    """Every setting of one experiment. Frozen; unknown names and values out of range are refused."""
+    """Every setting of one experiment. Frozen; refuses unknown names and values out of range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,57 +145,80 @@ def profile_names():
 
 
 def read_profile(profile):
-    """Return a profile's settings as a dictionary; `profile` is a name or the path of a YAML file."""
-    path = (
-        PROFILES / f"{profile}.yml"
-        if str(profile) in profile_names()
-        else Path(str(profile)).expanduser()
-    )
-    if path.suffix not in (".yml", ".yaml") or not path.is_file():
-        raise UserError(
-            f"unknown profile '{profile}'.{nearest(profile, profile_names())} A YAML file works too."
-        )
+    """Return a profile's settings as a dictionary; `profile` is a name or the path of a YAML file.
+
+    Raises `UserError` for an unknown name, and for a file that is missing or holds no settings.
+    """
+    path = _profile_path(str(profile))
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        settings = read_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(
-            f"profile {path} is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"profile {path} is not valid YAML: {reason}") from None
     if not isinstance(settings, dict):
         raise UserError(f"profile {path} must be a list of 'setting: value' lines.")
     return settings
 
 
+def _profile_path(profile):
+    """Return the path of a profile given by its name or as a YAML file."""
+    if profile in profile_names():
+        return PROFILES / f"{profile}.yml"
+    path = Path(profile).expanduser()
+    if path.suffix not in (".yml", ".yaml"):
+        hint = nearest(profile, profile_names())
+        raise UserError(f"unknown profile '{profile}'.{hint} A YAML file works too.")
+    if not path.is_file():
+        names = ", ".join(profile_names())
+        raise UserError(f"profile {path} does not exist; name a YAML file, or one of: {names}.")
+    return path
+
+
 def load_experiment(profile="demo", seed=0, overrides=None):
-    """Return the `Experiment` of a profile with `overrides` applied; raise `UserError` for what does not fit."""
+    """Return the `Experiment` of a profile with `overrides` applied.
+
+    Raises `UserError` for unknown names, and for values that do not fit.
+    """
     if not isinstance(overrides, dict | None):
-        raise UserError(
-            f"overrides: expected settings and their values, got {reprlib.repr(overrides)}."
-        )
+        shown = reprlib.repr(overrides)
+        raise UserError(f"overrides: expected settings and their values, got {shown}.")
     settings = {**read_profile(profile), **(overrides or {})}
     own = {"profile": Path(str(profile)).name, "seed": seed}
     known = [name for name in Experiment.model_fields if name not in own]
-    for name in settings:
-        if name in own:
-            raise UserError(
-                f"{name} is not a setting; use --{name} or, in a notebook, the parameter {name}."
-            )
-        if name not in known:
-            raise UserError(f"unknown setting {reprlib.repr(name)}.{nearest(name, known)}")
+    for name, value in settings.items():
+        _check_setting(name, value, own, known)
     try:
         experiment = Experiment(**settings, **own)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name, said = (
-            problem["loc"][0],
-            f"{problem['msg'].lower()}, got {reprlib.repr(problem['input'])}.",
-        )
-        if problem["type"] == "literal_error":
-            choices = Experiment.model_fields[name].annotation.__args__
-            said = f"unknown value {reprlib.repr(problem['input'])}.{nearest(problem['input'], choices)}"
-        raise UserError(f"setting {name}: {said}") from None
+        raise UserError(_what_does_not_fit(error.errors()[0])) from None
     _check_together(experiment)
     return experiment
+
+
+def _check_setting(name, value, own, known):
+    """Refuse a name that is not `known` or has an option of its `own`, and a yes for a number."""
+    if name in own:
+        raise UserError(
+            f"{name} is not a setting; use --{name} or, in a notebook, the parameter {name}."
+        )
+    if name not in known:
+        raise UserError(f"unknown setting {reprlib.repr(name)}.{nearest(name, known)}")
+    # pydantic takes true for 1.
+    if isinstance(value, bool) and Experiment.model_fields[name].annotation in (int, float):
+        shown = str(value).lower()
+        raise UserError(f"setting {name}: input should be a number, got {shown}.")
+
+
+def _what_does_not_fit(problem):
+    """Return a sentence on the first of pydantic's errors, with a suggestion where there is one."""
+    name, value = problem["loc"][0], problem["input"]
+    shown = reprlib.repr(value)
+    if problem["type"] == "literal_error":
+        choices = Experiment.model_fields[name].annotation.__args__
+        return f"setting {name}: unknown value {shown}.{nearest(value, choices)}"
+    if problem["type"] == "tuple_type":
+        return f"setting {name}: input should be a list, such as [{value}], got {shown}."
+    return f"setting {name}: {problem['msg'].lower()}, got {shown}."
 
 
 def _check_together(experiment):
@@ -169,24 +226,33 @@ def _check_together(experiment):
     times = experiment.depth - 1
     if experiment.size % 2**times:
         raise UserError(
-            f"setting size: {experiment.size} can't be halved {times} times; use a multiple of {2**times}."
+            f"setting size: {experiment.size} can't be halved {times} times; "
+            f"use a multiple of {2**times}."
         )
-    for augmentation in (experiment.augmentation, *experiment.ablation_conditions):
+    conditions = experiment.ablation_conditions
+    for augmentation in (experiment.augmentation, *conditions):
         parse_augmentation(augmentation)
-    if len(set(experiment.ablation_conditions)) < max(2, len(experiment.ablation_conditions)):
+    if len(conditions) < 2 or len(set(conditions)) < len(conditions):
         raise UserError("setting ablation_conditions: name at least two augmentations, each once.")
 
 
 def parse_augmentation(text):
-    """Return the names behind a composition ('report') or names joined by + ('flip+noise'), as a tuple."""
+    """Return the names behind a composition ('report') or names joined by + ('flip+noise').
+
+    Returns a tuple. Raises `UserError` for unknown names, and for a composition that is joined.
+    """
     if text in COMPOSITIONS:
         return COMPOSITIONS[text]
     names = tuple(text.split("+"))
+    single = (*AUGMENTATIONS, *OWN)
     for name in names:
-        if name not in AUGMENTATIONS + OWN:
+        if name in COMPOSITIONS:
             raise UserError(
-                f"unknown augmentation '{name}'.{nearest(name, (*COMPOSITIONS, *AUGMENTATIONS, *OWN))}"
+                f"augmentation {text}: '{name}' stands alone; joined by + are: {', '.join(single)}."
             )
+        if name not in single:
+            hint = nearest(name, (*COMPOSITIONS, *single))
+            raise UserError(f"unknown augmentation '{name}'.{hint}")
     if len(set(names)) < len(names):
         raise UserError(f"augmentation {text}: name each one once.")
     return names

@@ -2,19 +2,31 @@
 
 import errno
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-from conftest import HEARS_CTRL_C, STOPPED, assert_one_line, call, stop, wait_for, write_slice
+from conftest import (
+    HEARS_CTRL_C,
+    STOPPED,
+    assert_one_line,
+    call,
+    stop,
+    wait_for,
+    write_ellipses,
+    write_slice,
+)
 
-from lggseg_utils import book, cli, data, runs
+from lggseg_utils import book, cli, data, predict, runs
 from lggseg_utils.settings import UserError
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "book", "fetch", "record", "predict", "ablate", "crossval"]
+    "command", ["", "run", "train", "book", "fetch", "record", "predict", "ablate", "crossval"]
 )
 def test_help(command):
     finished = call(*command.split(), "--help")
@@ -28,6 +40,11 @@ def test_help(command):
         (
             "run --profile smoke --set epoch=3",
             "lggseg: unknown setting 'epoch'. Did you mean 'epochs'?",
+        ),
+        ("train --profile nosuch.yml", "nosuch.yml does not exist; name a YAML file, or one of: "),
+        (
+            "train --profile smoke --set early_stopping=true",
+            "lggseg: setting early_stopping: input should be a number, got true.",
         ),
         ("run --profile smoke --set epochs", "lggseg: --set epochs: expected KEY=VALUE."),
         ("run --profile smoke --set split=[", "lggseg: --set split=[: the value is not valid YAML"),
@@ -49,7 +66,8 @@ def test_help(command):
     ],
 )
 def test_a_mistake_gets_one_line_and_a_status(tmp_path, arguments, message):
-    out = ["--out", tmp_path / "run"] if arguments.startswith(("run", "crossval")) else []
+    trains = arguments.startswith(("run", "train", "crossval"))
+    out = ["--out", tmp_path / "run"] if trains else []
     assert_one_line(call(*arguments.split(), *out, cwd=tmp_path), message)
 
 
@@ -71,9 +89,130 @@ def test_predict_says_what_it_wrote_and_nothing_else(tmp_path):
     write_slice(tmp_path / "scans", "A", 1, suffix=".png")
     finished = call("predict", tmp_path / "scans", "--out", tmp_path / "masks")
     assert finished.returncode == 0 and finished.stderr == ""
-    assert (
-        finished.stdout == f"1 image(s), 0 with tumour; masks and overlays: {tmp_path / 'masks'}\n"
-    )
+    assert finished.stdout.splitlines() == [
+        "patient  slices  dice",
+        "      A       1   1.0",
+        "Mean Dice over 1 patient(s) 1.000.",
+        f"1 slice(s), 0 with tumour; masks: {tmp_path / 'masks'}",
+        "Not for clinical use: tested on the LGG cohort alone; nobody has validated it on other scanners.",
+    ]
+
+
+DICE = r"Dice 0\.\d{3}( \(95% interval 0\.\d{3} to \d\.\d{3}\))?, "
+
+
+def test_train_says_how_good_it_is_and_run_reads_what_it_left(tmp_path, cohort_folder):
+    """The average of two networks, as the profile ensemble has three; no notebook is executed."""
+    options = ["--profile", "smoke", "--data", cohort_folder, "--out", tmp_path / "run"]
+    options += ["--set", "networks=2", "--set", "hold_out=false", "--set", "epochs=1"]
+    finished = call("train", *options)
+    assert finished.returncode == 0, finished.stderr
+    said, path = finished.stdout.splitlines()
+    assert re.fullmatch(DICE + r"mean over 1 patient\(s\); trained in \d+ s\.", said)
+    assert path == str(tmp_path / "run" / "metrics.json")
+    assert not (tmp_path / "run" / "notebooks").exists()
+    assert len(list((tmp_path / "run").glob("network_*"))) == 2
+    assert len(predict.find_network(tmp_path / "run").files) == 1
+    parameters = {"profile": "smoke", "data_dir": str(cohort_folder), "run_dir": tmp_path / "run"}
+    overrides = {"networks": 2, "hold_out": False, "epochs": 1}
+    opened = runs.open_run(**parameters, overrides=overrides)  # as every notebook does
+    assert opened.path("metrics.json").exists() and opened.record()["training"]["epochs"] == 2
+
+
+def test_what_a_command_says_of_its_scores(tmp_path, capsys):
+    run = runs.open_run("smoke", run_dir=tmp_path / "run")
+    run.note(training={"epochs": 2, "seconds": 12.3})
+    run.path("per_patient.csv").write_text("patient,split\nA,test\nB,test\nC,train\n")
+    for scores, said in (
+        (
+            {"dice_patient_mean": {"value": 0.8034, "low": 0.71, "high": 0.9}},
+            "Dice 0.803 (95% interval 0.710 to 0.900), mean over 2 patient(s); trained in 12 s.",
+        ),
+        (
+            {"dice_pooled": {"value": 0.5, "low": None, "high": None}},
+            "Dice 0.500, all test slices, of 2 patient(s); trained in 12 s.",
+        ),
+    ):
+        run.path("metrics.json").write_text(json.dumps({"test": scores}))
+        cli._print_scores(run)
+        assert capsys.readouterr().out == said + "\n"
+    rows = [
+        ("none", 0, "A", 0.2),
+        ("none", 1, "A", 0.4),
+        ("none", 0, "B", 0.7),
+        ("none", 1, "B", 0.7),
+    ]
+    rows += [("flip", 0, "A", 0.5), ("flip", 0, "B", 0.5)]
+    columns = ["condition", "seed", "patient", "dice"]
+    cli._print_conditions(run, pd.DataFrame(rows, columns=columns))
+    none, flip, last = capsys.readouterr().out.splitlines()
+    assert none == "none                 Dice 0.500 (95% interval 0.300 to 0.700)"
+    assert flip == "flip                 Dice 0.500 (95% interval 0.500 to 0.500)"
+    assert last == "Mean over 2 validation patient(s); trained in 12 s."
+
+
+@pytest.mark.parametrize(
+    ("command", "patients", "message"),
+    [
+        ("run", 2, "splitting by patient needs at least 3 patients, but the data contain 2."),
+        ("train", 2, "splitting by patient needs at least 3 patients, but the data contain 2."),
+        ("crossval", 6, "splitting by patient needs at least 10 patients, but the data contain 6."),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_refused_before_anything_runs(
+    tmp_path, command, patients, message
+):
+    folder = write_ellipses(tmp_path / "data", patients, 3)
+    refused = call(command, "--profile", "smoke", "--data", folder, "--out", tmp_path / "run")
+    assert_one_line(refused, message)
+    assert not list((tmp_path / "run").rglob("*.ipynb"))
+
+
+def test_a_run_without_a_commit_says_so(tmp_path, cohort_folder):
+    folder = write_ellipses(tmp_path / "data", 2, 3)
+    tools = {**os.environ, "PATH": ""}
+    refused = call("train", "--data", folder, "--out", tmp_path / "run", env=tools)
+    assert refused.stderr.startswith("lggseg: no commit is recorded: git, or the clone's history")
+
+
+FOREIGN = {
+    "argv": ["/no/such/python", "{connection_file}"],
+    "display_name": "x",
+    "language": "python",
+}
+
+
+def test_a_foreign_kernel_of_the_same_name_is_not_used(tmp_path, monkeypatch):
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps(FOREIGN))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    run = runs.open_run("smoke", run_dir=tmp_path / "run")
+    write_notebook(tmp_path / "01_own.ipynb", "import sys\nprint(sys.executable)")
+    monkeypatch.setattr(book, "chapters", lambda: [tmp_path / "01_own.ipynb"])
+    book.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
+    executed = json.loads(run.path("notebooks", "01_own.ipynb").read_text())
+    assert executed["cells"][-1]["outputs"][0]["text"] == [f"{sys.executable}\n"]
+    assert executed["metadata"]["kernelspec"]["name"] == "python3"
+    assert os.environ["JUPYTER_PATH"] == str(tmp_path / "jupyter")
+
+
+def write_notebook(path, source):
+    """Write a notebook with the parameters of the chapters and one more cell."""
+    notebook = json.loads((book.NOTEBOOKS / "01_data.ipynb").read_text())
+    kept = [cell for cell in notebook["cells"] if cell["metadata"].get("tags") == ["parameters"]]
+    notebook["cells"] = [*kept, {**kept[0], "id": "last", "metadata": {}, "source": source}]
+    path.write_text(json.dumps(notebook))
+
+
+def test_the_book_of_a_cross_validation_is_refused_by_what_it_is(tmp_path):
+    for command, what in (("crossval", "a cross-validation"), ("ablate", "an ablation")):
+        run = runs.open_run("smoke", run_dir=tmp_path / command, command=command)
+        with pytest.raises(UserError, match=f"is {what}, which no chapter shows: the book is made"):
+            book.build(run.folder)
+    run = runs.open_run("smoke", run_dir=tmp_path / "train", command="train")
+    with pytest.raises(UserError, match="is missing: execute the notebooks first, lggseg run"):
+        book.build(run.folder)
 
 
 @pytest.mark.parametrize(
@@ -209,10 +348,7 @@ def test_a_notebook_that_fails_is_named_and_its_last_success_stays(
     success = run.path("notebooks", "01_broken.ipynb")
     success.parent.mkdir()
     success.write_text("as it was")
-    notebook = json.loads((book.NOTEBOOKS / "01_data.ipynb").read_text())
-    kept = [cell for cell in notebook["cells"] if cell["metadata"].get("tags") == ["parameters"]]
-    notebook["cells"] = [*kept, {**kept[0], "id": "last", "metadata": {}, "source": source}]
-    (tmp_path / "01_broken.ipynb").write_text(json.dumps(notebook))
+    write_notebook(tmp_path / "01_broken.ipynb", source)
     monkeypatch.setattr(book, "chapters", lambda: [tmp_path / "01_broken.ipynb"])
     with pytest.raises(UserError, match=message) as error:
         book.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})

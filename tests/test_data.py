@@ -1,12 +1,15 @@
 """The cohort's files: found, checked, read; bad ones named with their place."""
 
+import errno
 import io
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -54,6 +57,95 @@ def test_a_slice_that_stands_twice_at_one_depth_is_refused(tmp_path):
         match=r"contains one slice twice: one/A/A_1\.tif and two/A/A_1\.tif; remove or rename",
     ):
         data.read_cohort(tmp_path)
+
+
+def with_backslashes(folder, target):
+    """Zip a cohort's two trees as PowerShell 5 does."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for tree in ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m"):
+            for path in sorted(folder.rglob("*.tif")):
+                name = f"{tree}/{path.relative_to(folder).as_posix()}".replace("/", "\\")
+                archive.write(path, name)
+    return target
+
+
+def test_backslashes_in_a_zip_do_not_double_the_patients(tmp_path, cohort_folder):
+    """Each patient's twin would be another patient, in training for one in the test set."""
+    written = data.read_cohort(with_backslashes(cohort_folder, tmp_path / "c.zip"))
+    assert written.slices["patient"].nunique() == 6 and len(written.slices) == 30
+    assert written.fingerprint == data.read_cohort(cohort_folder).fingerprint
+
+
+def test_files_that_unzip_left_with_backslashes_are_read(tmp_path):
+    image, mask = write_slice(tmp_path, "A", 1)
+    for path in (image, mask):
+        path.rename(tmp_path / f"kaggle_3m\\A\\{path.name}")
+    assert data.read_cohort(tmp_path).slices["patient"].tolist() == ["A"]
+
+
+def test_one_image_under_two_patients_is_refused_unless_it_is_empty(tmp_path):
+    speckled = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    for patient in ("A", "B"):
+        write_slice(tmp_path, patient, 1, np.zeros((16, 16, 3), np.uint8))
+    for number in (2, 3):  # of one patient: no leak
+        write_slice(tmp_path, "A", number, speckled)
+    assert len(data.read_cohort(tmp_path).slices) == 4
+    write_slice(tmp_path, "B", 7, speckled, suffix=".png")
+    message = r"one image under two patients, A/A_2\.tif and B/B_7\.png, .*; remove or rename one"
+    with pytest.raises(UserError, match=message):
+        data.read_cohort(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "number"),
+    [
+        ("A/TCGA_CS_4941_1996_7.tif", "TCGA_CS_4941_1996", 7),
+        ("A/slice000.tif", "A", 0),
+        ("A/slice_12.png", "slice", 12),
+        ("deep/A/007.tif", "A", 7),
+        ("A/Pat1-z001.tif", "Pat1", 1),
+        ("A/Pat1_slice 3.tiff", "Pat1", 3),
+        ("z3.tif", "source", 3),
+        ("A/Pat1.tif", "Pat1", -1),
+        ("A/overview.tif", "overview", -1),
+    ],
+)
+def test_natural_names_are_understood(tmp_path, name, patient, number):
+    found = data.find_slices([name], tmp_path / "source").iloc[0]
+    assert (found["patient"], found["slice"], found["image"]) == (patient, number, name)
+
+
+def test_natural_names_have_masks_too(tmp_path):
+    found = data.find_slices(["A/z01.tif", "A/z01_mask.tif"], tmp_path)
+    assert found[["image", "mask"]].to_numpy().tolist() == [["A/z01.tif", "A/z01_mask.tif"]]
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    image, _ = write_slice(tmp_path, "A", 1)
+    data.read_cohort(tmp_path)
+    assert capsys.readouterr().err == ""
+    for name in ("a.jpg", "b.JPEG", ".hidden.jpg"):
+        Image.open(image).save(image.with_name(name), "JPEG")
+    data.read_cohort(tmp_path)
+    said = f"{tmp_path}: 2 image(s) left out (.jpeg, .jpg); read are .tif, .tiff, .png.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_pillow_warns_others_after_the_package_is_imported():
+    filters = "[f for f in warnings.filters if 'PIL' in str(f[3])]"
+    code = f"import warnings, lggseg_utils.data; print({filters})"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "[]\n"
+
+
+def test_a_split_that_cannot_be_made_is_refused(tmp_path):
+    slices = pd.DataFrame({"patient": ["A", "A", "B"], "slice": [1, 2, 1]})
+    data.check_enough(slices, "slice", 3)
+    message = "splitting by patient needs at least 3 patients, but the data contain 2."
+    with pytest.raises(UserError, match=message):
+        data.check_enough(slices, "patient", 3)
 
 
 def test_the_table_counts_tumour_on_the_files_own_grid(tmp_path):
@@ -134,7 +226,16 @@ IMAGE_DAMAGE = {
         np.zeros((16, 16), np.uint8)
     ),
     "has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
-    "contains several pages, expected one image": two_pages,
+    "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast); stack the three": save(
+        np.full((16, 16), 90, np.uint8)
+    ),
+    "has 4 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast); drop the fourth": save(
+        np.full((16, 16, 4), 90, np.uint8)
+    ),
+    "stored as uint16, expected 8 bits per channel; divide all slices of a patient": save(
+        np.full((16, 16), 300, np.uint16)
+    ),
+    "contains several pages, expected one image; save each page as PATIENT_NUMBER.tif": two_pages,
     "image is 8x16 but its mask is 16x16": save(np.zeros((16, 8, 3), np.uint8)),
     "can't be read (No such file or directory)": lambda path: (
         path.unlink(),
@@ -157,6 +258,8 @@ MASK_DAMAGE = {
     "mask contains 0, 1, 255; expected 0 and 255, or 0 and 1": save(
         np.diag([0, 1, 255] * 5 + [0]).astype(np.uint8)
     ),
+    "mask: stored as float32, expected 8 bits": save(np.zeros((16, 16), np.float32)),
+    "mask: stored as int32, expected 8 bits": save(np.zeros((16, 16), np.int32)),
     "mask: has 3 channel(s), expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 
@@ -342,6 +445,44 @@ class TestFetch:
         assert data.fetch(tmp_path / "lgg") == tmp_path / "lgg"
         kaggle(lambda handle: pytest.fail("fetched again"))
         data.fetch(tmp_path / "lgg")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lgg"]
+
+    def test_a_mount_of_another_file_system_is_copied(self, tmp_path, kaggle, monkeypatch):
+        monkeypatch.setattr(data, "LGG_COHORT", (2, 4))
+        mounted = write_ellipses(tmp_path / "mount", 2, 2, 40)
+        replace = Path.replace
+
+        def refuse_the_mount(path, target):
+            if path == mounted:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", refuse_the_mount)
+        kaggle(lambda handle: mounted)
+        assert data.fetch(tmp_path / "lgg") == tmp_path / "lgg"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lgg", "mount"]
+
+    def test_the_caches_of_colab_and_kaggle_are_off(self, tmp_path, kaggle, monkeypatch):
+        from kagglehub import config
+
+        monkeypatch.setattr(data, "LGG_COHORT", (2, 4))
+        for name in ("DISABLE_COLAB_CACHE", "DISABLE_KAGGLE_CACHE"):
+            monkeypatch.setenv(name, "")
+
+        def download(handle):
+            assert config.is_colab_cache_disabled() and config.is_kaggle_cache_disabled()
+            return write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40)
+
+        kaggle(download)
+        data.fetch(tmp_path / "lgg")
+
+    def test_a_folder_that_a_mac_has_shown_is_empty(self, tmp_path, kaggle, monkeypatch):
+        monkeypatch.setattr(data, "LGG_COHORT", (2, 4))
+        (tmp_path / "lgg").mkdir()
+        (tmp_path / "lgg" / ".DS_Store").write_text("Finder's")
+        kaggle(lambda handle: write_ellipses(tmp_path / ".lgg-download" / "versions", 2, 2, 40))
+        data.fetch(tmp_path / "lgg")
+        assert (tmp_path / "lgg" / ".DS_Store").read_text() == "Finder's"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["lgg"]
 
     def test_a_part_is_refused(self, tmp_path, kaggle):

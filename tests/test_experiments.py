@@ -222,13 +222,11 @@ def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
     assert set(places[folds["split"] == "train"]) == {"EZ"}, "an institution with one patient"
 
 
-def test_networks_and_hold_out_are_refused_outside_cross_validations(cohort_folder, open_smoke):
+def test_networks_and_hold_out_are_refused_in_an_ablation(tmp_path):
     for wrong in ({"networks": 2}, {"hold_out": False}):
-        with pytest.raises(
-            UserError, match="settings networks and hold_out: for lggseg crossval alone"
-        ):
-            open_smoke(cohort_folder, **wrong)
-    assert open_smoke(cohort_folder).experiment.networks == 1, "the folder is not taken"
+        with pytest.raises(UserError, match="settings networks and hold_out: an ablation trains"):
+            runs.open_run("smoke", "", tmp_path / "run", 0, wrong, "ablate")
+    assert not (tmp_path / "run").exists(), "the folder is not taken"
 
 
 def test_a_run_keeps_the_precision_it_began_in_on_another_machine(

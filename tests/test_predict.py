@@ -1,12 +1,16 @@
 """Masks for one's own slices: as the evaluation would give them, or one line and nothing written."""
 
+import subprocess
+import sys
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
 from conftest import write_slice
 from PIL import Image
 
-from lggseg_utils import data, evaluate, experiments, predict, preprocess, runs, train
+from lggseg_utils import data, evaluate, experiments, model, predict, preprocess, runs, train
 from lggseg_utils.settings import UserError
 
 
@@ -24,11 +28,11 @@ def test_a_folder_is_predicted_as_the_evaluation_predicts_it(finished, cohort_fo
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), finished.experiment)
     network = train.load_network(finished.path("model.keras"))
     highest = evaluate.predict(network, dataset.images, finished.experiment).max((1, 2))
-    table = predict.predict([cohort_folder], finished.folder, tmp_path)
+    table = predict.predict([cohort_folder], finished.folder, tmp_path).slices
     assert table[["patient", "slice"]].equals(dataset.slices[["patient", "slice"]])
     assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=1e-4)
     assert (
-        len(list(tmp_path.iterdir())) == 61
+        len(list(tmp_path.iterdir())) == 62
         and runs.read_csv(tmp_path / "predictions.csv").shape == table.shape
     )
 
@@ -62,7 +66,7 @@ def test_a_mask_is_what_is_probable_and_its_outline_is_drawn(finished, tmp_path,
 def test_images_of_any_size_keep_their_grid(finished, tmp_path, suffix):
     image = np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8)
     scan, _ = write_slice(tmp_path, "scan", 1, image, suffix=suffix)
-    table = predict.predict([scan], finished.folder, tmp_path / "out")
+    table = predict.predict([scan], finished.folder, tmp_path / "out").slices
     mask = cv2.imread(str(tmp_path / "out" / "scan_1_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (90, 70) and set(np.unique(mask)) <= {0, 255}
     assert (mask > 0).sum() == table["tumour_pixels"][0]
@@ -74,12 +78,16 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
     cut, empty = tmp_path / "cut.tif", tmp_path / "empty"
     cut.write_bytes(good.read_bytes()[:50])
     empty.mkdir()
+    notes = tmp_path / "photo.jpg"
+    Image.open(good).save(notes)
     for images, message in (
         ([tmp_path / "nowhere"], "nowhere does not exist"),
         ([good.parent, cut], r"cut.tif can't be used: .*Nothing was written"),
-        ([mask], r"has 1 channel\(s\), expected 3 \(pre-contrast, FLAIR, post-contrast\)"),
+        ([mask], "no image in .*A_1_mask.tif; supported: .tif, .tiff, .png, .nii, .nii.gz"),
+        ([], "name images to predict, folders of them, or a volume with --flair"),
         ([good, tmp_path / "cohort"], "two images are named A_1"),
         ([empty], "no image in .*empty; supported: .tif, .tiff, .png"),
+        ([notes], r"photo.jpg can't be used: JPEG has changed its pixels; export the slice again"),
     ):
         with pytest.raises(UserError, match=message):
             predict.predict(images, finished.folder, tmp_path / "out")
@@ -91,3 +99,119 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
         match="holds the images themselves, and masks could be written over; name another",
     ):
         predict.predict([good], finished.folder, good.parent)
+
+
+def test_kaggles_two_trees_a_zip_and_a_link_are_one_stack(finished, tmp_path):
+    rng, scans = np.random.default_rng(0), tmp_path / "scans"
+    for number in (2, 10):
+        image = rng.integers(0, 255, (24, 24, 3), np.uint8)
+        for tree in ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m"):
+            write_slice(scans / tree, "A", number, image)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "A").symlink_to(scans / "kaggle_3m")
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for path in scans.rglob("*.tif"):
+            archive.write(path, str(path.relative_to(scans)).replace("/", "\\"))
+    tables = [
+        predict.predict([tmp_path / name], finished.folder, tmp_path / "out" / name).slices
+        for name in ("scans", "scans.zip", "linked")
+    ]
+    for table in tables:
+        assert table["slice"].tolist() == [2, 10] and table["patient"].tolist() == ["A", "A"]
+        assert table.drop(columns="image").equals(tables[0].drop(columns="image"))
+
+
+def test_natural_names_are_one_patients_and_others_are_said_to_be_alone(finished, tmp_path, capsys):
+    image, _ = write_slice(tmp_path / "scans", "A", 1)
+    for name in ("Pat1/slice000", "Pat1/slice001", "x-ray", "y-ray"):
+        path = tmp_path / "scans" / f"{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(image.read_bytes())
+    table = predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out").slices
+    assert table["patient"].tolist() == ["A", "Pat1", "Pat1", "x-ray", "y-ray"]
+    assert table["slice"].tolist() == [1, 0, 1, 0, 0]
+    assert capsys.readouterr().err.startswith("2 images are not named PATIENT_NUMBER, so each")
+
+
+def test_what_a_folder_leaves_out_is_said(finished, tmp_path, capsys):
+    image, _ = write_slice(tmp_path / "scans", "A", 1)
+    for number in range(17):
+        Image.open(image).save(tmp_path / "scans" / f"B_{number}.jpg")
+    predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out")
+    said = f"{tmp_path / 'scans'}: 17 image(s) left out (.jpg); read are .tif, .tiff, .png.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_masks_beside_the_images_give_a_dice_per_patient(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "predict", probable_in_a_corner)
+    for patient, white in (("A", 255), ("B", 0)):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[:10, :20] = white
+        write_slice(tmp_path / "scans", patient, 1, np.full((64, 64, 3), 90, np.uint8), mask)
+    write_slice(tmp_path / "scans", "C", 1)[1].unlink()
+    found = predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out")
+    assert found.dice["patient"].tolist() == ["A", "B"] and found.dice["slices"].tolist() == [1, 1]
+    written = runs.read_csv(tmp_path / "out" / "dice.csv")
+    drawn = np.asarray(Image.open(tmp_path / "out" / "A_1_mask.png")) > 0
+    truth = np.zeros((64, 64), bool)
+    truth[:10, :20] = True
+    expected = 2 * (drawn & truth).sum() / (drawn.sum() + truth.sum())
+    assert written["dice"].tolist() == pytest.approx([expected, 0.0]) and 0.3 < expected < 1
+
+
+def test_masks_predicted_earlier_are_not_taken_for_the_truth(finished, tmp_path):
+    write_slice(tmp_path / "scans", "A", 1)[1].unlink()
+    for out in ("first", "second", "third"):
+        found = predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "scans" / out)
+        assert found.dice is None and len(found.slices) == 1
+
+
+def test_a_second_call_leaves_no_masks_of_the_first(finished, tmp_path):
+    first = [write_slice(tmp_path / "scans", "A", number)[0] for number in (1, 2)]
+    predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out")
+    (tmp_path / "out" / "mine_mask.png").touch()
+    first[0].with_name("A_1_mask.tif").unlink()
+    predict.predict(first[:1], finished.folder, tmp_path / "out")
+    left = ["A_1_mask.png", "A_1_overlay.png", "mine_mask.png", "predictions.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == left
+
+
+def test_a_cross_validation_is_averaged_and_a_fold_stands_alone(tmp_path, cohort_folder):
+    run = runs.open_run("smoke", "", tmp_path / "folds run", 0, {}, "crossval")
+    networks = []
+    for seed in (0, 1):
+        networks.append(model.build_unet(run.experiment.model_copy(update={"seed": seed})))
+        place = run.path("folds", str(seed), "model.keras")
+        place.parent.mkdir(parents=True)
+        train.save_network(networks[-1], place)
+    with pytest.raises(UserError, match="folds run is not finished; the command that began it"):
+        predict.find_network(run.folder)
+    run.path("metrics.json").write_text("{}")
+    dataset = preprocess.prepare(data.read_cohort(cohort_folder), run.experiment)
+    alone = [evaluate.predict(each, dataset.images, run.experiment) for each in networks]
+    for folder, expected in ((run.folder, np.mean(alone, axis=0)), (run.path("folds/1"), alone[1])):
+        table = predict.predict([cohort_folder], folder, tmp_path / "out").slices
+        highest = expected.max((1, 2))
+        assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=2e-4)
+
+
+def test_what_can_be_refused_is_refused_before_tensorflow_is_loaded(tmp_path):
+    image, _ = write_slice(tmp_path, "A", 1)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(image.read_bytes()[:50])
+    code = """
+import sys
+from lggseg_utils import cli
+sys.argv = ["lggseg", "predict", *sys.argv[1:], "--out", "masks"]
+try:
+    cli.main()
+except SystemExit as ended:
+    print(ended.code)
+print("tensorflow" in sys.modules)
+"""
+    for wrong in ("nowhere", cut, tmp_path / "a.nii", "--pre=a.nii", f"--run={tmp_path}"):
+        given = [wrong] if wrong != f"--run={tmp_path}" else [image, wrong]
+        command = [sys.executable, "-c", code, *map(str, given)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        message, loaded = ended.stdout.splitlines()
+        assert message.startswith("lggseg: ") and loaded == "False", ended.stdout

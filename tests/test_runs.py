@@ -1,6 +1,7 @@
 """Run folders: one experiment each, written whole; and the records kept of them."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -23,6 +24,55 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
         UserError, match="was made by 'lggseg run --profile smoke --seed 0'; choose another"
     ):
         runs.open_run("smoke", run_dir=tmp_path / "run", command="crossval")
+
+
+def test_run_and_train_go_on_with_each_others_folders(tmp_path):
+    trained = runs.open_run("smoke", run_dir=tmp_path / "run", command="train")
+    trained.note(data={})
+    assert runs.open_run("smoke", run_dir=tmp_path / "run").folder == trained.folder
+    assert runs.made_by(trained.folder) == "train"
+    assert runs.run_folder("smoke", command="train") == runs.run_folder("smoke")
+    for other in ("crossval", "ablate"):
+        with pytest.raises(UserError, match="was made by 'lggseg train"):
+            runs.open_run("smoke", run_dir=tmp_path / "run", command=other)
+
+
+@pytest.mark.parametrize("number", [7, 0])
+def test_a_run_folder_may_be_a_number_and_so_may_data(tmp_path, monkeypatch, number):
+    """papermill turns `-p run_dir 7` into an integer."""
+    monkeypatch.chdir(tmp_path)
+    run = runs.open_run("smoke", number, number)
+    assert run.folder == tmp_path / str(number) and run.data_dir == str(number)
+
+
+def test_without_a_clone_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "REPOSITORY", tmp_path / "site-packages")
+    with pytest.raises(UserError, match="to run without --out, lggseg needs a clone"):
+        runs.open_run("smoke")
+    assert runs.open_run("smoke", run_dir=tmp_path / "run").folder.is_dir()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A clone with one commit, as the repository of the package; returns that commit."""
+    git = ["git", "-C", tmp_path, "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "One"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(runs, "REPOSITORY", tmp_path)
+    short = [*git, "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(short, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_known_in_a_clone_that_another_user_owns(checkout, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to test that
+    assert runs.git_commit() == checkout
+
+
+def test_without_git_or_a_checkout_there_is_no_commit(checkout, monkeypatch, tmp_path):
+    (tmp_path / ".git").rename(tmp_path / "no longer")
+    assert runs.git_commit() == ""
+    monkeypatch.setenv("PATH", "")
+    assert runs.git_commit() == ""
 
 
 def test_a_folder_that_is_no_run_folder_is_not_written_into(tmp_path):
@@ -102,7 +152,7 @@ def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypa
     for name in ("metrics.json", "history.csv", "per_slice.csv", "model.keras"):
         rows = 9_000 if name == "per_slice.csv" else 1
         run.path(name).write_text("{}" if name.endswith("json") else "patient\n" + rows * "A\n")
-    monkeypatch.setattr(runs, "RECORDS", tmp_path)
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
     kept = records.record(run.folder, "kept")
     assert sorted(path.name for path in kept.iterdir()) == [
         "history.csv",

@@ -80,6 +80,23 @@ def test_profiles_follow_their_sources():
             {"size": 50, "depth": 5},
             "setting size: 50 can't be halved 4 times; use a multiple of 16.",
         ),
+        (
+            "smoke",
+            {"early_stopping": True},
+            "setting early_stopping: input should be a number, got true.",
+        ),
+        ("smoke", {"dropout": False}, "setting dropout: input should be a number, got false."),
+        (
+            "smoke",
+            {"kept_epochs": 5},
+            "setting kept_epochs: input should be a list, such as [5], got 5.",
+        ),
+        (
+            "smoke",
+            {"augmentation": "none+flip"},
+            "augmentation none+flip: 'none' stands alone; joined by + are: rotation, flip",
+        ),
+        ("nosuch.yml", {}, "profile nosuch.yml does not exist; name a YAML file, or one of: "),
         ("smoke", "epochs", "overrides: expected settings and their values, got 'epochs'."),
     ],
 )
@@ -87,6 +104,29 @@ def test_what_does_not_fit_is_refused_with_a_hint(profile, overrides, message):
     with pytest.raises(UserError) as error:
         load_experiment(profile, overrides=overrides)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("+5", 5),
+        ("-3", -3),
+        ("[010, 2]", [10, 2]),
+        ("1:30", "1:30"),
+        ("0x10", "0x10"),
+        ("0.5", 0.5),
+        ("true", True),
+        ("flip", "flip"),
+    ],
+)
+def test_a_number_is_what_it_looks_like(text, value):
+    assert settings.read_yaml(text) == value
+
+
+def test_a_profile_reads_numbers_as_the_command_line_does(tmp_path):
+    (tmp_path / "mine.yml").write_text("epochs: 010\n")
+    assert load_experiment(str(tmp_path / "mine.yml")).epochs == 10
 
 
 @pytest.mark.parametrize(

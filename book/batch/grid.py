@@ -1,4 +1,4 @@
-"""A grid of trainings: the same lines in this process, over local processes, or on a Dask cluster.
+"""A grid of trainings: in this process, in several of this machine, or on a Dask cluster.
 
 python grid.py DATA OUT                          one after the other
 python grid.py DATA OUT --jobs 2                 two processes of this machine
@@ -7,52 +7,46 @@ python grid.py DATA OUT --scheduler tcp://...    the workers of a Dask scheduler
 What is done in OUT is read again: name another OUT for other data or settings.
 """
 
-import argparse
 from pathlib import Path
 
-import joblib
+import click
 import pandas as pd
 from sklearn.model_selection import ParameterGrid
 
-from lggseg_utils import data, evaluate, experiments, preprocess
+from lggseg_utils import cli, data, evaluate, experiments, preprocess
 from lggseg_utils.settings import load_experiment
 
 GRID = ParameterGrid({"seed": [0], "dropout": [0.0, 0.2]})
 
 
-def main():
-    """Read the command line, run the grid where it says, and write OUT/grid.csv."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data")
-    parser.add_argument("out")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--scheduler")
-    options = parser.parse_args()
-    if options.scheduler:
-        from distributed import Client
+def job_of(point, slices):
+    """Return the training of one point of the grid, scored on its validation slices."""
+    settings = load_experiment("smoke", point["seed"], {"epochs": 1, "dropout": point["dropout"]})
+    split = preprocess.draw_split(slices, settings.split, settings.seed)
+    name = "-".join(f"{key}{value}" for key, value in point.items())
+    return experiments.Job(name, settings, split, ("val",))
 
-        Client(options.scheduler, set_as_default=True)
-    cohort, jobs = data.read_cohort(options.data), []
-    for point in GRID:
-        settings = load_experiment(
-            "smoke", point["seed"], {"epochs": 1, "dropout": point["dropout"]}
-        )
-        split = preprocess.draw_split(cohort.slices, settings.split, settings.seed)
-        name = "-".join(f"{key}{value}" for key, value in point.items())
-        jobs.append(experiments.Job(name, settings, split, ("val",)))
-    dataset = preprocess.prepare(cohort, jobs[0].experiment)
-    with joblib.parallel_config("dask" if options.scheduler else "loky", n_jobs=options.jobs):
-        results = experiments.run_jobs(jobs, dataset, Path(options.out), "training")
+
+@click.command()
+@click.argument("data_dir", metavar="DATA")
+@click.argument("out", type=Path)
+@click.option("--jobs", default=1)
+@click.option("--scheduler", default="")
+def main(data_dir, out, jobs, scheduler):
+    """Train each point of the grid, and write OUT/grid.csv."""
+    cohort = data.read_cohort(data_dir)
+    grid = [job_of(point, cohort.slices) for point in GRID]
+    dataset = preprocess.prepare(cohort, grid[0].experiment)
+    workers = experiments.Workers(jobs, scheduler)
+    results = experiments.run_jobs(grid, dataset, out, "training", workers)
     scores = [
-        evaluate.set_scores(per_slice, True, resamples=0)["dice_pooled"]["value"]
-        for per_slice, *_ in results
+        evaluate.set_scores(result.per_slice, True, resamples=0)["dice_pooled"]["value"]
+        for result in results
     ]
     table = pd.DataFrame(list(GRID)).assign(dice_pooled=scores)
-    table.to_csv(Path(options.out) / "grid.csv", index=False)
+    table.to_csv(out / "grid.csv", index=False)
     print(table.to_string(index=False))
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(main)  # one line for a mistake, as for lggseg

@@ -1,0 +1,177 @@
+"""Volumes of a patient as NIfTI: found by their names, read as slices, and the mask written back.
+
+A slice of a volume lies as in the cohort: rows from front to back, columns from the patient's right
+to left, which is the canonical orientation of NIfTI, turned.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+
+from lggseg_utils.runs import write_whole
+from lggseg_utils.settings import UserError
+
+SUFFIXES = (".nii", ".nii.gz")
+# What names end in: BraTS' two ways, and the sequences' own names.
+ENDINGS = {
+    "pre": ("pre", "t1", "t1n"),
+    "flair": ("flair", "t2f"),
+    "post": ("post", "t1ce", "t1gd", "t1c"),
+    "truth": ("seg", "mask"),
+}
+BRIGHTEST = 99.9  # percentile that becomes 255: a few vessels may be far brighter than the head
+
+UNREADABLE = (
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The files of one patient; a sequence that is missing is None, and so is the true mask."""
+
+    patient: str
+    flair: Path
+    pre: Path | None = None
+    post: Path | None = None
+    truth: Path | None = None
+
+
+class Slices(NamedTuple):
+    """A volume as slices from bottom to top: images uint8 (n, height, width, 3), truths or None."""
+
+    images: np.ndarray
+    truths: np.ndarray | None
+
+
+def is_volume(path):
+    """Return whether a path has the suffix of a NIfTI file."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+def find(paths):
+    """Return a `Volume` for each patient among the paths of NIfTI files.
+
+    Files of one patient lie in one folder and differ in their ending; a file called by its ending
+    alone is of the patient that the folder is named after. Raises `UserError` for a patient without
+    FLAIR, and for a sequence that a patient has twice.
+    """
+    patients = {}
+    for path in sorted(paths):
+        patient, kind = _parse(path)
+        if kind:
+            files = patients.setdefault((path.parent, patient), {})
+            if kind in files:
+                raise UserError(f"{files[kind]} and {path} are both {kind} of {patient}; name one.")
+            files[kind] = path
+    for (folder, patient), files in patients.items():
+        if "flair" not in files:
+            raise UserError(
+                f"no FLAIR volume of {patient} in {folder}, which the network needs; call it "
+                f"{patient}_flair.nii.gz, or name it with --flair."
+            )
+    return [Volume(patient, **files) for (_, patient), files in patients.items()]
+
+
+def _parse(path):
+    """Return (patient, kind) of a file, kind a key of ENDINGS or '' for another sequence."""
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    patient, _, ending = re.fullmatch(r"(?:(.+)([-_. ]))?(.+?)", stem).groups()
+    kinds = [kind for kind, endings in ENDINGS.items() if ending.lower() in endings]
+    return patient or path.resolve().parent.name, (kinds or [""])[0]
+
+
+def read(volume):
+    """Return the `Slices` of a `Volume`.
+
+    A missing sequence is replaced by FLAIR, as in the cohort and in training. Raises `UserError`
+    for a file that can't be used, and for files on different grids.
+    """
+    flair = _load(volume.flair)
+    loaded = {"flair": flair}
+    for kind in ("pre", "post", "truth"):
+        path = getattr(volume, kind)
+        loaded[kind] = _on_grid_of(flair, volume.flair, path) if path else None
+    eight = {kind: _values(image) for kind, image in loaded.items() if image is not None}
+    flair_bits = to_eight_bits(eight["flair"])
+    channels = [
+        to_eight_bits(eight[kind]) if kind in eight else flair_bits
+        for kind in ("pre", "flair", "post")
+    ]
+    images = np.stack([to_slices(channel) for channel in channels], axis=-1)
+    truths = to_slices(eight["truth"] > 0).astype(np.uint8) if "truth" in eight else None
+    return Slices(images, truths)
+
+
+def _load(path):
+    """Return a three-dimensional NIfTI image."""
+    try:
+        image = nibabel.funcs.squeeze_image(nibabel.load(path))
+        _ = image.dataobj[..., -1]  # what a file that was cut short lacks
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} can't be read as NIfTI ({reason}). Nothing was written.") from None
+    if len(image.shape) != 3:
+        sides = "x".join(map(str, image.shape))
+        raise UserError(f"{path} is {sides}, expected one volume; save each sequence by itself.")
+    return image
+
+
+def _on_grid_of(flair, flair_path, path):
+    """Return the image behind a path, which must lie on the grid of `flair`."""
+    image = _load(path)
+    if image.shape != flair.shape or not np.allclose(image.affine, flair.affine, atol=1e-2):
+        raise UserError(
+            f"{path} and {flair_path} lie on different grids; register and resample one to the "
+            "other first. Nothing was written."
+        )
+    return image
+
+
+def _values(image):
+    """Return an image's values in canonical orientation: float32 (x, y, z)."""
+    values = nibabel.as_closest_canonical(image).get_fdata(dtype=np.float32)
+    return np.nan_to_num(values, posinf=0, neginf=0)
+
+
+def to_eight_bits(values):
+    """Scale a volume to uint8, as a whole; whole numbers from 0 to 255 stay what they are."""
+    low, high = min(0, values.min()), np.percentile(values, BRIGHTEST)
+    if low == 0 and values.max() <= 255 and np.array_equal(values, np.round(values)):
+        return values.astype(np.uint8)
+    scaled = (values - low) * (255 / max(high - low, 1e-9))
+    return np.clip(scaled, 0, 255).round().astype(np.uint8)
+
+
+def to_slices(values):
+    """Turn a canonical volume (x, y, z) into slices (z, rows, columns), as in the cohort."""
+    return np.transpose(values[::-1, ::-1], (2, 1, 0))
+
+
+def from_slices(slices):
+    """Turn slices (z, rows, columns) into a canonical volume (x, y, z)."""
+    return np.transpose(slices, (2, 1, 0))[::-1, ::-1]
+
+
+def write_mask(path, mask, volume):
+    """Write the masks of a volume's slices, (n, height, width), on the grid of its FLAIR volume."""
+    like = nibabel.load(volume.flair)
+    turned = orientations.ornt_transform(
+        orientations.axcodes2ornt("RAS"), orientations.io_orientation(like.affine)
+    )
+    stored = orientations.apply_orientation(from_slices(mask).astype(np.uint8), turned)
+    image = nibabel.Nifti1Image(stored, like.affine, like.header, dtype=np.uint8)
+    image.header.set_slope_inter(1, 0)
+    with write_whole(path) as temporary:
+        nibabel.save(image, temporary)

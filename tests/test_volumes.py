@@ -1,0 +1,164 @@
+"""NIfTI volumes: found by their names, read as the slices they are made of, masks on their grid."""
+
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from lggseg_utils import data, predict, runs, volumes
+from lggseg_utils.settings import UserError
+
+# From an array's axes to millimetres: to the left and the front and up, turned, and not by one.
+AFFINE = np.array([[0, -0.9, 0, 90], [0.9, 0, 0, -80], [0, 0, -5.0, 60], [0, 0, 0, 1]])
+
+
+def save(path, values, affine=AFFINE):
+    """Save an array as a NIfTI file; return its path."""
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    return path
+
+
+def from_canonical(values):
+    """Return a volume in canonical orientation as it is stored with AFFINE."""
+    stored = nibabel.Nifti1Image(np.zeros((1, 1, 1), np.uint8), AFFINE)
+    turned = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.io_orientation(stored.affine)
+    )
+    return nibabel.orientations.apply_orientation(values, turned)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """A patient of the sample: the folder of the slices, and their images in order."""
+    folder = tmp_path_factory.mktemp("patient")
+    with zipfile.ZipFile(data.SAMPLE) as archive:
+        found = data.find_slices(archive.namelist(), data.SAMPLE)
+        slices = found[found["patient"] == found["patient"].iloc[0]]
+        names = [*slices["image"], *slices["mask"]]
+        archive.extractall(folder, names)
+    return folder, [np.asarray(Image.open(folder / name)) for name in slices["image"]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_a_volume_of_a_patients_slices_gives_the_masks_of_the_slices(patient, tmp_path, dtype):
+    folder, images = patient
+    table = predict.predict([folder], predict.REFERENCE, tmp_path / "slices").slices
+    expected = [np.asarray(Image.open(tmp_path / "slices" / name)) > 0 for name in table["mask"]]
+    for channel, ending in enumerate(("t1", "flair", "t1ce")):
+        values = volumes.from_slices(np.stack([image[..., channel] for image in images]))
+        save(tmp_path / "nifti" / f"P_{ending}.nii.gz", from_canonical(values).astype(dtype))
+    found = predict.predict([tmp_path / "nifti"], predict.REFERENCE, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "P_mask.nii.gz",
+        "predictions.csv",
+    ]
+    written = nibabel.load(tmp_path / "out" / "P_mask.nii.gz")
+    assert np.array_equal(written.affine, AFFINE) and written.get_data_dtype() == np.uint8
+    mask = volumes.to_slices(nibabel.as_closest_canonical(written).get_fdata())
+    assert np.array_equal(mask > 0, expected) and mask.sum() > 1000
+    assert found.slices["tumour_pixels"].equals(table["tumour_pixels"])
+
+
+def test_a_slice_lies_as_in_the_cohort():
+    """Rows from front to back, columns from the patient's right to left, slices from bottom to top."""
+    volume = np.zeros((4, 5, 6))
+    volume[3, 4, 0] = 1  # right, front, bottom
+    slices = volumes.to_slices(volume)
+    assert slices.shape == (6, 5, 4) and slices[0, 0, 0] == 1
+    assert np.array_equal(volumes.from_slices(slices), volume)
+
+
+def test_flair_alone_stands_in_for_the_others(tmp_path, capsys):
+    values = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    flair = save(tmp_path / "a.nii", values, np.eye(4))
+    (scan, *rest) = predict._of_volume(*predict.named_volume(None, str(flair), None))
+    assert len(rest) == 4 and (scan.pixels == scan.pixels[..., :1]).all()
+    assert scan.pixels[..., 1].tolist() == volumes.to_slices(values)[0].tolist()
+    said = "a: no pre and no post-contrast volume; FLAIR stands in.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_volume_is_scaled_to_eight_bits_as_a_whole():
+    whole = np.array([[[0, 7, 200]]], np.float32)
+    assert volumes.to_eight_bits(whole).tolist() == [[[0, 7, 200]]]
+    values = np.linspace(0, 3000, 10_000, dtype=np.float32).reshape(10, 10, 100)
+    values[0, 0, 0] = 1e6  # one bright vessel
+    scaled = volumes.to_eight_bits(values)
+    assert scaled.dtype == np.uint8 and scaled[5, 0, 0] in (127, 128) and scaled[-1, -1, -1] == 255
+    assert volumes.to_eight_bits(np.array([[[-2.0, 0.0, 2.0]]]))[0, 0].tolist() == [0, 128, 255]
+    assert not volumes.to_eight_bits(np.zeros((2, 2, 2))).any()
+
+
+def test_volumes_are_found_by_the_usual_endings():
+    names = ("P1/P1_t1.nii.gz", "P1/P1_T1ce.nii.gz", "P1/P1_flair.nii.gz", "P1/P1_t2.nii.gz")
+    names += (
+        "P1/P1_seg.nii.gz",
+        "P2/flair.nii",
+        "P3/B-3-t1n.nii",
+        "P3/B-3-t2f.nii",
+        "P3/B-3-t1c.nii",
+    )
+    first, second, third = volumes.find([Path(name) for name in names])
+    assert first == volumes.Volume("P1", *(Path(names[number]) for number in (2, 0, 1, 4)))
+    assert second == volumes.Volume("P2", Path("P2/flair.nii"))
+    assert third == volumes.Volume("B-3", *(Path(names[number]) for number in (7, 6, 8)))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("P_t1.nii",), r"no FLAIR volume of P in \., which the network needs; call it P_flair"),
+        (("P_t1.nii", "P_t1n.nii", "P_flair.nii"), "P_t1.nii and P_t1n.nii are both pre of P"),
+    ],
+)
+def test_what_is_missing_or_there_twice_is_named(names, message):
+    with pytest.raises(UserError, match=message):
+        volumes.find([Path(name) for name in names])
+
+
+def test_true_masks_give_a_dice(tmp_path, monkeypatch):
+    save(tmp_path / "P" / "P_flair.nii.gz", np.ones((3, 4, 5), np.uint8))
+    label = np.zeros((3, 4, 5), np.uint8)
+    label[1, 1, 1] = 4
+    save(tmp_path / "P" / "P_seg.nii.gz", label)
+    (volume,) = volumes.find(sorted((tmp_path / "P").iterdir()))
+    assert volumes.read(volume).truths.sum() == 1
+    scans = predict._of_volume(volume)
+    masks = [scan.truth > 0 for scan in scans]
+    assert predict._dice(scans, masks)["dice"].tolist() == [1.0]
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path):
+    flair = save(tmp_path / "flair.nii.gz", np.ones((3, 4, 5), np.uint8))
+    moved = save(tmp_path / "moved.nii.gz", np.ones((3, 4, 5), np.uint8), AFFINE + 1)
+    smaller = save(tmp_path / "smaller.nii.gz", np.ones((3, 4, 4), np.uint8))
+    four = save(tmp_path / "four.nii.gz", np.ones((3, 4, 5, 2), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 50), np.uint8)
+    cut, text = save(tmp_path / "cut.nii.gz", noise), tmp_path / "text.nii"
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    text.write_text("no NIfTI")
+    for other in (moved, smaller):
+        with pytest.raises(UserError, match="lie on different grids; register and resample"):
+            volumes.read(volumes.Volume("P", flair, pre=other))
+    for wrong, message in (
+        (four, r"four.nii.gz is 3x4x5x2, expected one volume; save each sequence by itself"),
+        (cut, r"cut.nii.gz can't be read as NIfTI \(.*\)\. Nothing was written"),
+        (text, r"text.nii can't be read as NIfTI \(.*\)\. Nothing was written"),
+        (tmp_path / "none.nii", r"none.nii can't be read as NIfTI"),
+    ):
+        with pytest.raises(UserError, match=message):
+            volumes.read(volumes.Volume("P", wrong))
+    one = save(tmp_path / "one.nii.gz", np.ones((3, 4, 5, 1), np.uint8))
+    assert volumes.read(volumes.Volume("P", one)).images.shape == (5, 3, 4, 3)
+
+
+def test_stale_volumes_are_removed(tmp_path):
+    (tmp_path / "old_mask.nii.gz").touch()
+    (tmp_path / "predictions.csv").write_text("patient,mask\nold,old_mask.nii.gz\n")
+    table = runs.pd.DataFrame({"patient": ["P"], "mask": ["P_mask.nii.gz"]})
+    predict._write_tables(tmp_path, table, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
