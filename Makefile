@@ -19,9 +19,13 @@ environment:
 		echo "$(PYTHON) is $$($(PYTHON) -V 2> /dev/null || echo missing), and Python 3.11 to 3.13 is needed: install one and name it, make install PYTHON=python3.12" >&2; \
 		exit 1; fi
 
+# uv installs in half the time; where it fails, pip does the same.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .venv/installed: requirements.lock pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(PIP) $$(grep '^uv==' requirements.lock) \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock 2> /dev/null \
+		|| $(PIP) -r requirements.lock
+	@$(PIP) --no-deps -e .
 	touch $@
 
 run: install

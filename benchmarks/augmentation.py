@@ -1,4 +1,6 @@
-"""Slices per second of each augmentation, and how much augmentation slows a training at 128x128 with 32 filters."""
+"""Slices per second of each augmentation, and how much augmentation slows a training at 128x128
+with 32 filters.
+"""
 
 import statistics
 
@@ -8,8 +10,8 @@ import tensorflow as tf
 from lggseg_utils import preprocess, train
 from lggseg_utils.settings import AUGMENTATIONS, load_experiment
 
-# A pipeline is started anew each epoch, which takes it as long as some hundred slices do: enough of them hide that, as the
-# 3,143 of a training do.
+# A pipeline is started anew each epoch, which takes it as long as some hundred slices do: enough of
+# them hide that, as the 3,143 of a training do.
 SIZE, FILTERS, SLICES, ROUNDS = 128, 32, 512, 5
 
 
@@ -27,7 +29,9 @@ def pass_through(augmentation):
 
 
 def epochs(augmentations):
-    """Seconds of an epoch of one network from the pipeline of each augmentation, and from a tensor in memory."""
+    """Seconds of an epoch of one network from the pipeline of each augmentation, and from a tensor
+    in memory.
+    """
     experiment = experiment_of("none")
     train.set_up(experiment)
     images, masks = common.example(SLICES, SIZE)

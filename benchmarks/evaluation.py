@@ -1,7 +1,9 @@
-"""Seconds from a trained network to every table of a test set, and those of `lggseg predict` for one volume.
+"""Seconds from a trained network to every table of a test set, and those of `lggseg predict` for
+one volume.
 
-The test set has 393 slices at 128x128, the network 32 filters, and the intervals 2,000 resamples over patients. The volume has 40
-slices of the sample and is predicted by the reference network; the start of Python and TensorFlow counts, and is measured alone.
+The test set has 393 slices at 128x128, the network 32 filters, and the intervals 2,000 resamples
+over patients. The volume has 40 slices of the sample and is predicted by the reference network; the
+start of Python and TensorFlow counts, and is measured alone.
 """
 
 import statistics

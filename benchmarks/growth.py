@@ -1,4 +1,6 @@
-"""Seconds and memory of cohort, training epoch and evaluation against the number of slices: are they linear?"""
+"""Seconds and memory of cohort, training epoch and evaluation against the number of slices: are
+they linear?
+"""
 
 import json
 import subprocess
@@ -67,7 +69,9 @@ def repeat_sample(folder, count):
 
 
 def line(counts, values):
-    """Return the least-squares line: value per slice, constant, and the share of the variance that it explains."""
+    """Return the least-squares line: value per slice, constant, and the share of the variance that
+    it explains.
+    """
     slope, constant = np.polyfit(counts, values, 1)
     rest = np.asarray(values) - (slope * np.asarray(counts) + constant)
     return {"a_slice": slope, "constant": constant, "r_squared": 1 - rest.var() / np.var(values)}

@@ -1,4 +1,6 @@
-"""A U-Net in PyTorch with as many filters as ours, batch normalisation after each convolution, as the data's author trains one."""
+"""A U-Net in PyTorch with as many filters as ours, batch normalisation after each convolution, as
+the data's author trains one.
+"""
 
 import torch
 from torch import nn

@@ -1,4 +1,5 @@
-"""Slices per second in training: this package, plain Keras as a typical notebook calls it, and a U-Net in PyTorch.
+"""Slices per second in training: this package, plain Keras as a typical notebook calls it, and a
+U-Net in PyTorch.
 
 Needs PyTorch: pip install -r benchmarks/requirements.txt
 """
@@ -39,14 +40,16 @@ FORWARD_AND_BACKWARD = 3  # a training step computes about three times what a pr
 
 
 def prepare(case):
-    """The experiment of a case, and random slices: images uint8 (n, size, size, 3), masks uint8 (n, size, size)."""
+    """The experiment of a case, and random slices: images uint8 (n, size, size, 3), masks uint8 (n,
+    size, size).
+    """
     profile, changed, slices = case
     experiment = load_experiment(profile, overrides={**changed, "epochs": 1000})
     return experiment, *common.example(slices, experiment.size)
 
 
 def package(case, **compiled):
-    """An epoch as this package trains it; compiled: what to compile differently from the package."""
+    """An epoch as this package trains it; compiled: what to compile in another way."""
     experiment, images, masks = prepare(case)
     train.set_up(experiment)
     steps = -(-len(images) // experiment.batch_size)
@@ -66,7 +69,7 @@ def plain_keras(case):
     with mock.patch.multiple(model, **plain):
         network = model.build_unet(experiment)
     network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
-    x, y = preprocess.minmax(images).numpy(), masks[..., None].astype(np.float32)
+    x, y = np.asarray(preprocess.minmax(images)), masks[..., None].astype(np.float32)
     return lambda: common.seconds(
         network.fit, x, y, batch_size=experiment.batch_size, epochs=1, verbose=0
     )
@@ -78,7 +81,7 @@ def pytorch(case):
 
     experiment, images, masks = prepare(case)
     bfloat16 = train.machine_precision() == "mixed_bfloat16"
-    trainer = Trainer(experiment.filters, preprocess.minmax(images).numpy(), masks, bfloat16)
+    trainer = Trainer(experiment.filters, np.asarray(preprocess.minmax(images)), masks, bfloat16)
     return lambda: common.seconds(trainer.epoch, experiment.batch_size)
 
 

@@ -169,7 +169,7 @@ def run(**options):
     runs.require_clone("to execute its notebooks")
     opened = _open("run", **options)
     _read("run", opened.run)  # not kept while the notebooks run: it takes a gigabyte
-    _import("book").execute(opened.run, opened.parameters)
+    _import("chapters").execute(opened.run, opened.parameters)
     _print_scores(opened.run)
     print(opened.run.path("notebooks"))
 

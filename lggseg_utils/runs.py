@@ -126,8 +126,14 @@ class Run:
         return read_record(self.folder)
 
     def note(self, **facts):
-        """Add facts to run.json."""
-        write_json(self.path("run.json"), {**self.record(), **facts})
+        """Add facts to run.json; what it says already is not written again.
+
+        Chapters are executed side by side, and one that repeats what is known must not undo what
+        another has just added.
+        """
+        record = self.record()
+        if {**record, **facts} != record:
+            write_json(self.path("run.json"), {**record, **facts})
 
     def note_end(self, **facts):
         """Add facts, and the time and commit at the end: a run may be resumed by other code."""

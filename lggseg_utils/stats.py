@@ -11,9 +11,11 @@ DRAWS = 5000
 
 
 def interval_over_patients(statistic, patients, resamples=RESAMPLES):
-    """Return the 95% interval (low, high) of scores by the percentile bootstrap over patients; NaN for fewer than two.
+    """Return the 95% interval (low, high) of scores by the percentile bootstrap over patients; NaN
+    for fewer than two.
 
-    statistic(drawn): the scores of resampled patients, whose numbers from 0 are in the last axis of `drawn` (..., patients).
+    statistic(drawn): the scores of resampled patients, whose numbers from 0 are in the last axis of
+    `drawn` (..., patients).
     """
     if patients < 2 or not resamples:
         return np.nan, np.nan
@@ -76,7 +78,8 @@ def _jackknife_variance(without):
 
 
 def paired_difference(differences):
-    """Summarise differences paired by patient, float (n,): difference (mean), low, high (95% interval) and p.
+    """Summarise differences paired by patient, float (n,): difference (mean), low, high (95%
+    interval) and p.
 
     p is Wilcoxon's signed-rank test, not corrected for the number of comparisons.
     """
@@ -87,10 +90,11 @@ def paired_difference(differences):
 
 
 def compare_conditions(scores, baseline="none"):
-    """Compare each condition with the baseline, paired by patient: condition and `paired_difference`, p_holm, patients, seeds.
+    """Compare each condition with the baseline, paired by patient: condition and
+    `paired_difference`, p_holm, patients, seeds.
 
-    scores: a table condition, seed, patient, dice; seeds are averaged first. p_holm is corrected by `holm` over all conditions.
-    The intervals say nothing of other seeds.
+    scores: a table condition, seed, patient, dice; seeds are averaged first. p_holm is corrected by
+    `holm` over all conditions. The intervals say nothing of other seeds.
     """
     dice = scores.pivot_table(index="patient", columns="condition", values="dice", sort=False)
     others = [name for name in dice if name != baseline]
@@ -101,9 +105,11 @@ def compare_conditions(scores, baseline="none"):
 
 
 def holm(p):
-    """Return p-values corrected for their number m: the k-th smallest is multiplied by m + 1 - k; monotone, at most 1.
+    """Return p-values corrected for their number m: the k-th smallest is multiplied by m + 1 - k;
+    monotone, at most 1.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 1979.
     """
     ordered = pd.Series(np.asarray(p, dtype=float)).sort_values()
     corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
@@ -133,8 +139,9 @@ def draw_sums(values, size, draws=DRAWS):
 def two_sets_within(score, labels, draws=RESAMPLES):
     """Return the 95% quantile of the absolute difference between two sets drawn like this one.
 
-    score(rows): the scores, float (k,), of the rows drawn, in random order; labels: one per row, rows of one label are
-    drawn together, with replacement; draws: sets drawn, of which each is compared with one other.
+    score(rows): the scores, float (k,), of the rows drawn, in random order; labels: one per row,
+    rows of one label are drawn together, with replacement; draws: sets drawn, of which each is
+    compared with one other.
     """
     rng, labels = np.random.default_rng(0), np.asarray(labels)
     groups = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels)]
@@ -148,9 +155,11 @@ def two_sets_within(score, labels, draws=RESAMPLES):
 
 
 def detectable(differences, power=0.8):
-    """Return the smallest true difference that this many pairs would detect at the 5% level with about the given power.
+    """Return the smallest true difference that this many pairs would detect at the 5% level with
+    about the given power.
 
-    differences: float (n,), paired. By the t distribution: (t of 0.975 + t of power) standard errors; for three pairs, 5% too small.
+    differences: float (n,), paired. By the t distribution: (t of 0.975 + t of power) standard
+    errors; for three pairs, 5% too small.
     """
     n = len(differences)
     error = np.std(differences, ddof=1) / np.sqrt(n)

@@ -1,8 +1,10 @@
-"""Look at the patients on whom a cross-validation fails: python scripts/failures.py COHORT_FOLDER RUN_FOLDER
+"""Look at the patients on whom a cross-validation fails: python scripts/failures.py COHORT_FOLDER
+RUN_FOLDER
 
-Writes records/contrast.csv: how well brightness on FLAIR alone tells a patient's tumour from the rest of the head, as an area
-under the ROC curve (patient, contrast, git_commit). Draws records/figures/worst.jpg: the ten patients with the lowest Dice in
-RUN_FOLDER, a finished cross-validation, each on the slice where the tumour is largest.
+Writes records/contrast.csv: how well brightness on FLAIR alone tells a patient's tumour from the
+rest of the head, as an area under the ROC curve (patient, contrast, git_commit). Draws
+records/figures/worst.jpg: the ten patients with the lowest Dice in RUN_FOLDER, a finished
+cross-validation, each on the slice where the tumour is largest.
 """
 
 from pathlib import Path
@@ -18,9 +20,11 @@ WORST = 10
 
 
 def contrast(images, truths):
-    """Return how often a tumour pixel is brighter on FLAIR than another pixel of the head, 0 to 1; ties count half.
+    """Return how often a tumour pixel is brighter on FLAIR than another pixel of the head, 0 to 1;
+    ties count half.
 
-    images: uint8 (n, side, side, 3); truths: (n, side, side) of 0 and 1. Slices without tumour do not count.
+    images: uint8 (n, side, side, 3); truths: (n, side, side) of 0 and 1. Slices without tumour do
+    not count.
     """
     shown = truths.any(axis=(1, 2))
     flair, tumour = images[shown, ..., data.FLAIR], truths[shown] > 0

@@ -1,8 +1,8 @@
 """Draw folds by institution: python scripts/institutions.py COHORT_FOLDER RUN_FOLDER
 
-Opens RUN_FOLDER for the profile `ensemble` with one network per fold, and writes its split.csv: each fold tests all patients of one
-institution and trains on all others. An institution with fewer than ten patients is never tested. The command that it prints
-trains the folds.
+Opens RUN_FOLDER for the profile `ensemble` with one network per fold, and writes its split.csv:
+each fold tests all patients of one institution and trains on all others. An institution with fewer
+than ten patients is never tested. The command that it prints trains the folds.
 """
 
 import shlex
@@ -17,7 +17,8 @@ SMALLEST = 10  # patients of an institution that is tested
 
 
 def draw_institutions(slices):
-    """Divide a table of slices as `preprocess.draw_folds`, but by institution: part 2k is fold k, and odd parts are empty.
+    """Divide a table of slices as `preprocess.draw_folds`, but by institution: part 2k is fold k,
+    and odd parts are empty.
 
     Institutions with fewer than SMALLEST patients come last, and their `split` is 'train'.
     """

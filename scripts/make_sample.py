@@ -1,9 +1,10 @@
 """Make the sample, the same bytes each time: python scripts/make_sample.py COHORT_FOLDER
 
-COHORT_FOLDER is the LGG cohort at 128x128. From each of the four large institutions come four patients: of those whose
-stack is no longer than the institution's median, the ones at 1/8, 3/8, 5/8 and 7/8 of the order by tumour volume. All
-their slices are taken. Also writes records/cohort.csv, every slice of the cohort with size and tumour area, and
-records/sequences.csv, the patients who lack a sequence.
+COHORT_FOLDER is the LGG cohort at 128x128. From each of the four large institutions come four
+patients: of those whose stack is no longer than the institution's median, the ones at 1/8, 3/8, 5/8
+and 7/8 of the order by tumour volume. All their slices are taken. Also writes records/cohort.csv,
+every slice of the cohort with size and tumour area, and records/sequences.csv, the patients who
+lack a sequence.
 """
 
 import io
@@ -33,7 +34,9 @@ def choose(slices):
 
 
 def write_sample(folder, slices, target):
-    """Write the slices of a table into a zip in Kaggle's layout, as PNG: a fifth smaller than TIFF, with the same pixels."""
+    """Write the slices of a table into a zip in Kaggle's layout, as PNG: a fifth smaller than TIFF,
+    with the same pixels.
+    """
     with (
         write_whole(target) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
@@ -50,7 +53,9 @@ def write_sample(folder, slices, target):
 
 
 def missing_sequences(cohort):
-    """Return a table patient, missing of the patients who lack a sequence: FLAIR stands in its place on every slice."""
+    """Return a table patient, missing of the patients who lack a sequence: FLAIR stands in its
+    place on every slice.
+    """
     same = [(image == image[..., [data.FLAIR]]).all((0, 1)) for image in cohort.images]
     whole = (
         pd.DataFrame(same, columns=data.CHANNELS)

@@ -1,10 +1,12 @@
-"""Say what averaging brings, and how sure the networks are: python scripts/members.py COHORT_FOLDER RUN_FOLDER
+"""Say what averaging brings, and how sure the networks are: python scripts/members.py COHORT_FOLDER
+RUN_FOLDER
 
-RUN_FOLDER is a cross-validation over mirror images. Writes into it, over the patients of its finished folds: members.csv, the
-Dice of each network and of their average, without and with mirror images (network, mirrored, fold, patient, dice, git_commit);
-calibration.csv, for the average with mirror images (probability, the lower end of a tenth; pixels; mean_probability; tumour, the
-share of the pixels that are tumour; git_commit). With --score-size 256 and a cohort of original images, they are scored on
-their own grid; the files are then members_256.csv and calibration_256.csv.
+RUN_FOLDER is a cross-validation over mirror images. Writes into it, over the patients of its
+finished folds: members.csv, the Dice of each network and of their average, without and with mirror
+images (network, mirrored, fold, patient, dice, git_commit); calibration.csv, for the average with
+mirror images (probability, the lower end of a tenth; pixels; mean_probability; tumour, the share of
+the pixels that are tumour; git_commit). With --score-size 256 and a cohort of original images, they
+are scored on their own grid; the files are then members_256.csv and calibration_256.csv.
 """
 
 from pathlib import Path
@@ -18,7 +20,9 @@ from lggseg_utils import cli, data, evaluate, model, preprocess, runs, train
 
 
 def predictions(average, images, experiment):
-    """Yield (network, mirrored, probabilities) for each of several networks, and for their mean, which is called 'all'."""
+    """Yield (network, mirrored, probabilities) for each of several networks, and for their mean,
+    which is called 'all'.
+    """
     networks = [average.get_layer(f"network_{number}") for number in range(experiment.networks)]
     for mirrored in (False, True):
         each = [
@@ -31,7 +35,9 @@ def predictions(average, images, experiment):
 
 
 def bins(truths, probabilities):
-    """Return the pixels of each tenth of the probabilities: a table of sums pixels, mean_probability, tumour."""
+    """Return the pixels of each tenth of the probabilities: a table of sums pixels,
+    mean_probability, tumour.
+    """
     tenth = np.minimum((10 * probabilities).astype(int), 9).ravel()
     columns = {"pixels": None, "mean_probability": probabilities.ravel(), "tumour": truths.ravel()}
     return pd.DataFrame(

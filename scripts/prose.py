@@ -1,6 +1,8 @@
-"""Check spelling and style of everything a reader reads: python scripts/prose.py (part of make lint)
+"""Check spelling and style of everything a reader reads: python scripts/prose.py (part of make
+lint)
 
-codespell finds misspellings, proselint (BSD) weak phrases, words.txt translated ones. Of a notebook, the text cells are read.
+codespell finds misspellings, proselint (BSD) weak phrases, words.txt translated ones. Of a
+notebook, the text cells are read.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Train the reference network: python scripts/reference.py COHORT_FOLDER WORK_FOLDER
 
-It is one network with the settings of the profile `ensemble`, and sees the 94 patients who are not in the sample: 85 to train on
-and 9 to watch. Writes weights.npz, run.json, split.csv and metrics.json (test: the sample's patients) into reference/. After an
-interruption, the same command resumes.
+It is one network with the settings of the profile `ensemble`, and sees the 94 patients who are not
+in the sample: 85 to train on and 9 to watch. Writes weights.npz, run.json, split.csv and
+metrics.json (test: the sample's patients) into reference/. After an interruption, the same command
+resumes.
 """
 
 import shutil
@@ -32,7 +33,9 @@ def draw_split(slices):
 
 
 def save_weights(network, path):
-    """Write a network's weights to a compressed npz; convolution kernels, nearly all of it, as float16."""
+    """Write a network's weights to a compressed npz; convolution kernels, nearly all of it, as
+    float16.
+    """
     arrays = [
         array.astype(np.float16) if array.ndim == 4 else array for array in network.get_weights()
     ]

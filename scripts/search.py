@@ -1,10 +1,13 @@
-"""Try changes of the recipe on validation patients: python scripts/search.py COHORT_FOLDER WORK_FOLDER [ATTEMPT ...]
+"""Try changes of the recipe on validation patients: python scripts/search.py COHORT_FOLDER
+WORK_FOLDER [ATTEMPT ...]
 
-Each attempt of `attempts.yml` is trained on the training patients of the first three folds and scored on their validation patients,
-never on those that the same fold tests. WORK_FOLDER/search.csv receives a row per attempt, prediction and patient: attempt,
-prediction, fold, patient, dice, epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over a slice and its three
-mirror images), `threshold 0.3` and the like, `largest piece` (of the volume), or `FLAIR only` (in all three channels, as where the
-others are missing). After an interruption, the same command resumes.
+Each attempt of `attempts.yml` is trained on the training patients of the first three folds and
+scored on their validation patients, never on those that the same fold tests. WORK_FOLDER/search.csv
+receives a row per attempt, prediction and patient: attempt, prediction, fold, patient, dice,
+epochs, minutes, git_commit. The prediction is `plain`, `mirrored` (mean over a slice and its three
+mirror images), `threshold 0.3` and the like, `largest piece` (of the volume), or `FLAIR only` (in
+all three channels, as where the others are missing). After an interruption, the same command
+resumes.
 """
 
 from pathlib import Path
@@ -24,7 +27,9 @@ THRESHOLDS = (0.3, 0.4, 0.6)
 
 
 def settings_of(name):
-    """Return the settings that an attempt changes in the profile `recipe`, and maybe `tumour_twice`."""
+    """Return the settings that an attempt changes in the profile `recipe`, and maybe
+    `tumour_twice`.
+    """
     changes = dict(ATTEMPTS[name])
     return settings_of(changes.pop("of")) | changes if "of" in changes else changes
 
@@ -36,7 +41,7 @@ def largest_piece(volume):
 
 
 def predictions(network, dataset, rows, experiment):
-    """Yield each way to predict, and its masks of the slices, bool (rows, score_size, score_size)."""
+    """Yield each way to predict, with its masks: bool (rows, score_size, score_size)."""
     images = dataset.images[rows]
     plain = evaluate.predict(network, images, experiment)
     yield "plain", plain > evaluate.THRESHOLD
@@ -71,7 +76,9 @@ def score(network, dataset, rows, experiment):
 
 
 def repeat_tumour(dataset, splits):
-    """Return dataset and splits with each training slice with tumour twice; the copies of other slices are in no set."""
+    """Return dataset and splits with each training slice with tumour twice; the copies of other
+    slices are in no set.
+    """
     count, longer = len(dataset.slices), []
     rows = np.append(np.arange(count), np.flatnonzero(dataset.masks.any(axis=(1, 2))))
     copied = np.arange(len(rows)) >= count

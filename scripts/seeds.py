@@ -1,7 +1,8 @@
 """Collect further trainings of the profile report128: python scripts/seeds.py RUN_FOLDER...
 
-Writes records/seeds128.csv.gz, the rows of their per_slice.csv on the test set, and records/seeds128-history.csv.gz, their
-history.csv; each row with size, seed and commit of its run. A record of each would take too much room.
+Writes records/seeds128.csv.gz, the rows of their per_slice.csv on the test set, and
+records/seeds128-history.csv.gz, their history.csv; each row with size, seed and commit of its run.
+A record of each would take too much room.
 """
 
 import sys
@@ -13,7 +14,9 @@ from lggseg_utils import records
 
 
 def named(folder):
-    """Return the test rows of a run's per_slice.csv and its history.csv, with the columns size, seed and git_commit."""
+    """Return the test rows of a run's per_slice.csv and its history.csv, with the columns size,
+    seed and git_commit.
+    """
     record = records.load_record(Path(folder).resolve())
     experiment = record.run["experiment"]
     columns = {

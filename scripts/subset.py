@@ -1,4 +1,5 @@
-"""Copy some patients of a cohort, drawn at random, into a folder: python scripts/subset.py COHORT_FOLDER TARGET --patients 77
+"""Copy some patients of a cohort, drawn at random, into a folder: python scripts/subset.py
+COHORT_FOLDER TARGET --patients 77
 
 Records on a part of the cohort name this command. The same number gives the same patients.
 """

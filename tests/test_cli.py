@@ -21,7 +21,7 @@ from conftest import (
     write_slice,
 )
 
-from lggseg_utils import book, cli, data, predict, runs
+from lggseg_utils import book, chapters, cli, data, predict, runs
 from lggseg_utils.settings import UserError
 
 
@@ -190,7 +190,7 @@ def test_a_foreign_kernel_of_the_same_name_is_not_used(tmp_path, monkeypatch):
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
     write_notebook(tmp_path / "01_own.ipynb", "import sys\nprint(sys.executable)")
     monkeypatch.setattr(book, "chapters", lambda: [tmp_path / "01_own.ipynb"])
-    book.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
+    chapters.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
     executed = json.loads(run.path("notebooks", "01_own.ipynb").read_text())
     assert executed["cells"][-1]["outputs"][0]["text"] == [f"{sys.executable}\n"]
     assert executed["metadata"]["kernelspec"]["name"] == "python3"
@@ -199,7 +199,7 @@ def test_a_foreign_kernel_of_the_same_name_is_not_used(tmp_path, monkeypatch):
 
 def write_notebook(path, source):
     """Write a notebook with the parameters of the chapters and one more cell."""
-    notebook = json.loads((book.NOTEBOOKS / "01_data.ipynb").read_text())
+    notebook = json.loads((chapters.NOTEBOOKS / "01_data.ipynb").read_text())
     kept = [cell for cell in notebook["cells"] if cell["metadata"].get("tags") == ["parameters"]]
     notebook["cells"] = [*kept, {**kept[0], "id": "last", "metadata": {}, "source": source}]
     path.write_text(json.dumps(notebook))
@@ -351,5 +351,5 @@ def test_a_notebook_that_fails_is_named_and_its_last_success_stays(
     write_notebook(tmp_path / "01_broken.ipynb", source)
     monkeypatch.setattr(book, "chapters", lambda: [tmp_path / "01_broken.ipynb"])
     with pytest.raises(UserError, match=message) as error:
-        book.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
+        chapters.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
     assert "\n" not in str(error.value) and success.read_text() == "as it was"

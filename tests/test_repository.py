@@ -13,11 +13,11 @@ import yaml
 from conftest import pages_of_the_book
 from packaging.requirements import Requirement
 
-from lggseg_utils import __version__, book, runs
+from lggseg_utils import __version__, book, chapters, runs
 from lggseg_utils.arms import CLAIMS
 
 ROOT = runs.REPOSITORY
-NOTEBOOKS = book.chapters()
+NOTEBOOKS = chapters.chapters()
 ADDRESS = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 HEADS = ("**What this chapter asks.**", "**What you will learn.**")
 
@@ -343,9 +343,9 @@ def test_the_address_is_set_everywhere_by_one_command(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import address
 
-    shutil.copytree(book.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(chapters.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(book.CONFIG, tmp_path / "_config.yml")
-    monkeypatch.setattr(book, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(book, "CONFIG", tmp_path / "_config.yml")
     address.main(["https://github.com/someone/fork/"], standalone_mode=False)
     texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]

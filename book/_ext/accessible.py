@@ -1,4 +1,6 @@
-"""Sphinx extension: two faults of theme and docutils that a screen reader stumbles over, mended in the built pages."""
+"""Sphinx extension: two faults of theme and docutils that a screen reader stumbles over, mended in
+the built pages.
+"""
 
 import re
 from pathlib import Path

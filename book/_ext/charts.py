@@ -1,7 +1,9 @@
-"""Sphinx extension: what papermill and Altair leave in notebooks, made fit for a page without a network.
+"""Sphinx extension: what papermill and Altair leave in notebooks, made fit for a page without a
+network.
 
-papermill's cell of parameters says nothing to a reader. A notebook's chart loads Vega from the internet. Here its specification is
-kept instead, and drawn by a copy of Vega (BSD) that vl-convert, which Altair's authors keep, writes beside the pages.
+papermill's cell of parameters says nothing to a reader. A notebook's chart loads Vega from the
+internet. Here its specification is kept instead, and drawn by a copy of Vega (BSD) that vl-convert,
+which Altair's authors keep, writes beside the pages.
 """
 
 import json
@@ -16,7 +18,9 @@ DRAW = Path(__file__).parent / "charts.js"
 
 
 def tidy_notebooks(app):
-    """Drop papermill's cells of parameters, replace the HTML of each chart by its specification, and write what draws it."""
+    """Drop papermill's cells of parameters, replace the HTML of each chart by its specification,
+    and write what draws it.
+    """
     for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         cells = [
@@ -40,7 +44,8 @@ def placeholder(specification):
     content = json.dumps(specification).replace("</", "<\\/")
     label = escape(specification.get("description", ""), quote=True)
     return (
-        f'<div class="vega-chart" role="group" aria-label="{label}"><script type="application/json">{content}</script>'
+        f'<div class="vega-chart" role="group" aria-label="{label}">'
+        f'<script type="application/json">{content}</script>'
         "<noscript>This chart needs JavaScript.</noscript></div>"
     )
 

@@ -38,6 +38,7 @@ MODULES = (
     "predict",
     "plots",
     "viewer",
+    "chapters",
     "book",
 )
 VERDICT = "../notebooks/07_verdict.html"
@@ -78,16 +79,17 @@ def all_questions():
 
 GROUPS = """\
 - **{numbers}: test and training scores come out again, without the augmentation that it
-  describes.** Test {test} (reported 0.862, 0.772), training {training} (reported 0.957, 0.899); six
-  small networks at 64x64. The Dice of its validation table does not come out.
-- **{advice}: long training does overfit, and dropout calms it.** Without augmentation the validation
-  loss ends at {rise:.1f} times its lowest. {undecided} of {asked} questions cannot be decided: a
-  single training proves little about a setting.
+  describes.** Test: {test} (reported: {test_reported}). Training: {training} (reported:
+  {training_reported}). Means of {networks} small networks at 64x64. The Dice of its validation table
+  does not come out.
+- **{advice}: long training does overfit, and dropout calms it.** Without augmentation the
+  validation loss ends at {rise:.1f} times its lowest. {undecided} of {asked} questions cannot be
+  decided: a single training proves little about a setting.
 - **{patients}: a network does worse on them.** Trained on other slices of the same patients, a
   small network has a Dice {lost:.2f} higher ({low:.2f} to {high:.2f}). The report's own network was
   not tested on new patients, by it or by us.
-- **{consistency}: its Dice and IoU were computed in two ways.** An IoU of {iou:.3f} allows a Dice of
-  {implied:.3f} at most; the report prints {dice:.3f} beside it.
+- **{consistency}: its Dice and IoU were computed in two ways.** An IoU of {iou:.3f} allows a Dice
+  of {implied:.3f} at most; the report prints {dice:.3f} next to it.
 """
 
 
@@ -102,7 +104,10 @@ def groups():
     return GROUPS.format(
         **first,
         test=judged["test-scores"].number,
+        test_reported=verdict.QUESTIONS["test-scores"]["reported"],
         training=judged["training-scores"].number,
+        training_reported=verdict.QUESTIONS["training-scores"]["reported"],
+        networks=judged["test-scores"].table["n"].max(),
         rise=judged["overfitting"].table["ratio"].iloc[0],
         undecided=len(undecided),
         asked=len(advice),
@@ -150,7 +155,9 @@ def commands_table():
 
 
 def reference_text():
-    """Return what the records say of the reference network as Markdown: its settings, its training and its scores."""
+    """Return what the records say of the reference network as Markdown: its settings, its training
+    and its scores.
+    """
     record, experiment = runs.read_record(REFERENCE), runs.recorded_experiment(REFERENCE)
     scores = json.loads((REFERENCE / "metrics.json").read_text(encoding="utf-8"))
     split = runs.read_csv(REFERENCE / "split.csv")
@@ -160,21 +167,27 @@ def reference_text():
     seen = split.loc[split["split"] == "test", "patient"].isin(chosen).sum()
     repeated = plots.score(records.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"])
     return (
-        f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with {counts['val']} others for validation: "
-        f"{experiment.size}x{experiment.size} pixels, {experiment.filters} filters at the first level, {experiment.epochs} epochs, "
+        f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with "
+        f"{counts['val']} others for validation: {experiment.size}x{experiment.size} pixels, "
+        f"{experiment.filters} filters at the first level, {experiment.epochs} epochs, "
         f"{record['training']['seconds'] / 60:.0f} minutes, commit `{record['git_commit']}`.\n\n"
         "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
-        f"| the {counts['test']} patients of the sample, new to it; settings were chosen on {seen} of them | {dice['test']} |\n"
+        f"| the {counts['test']} patients of the sample, new to it; settings were chosen on {seen} "
+        f"of them | {dice['test']} |\n"
         f"| its {counts['train']} training patients | {dice['train']} |\n"
-        f"| all 110 patients, by networks of the same recipe that had not seen them (record `mirrored-cv`) | {repeated} |\n"
+        "| all 110 patients, by networks of the same recipe that had not seen them (record "
+        f"`mirrored-cv`) | {repeated} |\n"
     )
 
 
 def speed_text():
-    """Return how fast networks are trained and a volume is predicted, as measured in benchmarks/, as Markdown."""
+    """Return how fast networks are trained and a volume is predicted, as measured in benchmarks/,
+    as Markdown.
+    """
     folder = runs.REPOSITORY / "benchmarks"
     lines = [
-        "| network | precision | slices a second | against plain Keras (float32) | against PyTorch | of the peak |",
+        "| network | precision | slices a second | against plain Keras (float32) "
+        "| against PyTorch | of the peak |",
         "|---|---|---|---|---|---|",
     ]
     for path in sorted(folder.glob("training-*.json")):
@@ -190,8 +203,9 @@ def speed_text():
                 lines.append(f"| {name} | {precision} | {speed:.0f} | {ratios} | {share:.0%} |")
     seconds = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return "\n".join(lines) + (
-        f"\n\n`lggseg predict` takes {seconds['predict_seconds']:.1f} seconds for a volume of {seconds['volume']} slices, "
-        f"{seconds['start_seconds']:.1f} of them for the start of Python and TensorFlow.\n"
+        f"\n\n`lggseg predict` takes {seconds['predict_seconds']:.1f} seconds for a volume of "
+        f"{seconds['volume']} slices, {seconds['start_seconds']:.1f} of them for the start of "
+        "Python and TensorFlow.\n"
     )
 
 
@@ -201,9 +215,8 @@ def settings_table():
     for name, entry in Experiment.model_json_schema()["properties"].items():
         if name not in ("profile", "seed"):
             allowed = ", ".join(f"`{value}`" for value in entry.get("enum", [])) or entry["type"]
-            lines.append(
-                f"| `{name}` | `{json.dumps(entry['default'])}` | {allowed} | {entry['description']} |"
-            )
+            default = json.dumps(entry["default"])
+            lines.append(f"| `{name}` | `{default}` | {allowed} | {entry['description']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -229,9 +242,8 @@ def downloads_table():
     lines = ["| record | files |", "|---|---|"]
     for name in records.record_names():
         files = sorted(path.name for path in (records.RECORDS / name).iterdir())
-        lines.append(
-            f"| `{name}` | {', '.join(f'{{download}}`{file} <records/{name}/{file}>`' for file in files)} |"
-        )
+        links = [f"{{download}}`{file} <records/{name}/{file}>`" for file in files]
+        lines.append(f"| `{name}` | {', '.join(links)} |")
     return "\n".join(lines) + "\n"
 
 

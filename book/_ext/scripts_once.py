@@ -1,7 +1,7 @@
 """Sphinx extension: each script once a page.
 
-Jupyter Book's extensions add inline scripts while the builder is already set up, and Sphinx then writes
-them twice; the second `const` stops the page's scripts with an error.
+Jupyter Book's extensions add inline scripts while the builder is already set up, and Sphinx then
+writes them twice; the second `const` stops the page's scripts with an error.
 """
 
 

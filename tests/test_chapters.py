@@ -1,0 +1,93 @@
+"""Chapters are executed side by side, in order where one needs another, and once for a state."""
+
+import json
+
+import nbformat
+import pytest
+
+from lggseg_utils import chapters
+from lggseg_utils.settings import UserError
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """Three short chapters in a folder of their own; each writes its name into a file."""
+
+    def write(name, code, parameters=False):
+        cells = [nbformat.v4.new_code_cell(code)]
+        if parameters:
+            cell = nbformat.v4.new_code_cell("run_dir = ''", metadata={"tags": ["parameters"]})
+            cells.insert(0, cell)
+        kernel = {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(chapters, "OF_RECORDS", tmp_path / "kept")
+    note = f"open({str(tmp_path / 'log')!r}, 'a').write('{{}}\\n')"
+    write("05_training", note.format("training"), parameters=True)
+    write("06_evaluation", note.format("evaluation"), parameters=True)
+    write("07_verdict", note.format("verdict"))
+    return write, note
+
+
+class Run:
+    """What a chapter needs of a run: a folder and the facts of its data."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def path(self, *parts):
+        return self.folder.joinpath(*parts)
+
+    def record(self):
+        return {"data": {"fingerprint": "x"}}
+
+
+def test_a_run_executes_its_own_chapters_in_order_and_once(notebooks, tmp_path):
+    write, note = notebooks
+    run, log = Run(tmp_path / "run"), tmp_path / "log"
+    chapters.execute(run, {"run_dir": "here"})
+    assert log.read_text().split() == ["training", "evaluation"]
+    assert sorted(path.name for path in run.path("notebooks").iterdir()) == [
+        "05_training.ipynb",
+        "06_evaluation.ipynb",
+    ]
+    chapters.execute(run, {"run_dir": "here"})
+    assert log.read_text().split() == ["training", "evaluation"], "nothing a second time"
+    write("06_evaluation", note.format("changed"), parameters=True)
+    chapters.execute(run, {"run_dir": "here"})
+    assert log.read_text().split()[2:] == ["changed"], "only what has changed"
+    executed = json.loads(run.path("notebooks", "06_evaluation.ipynb").read_text())
+    assert "here" in "".join(executed["cells"][1]["source"]), "the parameters are handed over"
+
+
+def test_chapters_of_records_are_executed_once_for_a_state(notebooks, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    chapters.execute_of_records()
+    chapters.execute_of_records()
+    assert log.read_text().split() == ["verdict"]
+    monkeypatch.setattr(chapters, "_digest_of_package", lambda: "another package")
+    chapters.execute_of_records()
+    assert log.read_text().split() == ["verdict", "verdict"]
+
+
+def test_a_chapter_that_fails_says_which_and_why_and_leaves_no_copy(notebooks, tmp_path):
+    write, _ = notebooks
+    write("07_verdict", "1 / 0")
+    with pytest.raises(UserError, match="07_verdict failed: ZeroDivisionError: division by zero"):
+        chapters.execute_of_records()
+    assert not (tmp_path / "kept" / "07_verdict.ipynb").exists()
+
+
+def test_a_digest_follows_contents(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    first = chapters._digest(paths)
+    assert chapters._digest(paths[::-1]) != first
+    (tmp_path / "b").write_text("c")
+    assert chapters._digest(paths) != first
