@@ -31,11 +31,16 @@ def _card(question, here):
         "answer": found.answer,
         "css": css_class(found.answer),
         "strength": found.strength,
-        "number": found.number,
+        "number": in_words(question, found),
         "evidence": evidence,
         "records": found.records,
         "chapter": chapter,
     }
+
+
+def in_words(question, found):
+    """Return the number that carries an answer, and what it counts."""
+    return question.get("found", "{}").format(found.number)
 
 
 def css_class(answer):

@@ -197,7 +197,7 @@ def judge_difference(question):
     parts = _model_parts(question)
     if answer != Verdict.NOT_DECIDED and row["one_seed_decides"]:
         parts.append("hangs on a seed")
-    number = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    number = _number(row)
     evidence = (
         f"The difference is {row['difference']:.3f} (95% interval {row['low']:.3f} to "
         f"{row['high']:.3f}, over {row['seeds']} seeds and {row['patients']} patients); by seed "
@@ -369,7 +369,7 @@ def _ratios(question):
     return Answer(
         answer,
         _strength(answer, list(dict.fromkeys(parts))),
-        _ratio_number(carrying),
+        _number(carrying),
         "; ".join(map(_ratio_sentence, found)),
         table,
         tuple(dict.fromkeys(name for row in found for name in row["names"])),
@@ -405,16 +405,17 @@ def _hangs_on_augmentation(question, claim, answer):
     return ["hangs on augmentation"] if any(other != answer for other in others) else []
 
 
-def _ratio_number(row):
-    """Return the number of a claim in words."""
-    if np.isnan(row["ratio"]):
-        return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-    return f"{row['ratio']:.2f} times ({row['low']:.2f} to {row['high']:.2f})"
+def _number(row):
+    """Return the number that carries a claim, a ratio or a difference, with its interval."""
+    if not np.isnan(row.get("ratio", np.nan)):
+        return f"{row['ratio']:.2f} times ({row['low']:.2f} to {row['high']:.2f})"
+    text = f"{row['difference']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _ratio_sentence(row):
     """Return a claim, its answer and its number in words."""
-    return f"{row['claim']}: {row['answer']}, {_ratio_number(row)}, {row['seeds']} trainings"
+    return f"{row['claim']}: {row['answer']}, {_number(row)}, {row['seeds']} trainings"
 
 
 # Arithmetic

@@ -15,7 +15,7 @@ from lggseg_utils.verdict import QUESTIONS, Verdict
 
 SHALLOW = (runs.REPOSITORY / ".git" / "shallow").exists()
 # Display, which decides nothing and may be reworded.
-SHOWN = ("question", "reported", "takes", "chapter", "model", "group")
+SHOWN = ("question", "reported", "found", "takes", "chapter", "model", "group")
 
 
 def test_the_reports_numbers_are_those_printed():

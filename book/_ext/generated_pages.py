@@ -72,7 +72,8 @@ def all_questions():
     for question in CLAIMS["questions"]:
         found = verdict.judge(question["id"])
         css = cards.css_class(found.answer)
-        rows.append({**question, "answer": found.answer, "number": found.number, "css": css})
+        number = cards.in_words(question, found)
+        rows.append({**question, "answer": found.answer, "number": number, "css": css})
     heads = ("Answer", "Question", "Reported", "Found")
     return FOLDED.render(rows=rows, heads=heads, page=VERDICT)
 
