@@ -5,52 +5,73 @@ import html
 import altair
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from lggseg_utils import data
 
 # Okabe and Ito's colours, distinguishable with every common colour blindness.
-BLUE, ORANGE, GREEN, PURPLE, GREY, INK = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#8A8A8A",
-    "#2B2B2B",
-)
-TRUTH, PREDICTION = "#F0E442", "#56B4E9"
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+GREY = "#8A8A8A"
+INK = "#2B2B2B"
+TRUTH = "#F0E442"
+PREDICTION = "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
 SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
 WIDTH = 6.0  # inches of every figure, so that all type has one size
-VEGA_LITE = f"application/vnd.vegalite.v{altair.SCHEMA_VERSION[1]}+json"
 FONT_SIZE = 11  # points: 9 pixels or more on a screen 420 pixels wide
+VEGA_LITE = f"application/vnd.vegalite.v{altair.SCHEMA_VERSION[1]}+json"
+
+# Seaborn's style "ticks" as far as it shows here; seaborn itself takes seconds to load.
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.labelsize": FONT_SIZE,
+    "axes.linewidth": 1.25,
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": FONT_SIZE,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "figure.figsize": (WIDTH, 3),
+    "font.size": FONT_SIZE,
+    "grid.color": "0.8",
+    "grid.linewidth": 1,
+    "legend.fontsize": FONT_SIZE,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "patch.edgecolor": "white",
+    "patch.force_edgecolor": True,
+    "savefig.dpi": 160,
+    "text.color": "0.15",
+    "xtick.color": "0.15",
+    "xtick.labelsize": FONT_SIZE,
+    "xtick.major.size": 6,
+    "xtick.major.width": 1.25,
+    "xtick.minor.size": 4,
+    "xtick.minor.width": 1,
+    "ytick.color": "0.15",
+    "ytick.labelsize": FONT_SIZE,
+    "ytick.major.size": 6,
+    "ytick.major.width": 1.25,
+    "ytick.minor.size": 4,
+    "ytick.minor.width": 1,
+}
 
 
 def set_style():
-    """Set the book's figure style: quiet axes, one type size, white ground, sharp on fine screens."""
-    parts = ("axes.title", "axes.label", "xtick.label", "ytick.label", "legend.font")
-    size = {f"{part}size": FONT_SIZE for part in parts}
-    colours = {"axes.edgecolor": INK, "axes.labelcolor": INK, "figure.facecolor": "white"}
-    quiet = {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "figure.dpi": 100,
-    }
-    layout = {
-        "savefig.dpi": 160,
-        "figure.constrained_layout.use": True,
-        "figure.figsize": (WIDTH, 3),
-    }
-    cycle = {"axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY])}
-    sns.set_theme(
-        style="ticks", rc={**size, **colours, **quiet, **layout, **cycle, "font.size": FONT_SIZE}
-    )
+    """Set the book's style of figures: quiet axes, one type size, sharp on fine screens."""
+    plt.rcParams.update(STYLE)
     # Cut to its content, a figure would be enlarged on the page, and its type with it.
     set_matplotlib_formats("png", dpi=160, bbox_inches=None)
-    # Beside its HTML a chart keeps its specification, from which the book draws it without a network.
+    # Beside its HTML a chart keeps its specification, from which the book draws it without a
+    # network.
     altair.renderers.enable("html")
     as_html = altair.renderers.get()
     altair.renderers.register("book", lambda spec, **_: {**as_html(spec), VEGA_LITE: spec})
@@ -58,7 +79,10 @@ def set_style():
 
 
 def table(frame, caption):
-    """Return a table for a page: no index, numbers right-aligned with three decimals, a dash for no value."""
+    """Return a table for a page, a pandas `Styler`: no index, numbers with three decimals.
+
+    Numbers are aligned to the right; a dash stands for no value. caption: plain text.
+    """
     numbers = frame.select_dtypes("number").columns
     return (
         frame.style.hide(axis="index")
@@ -77,7 +101,10 @@ def score(entry):
 
 
 def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.FLAIR):
-    """Show one channel of an image (height, width, 3) with the outlines of masks (height, width), on black."""
+    """Show one channel of an image (height, width, 3) on black, with the outlines of its masks.
+
+    truth, prediction: (height, width) of 0 and 1, or None.
+    """
     shown = image[..., channel]
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.max(shown)), 1e-6))
     for mask, colour, style in ((truth, TRUTH, "-"), (prediction, PREDICTION, "--")):
@@ -95,28 +122,39 @@ def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.
 
 
 def slices(images, titles, truths=None, predictions=None, columns=5):
-    """Draw slices side by side in rows, with the outlines of truth and prediction. images (n, h, w, 3), masks (n, h, w)."""
+    """Draw slices side by side in rows, with the outlines of truth and prediction.
+
+    images: (n, height, width, 3); titles: n texts; masks: (n, height, width), or None. Returns the
+    figure, as do the functions below.
+    """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, 0.3 + rows * (WIDTH / columns + 0.25)), squeeze=False
-    )
+    size = (WIDTH, 0.3 + rows * (WIDTH / columns + 0.25))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for position, (axis, image, title) in enumerate(zip(axes.flat, images, titles, strict=False)):
-        masks = [None if volume is None else volume[position] for volume in (truths, predictions)]
-        show_slice(axis, image, title, *masks)
+    for position, (image, title) in enumerate(zip(images, titles, strict=False)):
+        truth = None if truths is None else truths[position]
+        prediction = None if predictions is None else predictions[position]
+        show_slice(axes.flat[position], image, title, truth, prediction)
     if predictions is not None:
-        lines = {"truth": (TRUTH, "-"), "prediction": (PREDICTION, "--")}
-        handles = [
-            Line2D([], [], color=colour, linestyle=style, label=name)
-            for name, (colour, style) in lines.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor="white")
+        _add_legend_of_outlines(figure)
     return figure
 
 
+def _add_legend_of_outlines(figure):
+    """Say below a figure of slices which outline is which."""
+    handles = [
+        Line2D([], [], color=TRUTH, linestyle="-", label="truth"),
+        Line2D([], [], color=PREDICTION, linestyle="--", label="prediction"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor="white")
+
+
 def forest(compared, xlabel):
-    """Draw differences with their 95% intervals, a row per condition: a table of `stats.compare_conditions`."""
+    """Draw differences with their 95% intervals, a row per condition.
+
+    compared: a table of `stats.compare_conditions`.
+    """
     figure, axis = plt.subplots(figsize=(WIDTH, 1 + 0.32 * len(compared)))
     position = np.arange(len(compared))[::-1]
     axis.axvline(0, color=GREY, linewidth=1)
@@ -128,7 +166,7 @@ def forest(compared, xlabel):
 
 
 def dice_bars(per_patient):
-    """Draw the Dice of each patient, sorted, with mean and median."""
+    """Draw the Dice of each patient, the column `dice` of a table, sorted, with mean and median."""
     dice = per_patient["dice"].sort_values().to_numpy()
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8))
     axis.bar(np.arange(len(dice)), dice, color=BLUE, width=0.8)
@@ -147,7 +185,10 @@ def dice_bars(per_patient):
 
 
 def paired_patients(x, y, xlabel, ylabel):
-    """Draw the Dice of each patient under two cross-validations, float (n,) each, and the line where both are equal."""
+    """Draw the Dice of each patient under two cross-validations, and the line where both are equal.
+
+    x, y: float (n,) each, 0 to 1.
+    """
     figure, axis = plt.subplots(figsize=(WIDTH, WIDTH * 0.55))
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     axis.scatter(x, y, color=BLUE, s=24, alpha=0.7, linewidths=0)

@@ -13,207 +13,264 @@ from tqdm import tqdm
 
 from lggseg_utils import losses, metrics, preprocess
 from lggseg_utils.augment import augment
-from lggseg_utils.model import CPU_KERNELS, Dropout, average, build_unet
+from lggseg_utils.model import average, build_unet, uses_cpu_kernels
 from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
-# Steps that TensorFlow runs between two returns to Python; what that saves is measured in benchmarks/. JAX would compile them all.
+# Steps that TensorFlow runs between two returns to Python; what that saves is measured in
+# benchmarks/. JAX would compile them all.
 STEPS_PER_EXECUTION = 8 if keras.config.backend() == "tensorflow" else 1
 
-# TensorFlow's tuner has nothing to tune here, but its thread sleeps for up to a minute, and an epoch often ends only when it wakes.
+# TensorFlow's tuner has nothing to tune here, but its thread sleeps for up to a minute, and an
+# epoch often ends only when it wakes.
 UNTUNED = tf.data.Options()
 UNTUNED.autotune.enabled = False
 
-# A notebook loads and runs several models; TensorFlow would remark on that in the middle of the page.
-tf.get_logger().setLevel("ERROR")
-
 
 def machine_precision():
-    """Return the Keras dtype policy this machine trains fastest in: bfloat16 or float16 where the hardware has it."""
+    """Return the name of the Keras dtype policy in which this machine trains fastest.
+
+    'mixed_bfloat16' or 'mixed_float16' where the hardware has it, else 'float32'.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get(
-            "compute_capability", (0, 0)
-        )
-        return (
-            "mixed_bfloat16"
-            if capability >= (8, 0)
-            else "mixed_float16"
-            if capability >= (7, 0)
-            else "float32"
-        )
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return _gpu_precision(details.get("compute_capability", (0, 0)))
     if keras.distribution.list_devices()[0].startswith("gpu"):
         return "mixed_bfloat16"  # of JAX, since TensorFlow sees none
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "mixed_bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.exists() else ""
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        return "mixed_bfloat16"
+    return "float32"
+
+
+def _gpu_precision(capability):
+    """Return the dtype policy for an Nvidia GPU of this compute capability, (major, minor)."""
+    if capability >= (8, 0):
+        return "mixed_bfloat16"
+    if capability >= (7, 0):
+        return "mixed_float16"
+    return "float32"
 
 
 def set_up(experiment):
-    """Seed every generator and set the precision."""
+    """Seed every generator of Python, NumPy and Keras, and set the precision."""
+    _silence_tensorflow()
     keras.utils.set_random_seed(experiment.seed)
-    keras.config.set_dtype_policy(
-        machine_precision() if experiment.precision == "auto" else experiment.precision
-    )
+    precision = experiment.precision
+    if precision == "auto":
+        precision = machine_precision()
+    keras.config.set_dtype_policy(precision)
 
 
-def compile_unet(experiment, steps):
-    """Build and compile the U-Net of an experiment; `steps` are the training steps of the whole training."""
+def _silence_tensorflow():
+    """Keep TensorFlow from remarks on several networks in one notebook, amid the page."""
+    tf.get_logger().setLevel("ERROR")
+
+
+def compile_unet(experiment, steps, build=build_unet):
+    """Build and compile an experiment's network.
+
+    steps: training steps of the whole training; build(experiment): the untrained Keras network.
+    """
     rate = experiment.learning_rate
     if experiment.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    network = build_unet(experiment)
+    network = build(experiment)
     network.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss=losses.LOSSES[experiment.loss],
         metrics=["accuracy", losses.dice_coef, losses.jacard_coef],
         # XLA halves the speed of these convolutions on a CPU.
-        jit_compile=False if CPU_KERNELS else "auto",
+        jit_compile=False if uses_cpu_kernels() else "auto",
         steps_per_execution=STEPS_PER_EXECUTION,
     )
     return network
 
 
 def training_batches(images, masks, experiment, epoch):
-    """Return a tf.data pipeline of scaled and augmented (images, masks) batches over one epoch, float32.
+    """Return a tf.data pipeline of scaled and augmented batches over one epoch.
 
-    images: uint8 (n, side, side, 3); masks: uint8 (n, side, side) of 0 and 1; epoch: int, or a `tf.Variable` that is read
-    each time the pipeline starts. Order and augmentation depend on seed, epoch and step alone, so a resumed training
-    sees the batches that it would have seen.
+    images: uint8 (n, side, side, 3); masks: uint8 (n, side, side) of 0 and 1; epoch: int, or a
+    `tf.Variable` that is read each time the pipeline starts. A batch is (images, masks), float32
+    (batch_size, side, side, 3) and (batch_size, side, side, 1); the last one may be smaller.
+    Order and augmentation depend on seed, epoch and step alone, so a resumed training sees the
+    batches that it would have seen.
     """
-    count, seed = len(images), experiment.seed
+    count = len(images)
     steps = math.ceil(count / experiment.batch_size)
-    images, masks = tf.constant(images), tf.constant(masks[..., None])
+    images = tf.constant(images)
+    masks = tf.constant(masks[..., None])
 
-    def batches_of(epoch):
-        shuffle_seed = tf.stack([seed, tf.cast(epoch, tf.int32)])
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=shuffle_seed)
-        batches = tf.data.Dataset.from_tensor_slices(order).batch(experiment.batch_size).enumerate()
-        return batches.map(lambda step, rows: (epoch * steps + step, rows))
+    def numbered_rows_of(epoch):
+        seed = tf.stack([experiment.seed, tf.cast(epoch, tf.int32)])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed=seed)
+        batches = tf.data.Dataset.from_tensor_slices(order).batch(experiment.batch_size)
+        return batches.enumerate(start=epoch * steps)
 
     def load(step, rows):
+        seed = tf.stack([experiment.seed, tf.cast(step, tf.int32)])
         scaled = preprocess.minmax(tf.gather(images, rows), experiment.scaling)
         truth = tf.cast(tf.gather(masks, rows), tf.float32)
-        return augment(
-            scaled, truth, experiment.augmentation, tf.stack([seed, tf.cast(step, tf.int32)])
-        )
+        return augment(scaled, truth, experiment.augmentation, seed)
 
+    # The epoch is read when the pipeline starts, not when it is built.
     started = tf.data.Dataset.range(1).map(lambda _: tf.convert_to_tensor(epoch, tf.int64))
-    loaded = started.flat_map(batches_of).map(load, num_parallel_calls=2, deterministic=True)
+    rows = started.flat_map(numbered_rows_of)
+    loaded = rows.map(load, num_parallel_calls=2, deterministic=True)
     # Without a known length, Keras warns at the end of the pipeline.
-    return (
-        loaded.apply(tf.data.experimental.assert_cardinality(steps))
-        .prefetch(4)
-        .with_options(UNTUNED)
-    )
+    counted = loaded.apply(tf.data.experimental.assert_cardinality(steps))
+    return counted.prefetch(4).with_options(UNTUNED)
 
 
 def validation_batches(images, masks, experiment):
-    """Return a tf.data pipeline of scaled (images, masks) batches in the order given, without augmentation."""
-    batches = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(
-        metrics.SCORED_BATCH
-    )
-    scaled = batches.map(
-        lambda image, mask: (
-            preprocess.minmax(image, experiment.scaling),
-            tf.cast(mask, tf.float32),
-        )
-    )
-    return scaled.prefetch(2).with_options(UNTUNED)
+    """Return a tf.data pipeline of scaled batches in the order given, without augmentation.
 
-
-class Keeper(keras.callbacks.Callback):
-    """Writes history, best network, kept epochs and checkpoint after each epoch, atomically; stops early if the settings say so.
-
-    Keras' own callbacks write in place, and after a kill they no longer know the best epoch; this one reads it from the history. The
-    checkpoint is written last: an epoch that it does not contain is trained again.
+    images, masks and batches as for `training_batches`; a batch has 16 slices.
     """
 
-    def __init__(self, folder, history, experiment):
+    def load(image, mask):
+        return preprocess.minmax(image, experiment.scaling), tf.cast(mask, tf.float32)
+
+    slices = tf.data.Dataset.from_tensor_slices((images, masks[..., None]))
+    return slices.batch(metrics.SCORED_BATCH).map(load).prefetch(2).with_options(UNTUNED)
+
+
+class Checkpointer(keras.callbacks.Callback):
+    """Writes history, best network, kept epochs and checkpoint after each epoch, atomically.
+
+    It also stops early if the settings say so. Keras' own callbacks write in place, and after a
+    kill they no longer know the best epoch; this one reads it from the history. The checkpoint is
+    written last: an epoch that it does not contain is trained again.
+
+    history: a list of one dictionary per finished epoch; epoch: the number of the current one,
+    from 0, for `training_batches`; bar: a tqdm bar over epochs.
+    """
+
+    def __init__(self, folder, history, experiment, bar):
         super().__init__()
-        self.folder, self.history, self.experiment = Path(folder), list(history), experiment
+        self.folder = Path(folder)
+        self.history = list(history)
+        self.experiment = experiment
+        self.bar = bar
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.started = time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch.assign(epoch)
-        # A saved network does not hold the state of dropout's generators, so it depends on seed and epoch alone.
-        for number, layer in enumerate(
-            layer for layer in self.model.layers if isinstance(layer, Dropout)
-        ):
-            state = (
-                np.random.SeedSequence((self.experiment.seed, epoch, number)).generate_state(2) >> 1
-            )
-            layer.seed_generator.state.assign(state)
+        _seed_random_layers(self.model, self.experiment.seed, epoch)
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["val_loss"]):
-            hint = "train with a smaller learning_rate, or with precision float32"
-            raise UserError(f"the validation loss is not a number after epoch {epoch + 1}; {hint}.")
-        self.history.append(
-            {"epoch": epoch + 1, **logs, "seconds": time.perf_counter() - self.started}
-        )
-        lowest = min((row["val_loss"] for row in self.history[:-1]), default=np.inf)
+        self._refuse_divergence(epoch, logs["val_loss"])
+        seconds = time.perf_counter() - self.started
+        lowest = min((row["val_loss"] for row in self.history), default=np.inf)
+        self.history.append({"epoch": epoch + 1, **logs, "seconds": seconds})
         if self.experiment.weights == "best" and logs["val_loss"] < lowest:
             save_network(self.model, self.folder / "best.keras")
         if epoch + 1 in self.experiment.kept_epochs:
             save_network(self.model, self.folder / f"epoch_{epoch + 1}.keras")
         write_csv(self.folder / "history.csv", pd.DataFrame(self.history))
         save_network(self.model, self.folder / "checkpoint.keras")
+        self._show_progress(logs)
+        self.model.stop_training = _finished(self.history, self.experiment)
+
+    def _refuse_divergence(self, epoch, loss):
+        """Raise `UserError` where the validation loss is not a finite number."""
+        if not np.isfinite(loss):
+            hint = "train with a smaller learning_rate, or with precision float32"
+            raise UserError(f"the validation loss is not a number after epoch {epoch + 1}; {hint}.")
+
+    def _show_progress(self, logs):
+        """Move the bar on by one epoch."""
         self.bar.set_postfix(
             val_loss=f"{logs['val_loss']:.4f}", val_dice_coef=f"{logs['val_dice_coef']:.3f}"
         )
         self.bar.update()
-        self.model.stop_training = _finished(self.history, self.experiment)
+
+
+def _seed_random_layers(network, seed, epoch):
+    """Set every random generator of a network, whatever its layer and depth, from seed and epoch.
+
+    A saved network does not hold the state of its generators, so for an exact resumption it must
+    follow from what is known.
+    """
+    weights = {id(variable) for variable in network.weights}
+    # Keras: variables are the weights and the state of the generators.
+    states = [variable for variable in network.variables if id(variable) not in weights]
+    for number, state in enumerate(states):
+        drawn = np.random.SeedSequence((seed, epoch, number)).generate_state(2)
+        state.assign(drawn >> 1)  # to 31 bits, since Keras also keeps it in signed integers
 
 
 def _finished(history, experiment):
-    """Return whether the training is over: all epochs done, or stopped early."""
-    losses = [row["val_loss"] for row in history]
-    stale = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
-    return len(history) >= experiment.epochs or 0 < experiment.early_stopping <= stale
+    """Return whether a training is over: all epochs done, or stopped early."""
+    if len(history) >= experiment.epochs:
+        return True
+    if not history or not experiment.early_stopping:
+        return False
+    values = [row["val_loss"] for row in history]
+    epochs_since_lowest = len(values) - 1 - int(np.argmin(values))
+    return epochs_since_lowest >= experiment.early_stopping
 
 
-def fit(experiment, dataset, split, folder):
-    """Train the U-Net of an experiment on a split's training slices.
+def fit(experiment, dataset, split, folder, build=build_unet):
+    """Train the network of an experiment on a split's training slices.
 
     Returns (network, history table), the network with the weights that
     `weights` names. `folder` receives history.csv, the kept networks, and
     checkpoint.keras, from which an interrupted training resumes.
+    build(experiment) returns the untrained Keras network.
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
     if not experiment.hold_out:
         rows["train"] = np.union1d(rows["train"], rows["val"])
-    sets = [(dataset.images[rows[s]], dataset.masks[rows[s]]) for s in ("train", "val")]
     steps = math.ceil(len(rows["train"]) / experiment.batch_size)
-    network, history = _resume(experiment, Path(folder), steps)
-    keeper = Keeper(folder, history, experiment)
+    network, history = _resume(experiment, Path(folder), steps, build)
     if not _finished(history, experiment):
-        done = {"total": experiment.epochs, "initial": len(history)}
-        with tqdm(**done, unit="epoch", leave=False) as keeper.bar:
-            network.fit(
-                training_batches(*sets[0], experiment, keeper.epoch),
-                validation_data=validation_batches(*sets[1], experiment),
-                epochs=experiment.epochs,
-                initial_epoch=len(history),
-                shuffle=False,
-                verbose=0,
-                callbacks=[keeper],
-            )
+        history = _train(network, experiment, dataset, rows, folder, history)
     if experiment.weights == "best":
         network = load_network(Path(folder, "best.keras"))
-    return network, pd.DataFrame(keeper.history)
+    return network, pd.DataFrame(history)
 
 
-def _resume(experiment, folder, steps):
-    """Return network and history of the checkpoint, or an untrained network and an empty history."""
+def _resume(experiment, folder, steps, build):
+    """Return the checkpoint's network and history, or an untrained network and an empty list.
+
+    steps: training steps of an epoch.
+    """
     checkpoint = folder / "checkpoint.keras"
     if not checkpoint.exists():
-        return compile_unet(experiment, steps * experiment.epochs), []
+        return compile_unet(experiment, steps * experiment.epochs, build), []
     network = load_network(checkpoint)
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
     epochs = math.ceil(int(network.optimizer.iterations) / steps)
     return network, read_csv(folder / "history.csv").head(epochs).to_dict("records")
+
+
+def _train(network, experiment, dataset, rows, folder, history):
+    """Train a compiled network from the end of its history on; return the whole history.
+
+    rows: as `preprocess.rows_by_set`.
+    """
+    images, masks = dataset.images, dataset.masks
+    done = len(history)
+    with tqdm(total=experiment.epochs, initial=done, unit="epoch", leave=False) as bar:
+        checkpointer = Checkpointer(folder, history, experiment, bar)
+        network.fit(
+            training_batches(
+                images[rows["train"]], masks[rows["train"]], experiment, checkpointer.epoch
+            ),
+            validation_data=validation_batches(images[rows["val"]], masks[rows["val"]], experiment),
+            epochs=experiment.epochs,
+            initial_epoch=done,
+            shuffle=False,
+            verbose=0,
+            callbacks=[checkpointer],
+        )
+    return checkpointer.history
 
 
 def save_network(network, path):
@@ -223,7 +280,11 @@ def save_network(network, path):
 
 
 def load_network(path):
-    """Load a Keras network; nothing in the file is executed (Keras' safe mode). Raises `UserError` for a damaged one."""
+    """Load a Keras network; nothing in the file is executed (Keras' safe mode).
+
+    Raises `UserError` for a file without a usable network.
+    """
+    _silence_tensorflow()
     try:
         return keras.models.load_model(path)
     except (
@@ -242,16 +303,19 @@ def load_network(path):
 
 
 def load_trained(folder):
-    """Return (network, experiment) of a finished run folder or of the reference network; `UserError` for any other folder."""
-    folder, experiment = Path(folder), recorded_experiment(folder)
+    """Return (network, experiment) of a finished run folder or of the reference network.
+
+    Raises `UserError` for any other folder.
+    """
+    folder = Path(folder)
+    experiment = recorded_experiment(folder)
     if (folder / "model.keras").exists():
         return load_network(folder / "model.keras"), experiment
     if not (folder / "weights.npz").exists():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     keras.config.set_dtype_policy("float32")
-    network = average(
-        [build_unet(experiment) for _ in range(experiment.networks)], experiment.mirrored
-    )
+    networks = [build_unet(experiment) for _ in range(experiment.networks)]
+    network = average(networks, experiment.mirrored)
     with np.load(folder / "weights.npz") as stored:
         network.set_weights([stored[name] for name in stored.files])
     return network, experiment

@@ -80,6 +80,13 @@ def test_surface_distances_go_both_ways():
     assert metrics.surface_distances(ring, square(5, 5, 1)) == pytest.approx([*wanted[1:], 1])
 
 
+def test_a_pixel_that_touches_the_background_with_a_corner_alone_is_no_border():
+    plus = square(0, 0, 0)
+    plus[5, 4:7] = True
+    plus[4:7, 5] = True
+    assert len(metrics.surface_distances(plus, plus)) == 4 + 4
+
+
 def test_the_slices_edge_is_a_border():
     """A square of side 4 in the corner has 12 border pixels, as anywhere else."""
     distances = metrics.surface_distances(square(0, 0, 4), square(0, 0, 4))

@@ -22,19 +22,6 @@ def table_of(patients, slices):
     return pd.DataFrame(rows, columns=["patient", "slice", "tumour_area"])
 
 
-NO_TENSORFLOW = """
-import sys
-import numpy
-from lggseg_utils import evaluate, metrics, plots, preprocess, viewer
-preprocess.minmax(numpy.zeros((1, 2, 2, 3), numpy.uint8))
-sys.exit("tensorflow" in sys.modules)
-"""
-
-
-def test_preprocessing_scoring_and_plotting_load_no_tensorflow():
-    assert subprocess.run([sys.executable, "-c", NO_TENSORFLOW], check=False).returncode == 0
-
-
 @pytest.mark.parametrize("side", [2, 4])
 def test_images_shrink_by_area_mean(side):
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -265,3 +252,16 @@ def test_folds_are_kept_and_a_split_in_their_place_is_refused(open_smoke):
     runs.write_csv(run.path("split.csv"), preprocess.draw_split(slices, "slice", 2))
     with pytest.raises(UserError, match="does not match these slices"):
         preprocess.load_split(run, slices, preprocess.draw_folds)
+
+
+NO_TENSORFLOW = """
+import sys
+import numpy
+from lggseg_utils import evaluate, metrics, plots, preprocess, viewer
+preprocess.minmax(numpy.zeros((1, 2, 2, 3), numpy.uint8))
+sys.exit("tensorflow" in sys.modules)
+"""
+
+
+def test_preprocessing_scoring_and_plotting_load_no_tensorflow():
+    assert subprocess.run([sys.executable, "-c", NO_TENSORFLOW], check=False).returncode == 0

@@ -1,23 +1,33 @@
-"""Training: it learns, stops, keeps what it should, and survives being killed."""
+"""Training: it obeys its settings, keeps what it should, and survives being killed."""
 
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
-from lggseg_utils import data, model, preprocess, runs, train
+from lggseg_utils import data, losses, model, preprocess, runs, train
 from lggseg_utils.settings import UserError, load_experiment
 
 
-def batches_of(experiment, epochs, count=20):
+def smoke(seed=0, **overrides):
+    """The smoke profile's experiment with changed settings."""
+    return load_experiment("smoke", seed, {"batch_size": 8, **overrides})
+
+
+def batches_of(experiment, epochs, images):
     """Images and masks of the training batches of some epochs, as NumPy arrays."""
-    images = np.random.default_rng(0).integers(0, 255, (count, 32, 32, 3), np.uint8)
     epoch = tf.Variable(0, dtype=tf.int64)
-    pipeline = train.training_batches(images, images[..., 0] > 128, experiment, epoch)
+    masks = (images[..., 0] > 128).astype(np.uint8)
+    pipeline = train.training_batches(images, masks, experiment, epoch)
     batches = []
     for number in epochs:
         epoch.assign(number)
@@ -25,107 +35,413 @@ def batches_of(experiment, epochs, count=20):
     return batches
 
 
-def test_every_epoch_shows_every_slice_once_in_another_order():
-    experiment = load_experiment(
-        "smoke", overrides={"augmentation": "none", "batch_size": 8, "epochs": 2}
-    )
-    batches = [image for image, _ in batches_of(experiment, (0, 1))]
-    assert [len(batch) for batch in batches] == [8, 8, 4] * 2
-    first, second = np.concatenate(batches[:3]), np.concatenate(batches[3:])
-    assert not np.array_equal(first, second)
-    assert {image.tobytes() for image in first} == {image.tobytes() for image in second} and len(
-        {i.tobytes() for i in first}
-    ) == 20
+def images_of(experiment, epochs, images):
+    """Images of some epochs as one array."""
+    return np.concatenate([image for image, _ in batches_of(experiment, epochs, images)])
 
 
-def test_batches_from_a_later_epoch_are_those_of_an_uninterrupted_training():
-    experiment = load_experiment(
-        "smoke", overrides={"augmentation": "all", "batch_size": 8, "epochs": 3}
-    )
-    whole, resumed = batches_of(experiment, (0, 1, 2)), batches_of(experiment, (1, 2))
-    for (image, mask), (again, mask_again) in zip(whole[3:], resumed, strict=True):
-        assert np.array_equal(image, again) and np.array_equal(mask, mask_again)
+@pytest.fixture(scope="module")
+def slices():
+    """Twenty slices of noise, uint8 (20, 32, 32, 3)."""
+    return np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
 
 
-def test_validation_batches_are_in_order_and_unchanged():
-    experiment = load_experiment("smoke", overrides={"augmentation": "all"})
-    images = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8)
-    masks = (images[..., 0] > 200).astype(np.uint8)
-    pairs = [
-        (image.numpy(), mask.numpy())
-        for image, mask in train.validation_batches(images, masks, experiment)
+@pytest.mark.parametrize("scaling", ["slice", "dataset"])
+def test_every_epoch_shows_every_scaled_slice_once_with_its_mask(slices, scaling):
+    experiment = smoke(augmentation="none", scaling=scaling)
+    batches = batches_of(experiment, (0,), slices)
+    assert [len(image) for image, _ in batches] == [8, 8, 4]
+    shown = np.concatenate([image for image, _ in batches])
+    masks = np.concatenate([mask for _, mask in batches])
+    assert masks.dtype == np.float32
+    scaled = preprocess.minmax(slices, scaling)
+    for number, image in enumerate(scaled):
+        place = np.flatnonzero((shown == image).all((1, 2, 3)))
+        assert len(place) == 1
+        assert np.array_equal(masks[place[0], ..., 0], slices[number, ..., 0] > 128)
+
+
+def test_the_order_depends_on_seed_and_epoch(slices):
+    orders = [
+        images_of(smoke(seed, augmentation="none"), (epoch,), slices)
+        for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
-    seen, truth = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    assert np.array_equal(seen, preprocess.minmax(images).numpy()) and np.array_equal(
-        truth[..., 0], masks
+    assert np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], orders[2])
+    assert not np.array_equal(orders[0], orders[3])
+
+
+def test_the_augmentation_depends_on_seed_epoch_and_step(slices):
+    """All slices are the same one, so that their order shows nothing."""
+    same = np.repeat(slices[:1], 16, axis=0)
+    plain = images_of(smoke(augmentation="none"), (0,), same)
+    shown = [
+        images_of(smoke(seed, augmentation="brightness"), (epoch,), same)
+        for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert np.array_equal(shown[0], shown[1])
+    for other in (plain, shown[2], shown[3]):
+        assert not np.array_equal(shown[0], other)
+    assert not np.array_equal(shown[0][:8], shown[0][8:])
+
+
+def test_batches_from_a_later_epoch_are_those_of_an_uninterrupted_training(slices):
+    experiment = smoke(augmentation="rotation+noise")
+    whole = batches_of(experiment, (0, 1, 2), slices)
+    resumed = batches_of(experiment, (1, 2), slices)
+    for (image, mask), (again, mask_again) in zip(whole[3:], resumed, strict=True):
+        assert np.array_equal(image, again)
+        assert np.array_equal(mask, mask_again)
+
+
+@pytest.mark.parametrize("scaling", ["slice", "dataset"])
+def test_validation_batches_are_in_order_and_not_augmented(slices, scaling):
+    experiment = smoke(augmentation="all", scaling=scaling)
+    masks = (slices[..., 0] > 200).astype(np.uint8)
+    batches = list(train.validation_batches(slices, masks, experiment))
+    assert [len(image) for image, _ in batches] == [16, 4]
+    seen = np.concatenate([image for image, _ in batches])
+    truth = np.concatenate([mask for _, mask in batches])
+    assert np.array_equal(seen, preprocess.minmax(slices, scaling))
+    assert np.array_equal(truth[..., 0], masks)
+    assert truth.dtype == np.float32
+
+
+def test_no_tuner_holds_up_the_end_of_an_epoch(slices):
+    """TensorFlow's tuner of pipelines can make an epoch end after 0.31, 0.63, ... 82 seconds."""
+    masks = slices[..., 0]
+    for pipeline in (
+        train.training_batches(slices, masks, smoke(), 0),
+        train.validation_batches(slices, masks, smoke()),
+    ):
+        assert pipeline.options().autotune.enabled is False
+
+
+def tiny(experiment):
+    """A network that trains in no time: one convolution, and random layers inside another network."""
+    inputs = keras.Input((experiment.size, experiment.size, 3))
+    noisy = keras.Sequential(
+        [
+            keras.layers.Dropout(0.5, seed=1),
+            keras.Sequential([keras.layers.GaussianNoise(0.5, seed=2)]),
+        ]
     )
+    outputs = keras.layers.Conv2D(1, 1, activation="sigmoid")(noisy(inputs))
+    return keras.Model(inputs, outputs)
 
 
-def fit(cohort_folder, folder, **overrides):
-    """Train a smoke network on a cohort's own split: (network, history)."""
-    cohort, experiment = (
-        data.read_cohort(cohort_folder),
-        load_experiment("smoke", overrides=overrides),
-    )
-    split = preprocess.draw_split(cohort.slices, "patient", 0)
-    return train.fit(experiment, preprocess.prepare(cohort, experiment), split, folder)
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_the_loss_is_the_one_named(name):
+    assert train.compile_unet(smoke(loss=name), 10, tiny).loss is losses.LOSSES[name]
 
 
-def test_a_training_keeps_checkpoint_history_and_the_networks_asked_for(cohort_folder, tmp_path):
-    network, history = fit(cohort_folder, tmp_path, epochs=3, kept_epochs=[2])
-    assert history["epoch"].tolist() == [1, 2, 3]
-    assert {
-        "loss",
-        "accuracy",
-        "dice_coef",
-        "jacard_coef",
-        "val_loss",
-        "val_dice_coef",
-        "seconds",
-    } <= set(history)
-    left = ["checkpoint.keras", "epoch_2.keras", "history.csv"]
+def test_the_learning_rate_is_constant_or_falls_along_a_cosine():
+    constant = train.compile_unet(smoke(learning_rate=0.02), 10, tiny)
+    assert float(constant.optimizer.learning_rate) == pytest.approx(0.02)
+    network = train.compile_unet(smoke(learning_rate=0.02, schedule="cosine"), 10, tiny)
+    rates = []
+    for step in (0, 5, 10):
+        network.optimizer.iterations.assign(step)
+        rates.append(float(network.optimizer.learning_rate))
+    assert rates == pytest.approx([0.02, 0.01, 0])
+
+
+def test_xla_is_off_on_a_cpu_and_the_network_is_the_experiments():
+    network = train.compile_unet(smoke(filters=2, depth=2), 10)
+    assert network.jit_compile is (not model.uses_cpu_kernels())
+    assert network.count_params() == model.build_unet(smoke(filters=2, depth=2)).count_params()
+
+
+@pytest.fixture(scope="module")
+def cohort(cohort_folder):
+    """A small data set and its split: (dataset, split)."""
+    read = data.read_cohort(cohort_folder)
+    return preprocess.prepare(read, smoke()), preprocess.draw_split(read.slices, "patient", 0)
+
+
+def fit(cohort, folder, build=tiny, **overrides):
+    """Train a tiny network on a cohort: (network, history)."""
+    return train.fit(smoke(**overrides), *cohort, folder, build)
+
+
+def test_a_training_keeps_checkpoint_history_and_the_networks_asked_for(cohort, tmp_path):
+    settings = {"epochs": 2, "kept_epochs": [1], "schedule": "cosine", "learning_rate": 0.01}
+    network, history = fit(cohort, tmp_path, **settings)
+    assert history["epoch"].tolist() == [1, 2]
+    names = {"loss", "accuracy", "dice_coef", "jacard_coef"}
+    assert set(history) == {"epoch", "seconds", *names, *(f"val_{name}" for name in names)}
+    left = ["checkpoint.keras", "epoch_1.keras", "history.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left
-    assert int(train.load_network(tmp_path / "epoch_2.keras").optimizer.iterations) * 3 == 2 * int(
-        network.optimizer.iterations
-    )
+    first = train.load_network(tmp_path / "epoch_1.keras").optimizer
+    # 20 training slices in batches of 8.
+    assert [int(each.iterations) for each in (first, network.optimizer)] == [3, 6]
+    rates = [float(each.learning_rate) for each in (first, network.optimizer)]
+    assert rates == pytest.approx([0.005, 0], abs=1e-6)
 
 
-def test_the_best_weights_are_those_of_the_lowest_loss(cohort_folder, tmp_path):
-    best, history = fit(
-        cohort_folder, tmp_path, epochs=4, learning_rate=0.1, weights="best", precision="float32"
-    )
-    cohort, experiment = data.read_cohort(cohort_folder), load_experiment("smoke")
-    dataset, split = (
-        preprocess.prepare(cohort, experiment),
-        preprocess.draw_split(cohort.slices, "patient", 0),
-    )
-    rows = preprocess.rows_by_set(split)["val"]
-    batches = train.validation_batches(dataset.images[rows], dataset.masks[rows], experiment)
-    assert best.evaluate(batches, verbose=0)[0] == pytest.approx(
-        history["val_loss"].min(), rel=1e-4
-    )
+@pytest.mark.parametrize("hold_out", [True, False])
+def test_it_trains_and_validates_on_its_own_slices(cohort, tmp_path, monkeypatch, hold_out):
+    seen = {}
+    for name in ("training_batches", "validation_batches"):
+        make = getattr(train, name)
+
+        def record(images, masks, *others, name=name, make=make):
+            seen[name] = images, masks
+            return make(images, masks, *others)
+
+        monkeypatch.setattr(train, name, record)
+    fit(cohort, tmp_path, epochs=1, hold_out=hold_out)
+    dataset, split = cohort
+    names = split["split"].to_numpy()
+    trained = names == "train" if hold_out else names != "test"
+    for name, rows in (("training_batches", trained), ("validation_batches", names == "val")):
+        assert np.array_equal(seen[name][0], dataset.images[rows])
+        assert np.array_equal(seen[name][1], dataset.masks[rows])
 
 
-def test_no_tuner_holds_up_the_end_of_an_epoch(cohort_folder):
-    """TensorFlow's tuner of pipelines can make an epoch end after 0.31, 0.63, 1.27, ... 41, 82 seconds only."""
-    cohort, experiment = data.read_cohort(cohort_folder), load_experiment("smoke")
-    dataset = preprocess.prepare(cohort, experiment)
-    pipelines = (
-        train.training_batches(dataset.images, dataset.masks, experiment, 0),
-        train.validation_batches(dataset.images, dataset.masks, experiment),
-    )
-    assert [pipeline.options().autotune.enabled for pipeline in pipelines] == [False, False]
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_the_returned_network_is_the_last_or_the_best(cohort, tmp_path, monkeypatch, weights):
+    best = tiny(smoke())
+    trained = []
+
+    def train_two_epochs(network, experiment, dataset, rows, folder, history):
+        trained.append(network)
+        train.save_network(best, Path(folder, "best.keras"))
+        return [{"epoch": 1, "val_loss": 0.4}, {"epoch": 2, "val_loss": 0.5}]
+
+    monkeypatch.setattr(train, "_train", train_two_epochs)
+    network, history = fit(cohort, tmp_path, weights=weights)
+    wanted = best if weights == "best" else trained[0]
+    assert np.array_equal(network.get_weights()[0], wanted.get_weights()[0])
+    assert history["val_loss"].tolist() == [0.4, 0.5]
 
 
-def test_early_stopping_looks_at_the_history(tmp_path):
-    experiment = load_experiment("smoke", overrides={"early_stopping": 2, "epochs": 50})
+AUGMENTED = {"augmentation": "brightness", "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def stopped(cohort, tmp_path_factory):
+    """The folder of a training that was stopped after one epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    fit(cohort, folder, epochs=1, **AUGMENTED)
+    return folder
+
+
+def test_a_training_resumed_from_its_checkpoint_ends_as_if_undisturbed(cohort, stopped, tmp_path):
+    """With random layers of any kind at any depth, and an augmentation."""
+    shutil.copytree(stopped, tmp_path / "resumed")
+    resumed, history = fit(cohort, tmp_path / "resumed", epochs=2, **AUGMENTED)
+    whole, undisturbed = fit(cohort, tmp_path / "whole", epochs=2, **AUGMENTED)
+    assert history["epoch"].tolist() == [1, 2]
+    columns = undisturbed.columns.drop("seconds")
+    np.testing.assert_allclose(history[columns], undisturbed[columns], rtol=1e-6)
+    for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_finished_training_is_not_trained_again(cohort, stopped, monkeypatch):
+    monkeypatch.setattr(train, "_train", None)
+    network, history = fit(cohort, stopped, epochs=1, **AUGMENTED)
+    assert history["epoch"].tolist() == [1]
+    assert int(network.optimizer.iterations) == 3
+
+
+def test_an_epoch_that_the_checkpoint_lacks_is_trained_again(
+    cohort, stopped, tmp_path, monkeypatch
+):
+    """The history is written before the checkpoint. In float16, a step may not be counted."""
+    network = train.load_network(stopped / "checkpoint.keras")
+    network.optimizer.iterations.assign(2)
+    train.save_network(network, tmp_path / "checkpoint.keras")
+    row = runs.read_csv(stopped / "history.csv")
+    runs.write_csv(tmp_path / "history.csv", pd.concat([row, row.assign(epoch=2)]))
+    monkeypatch.setattr(train, "_train", lambda *others: others[-1])
+    _, history = fit(cohort, tmp_path, epochs=5, **AUGMENTED)
+    assert history["epoch"].tolist() == [1]
+
+
+def random_states(network):
+    """State of each random generator of a network, by its layer's position."""
+    weights = [id(weight) for weight in network.weights]
+    return [
+        tuple(np.asarray(variable)) for variable in network.variables if id(variable) not in weights
+    ]
+
+
+@pytest.mark.parametrize("build", [model.build_unet, tiny])
+def test_random_layers_draw_anew_in_each_epoch(build):
+    network = build(smoke(dropout=0.2))
+    states = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        train._seed_random_layers(network, seed, epoch)
+        states.append(random_states(network))
+    assert states[0] == states[3]
+    count = len(states[0])
+    assert count == (10 if build is model.build_unet else 2)
+    assert len({state for each in states[:3] for state in each}) == 3 * count
+
+
+def test_the_random_stream_of_dropout_is_that_of_earlier_trainings():
+    """A training that began with an earlier version resumes with the same draws."""
+    network = model.build_unet(smoke(dropout=0.2))
+    train._seed_random_layers(network, 3, 7)
+    dropouts = [layer for layer in network.layers if isinstance(layer, model.Dropout)]
+    for number, layer in enumerate(dropouts):
+        wanted = np.random.SeedSequence((3, 7, number)).generate_state(2) >> 1
+        assert np.array_equal(layer.seed_generator.state, wanted)
+
+
+def test_early_stopping_looks_at_the_history():
+    experiment = smoke(early_stopping=2, epochs=50)
     history = [{"val_loss": value} for value in (0.5, 0.4, 0.41, 0.42)]
-    assert train._finished(history, experiment) and not train._finished(history[:3], experiment)
+    assert train._finished(history, experiment)
+    assert not train._finished(history[:3], experiment)
+    assert not train._finished([*history[:3], {"val_loss": 0.39}, history[2]], experiment)
     assert not train._finished(history, experiment.model_copy(update={"early_stopping": 0}))
+    assert not train._finished([], experiment)
+    assert train._finished(history, experiment.model_copy(update={"epochs": 4}))
 
 
-def test_early_stopping_ends_a_training(cohort_folder, tmp_path):
-    assert len(fit(cohort_folder, tmp_path, epochs=12, early_stopping=1, learning_rate=1.0)[1]) < 12
+def checkpointer_of(folder, experiment, history=()):
+    """A callback with a network and a bar of nothing."""
+    callback = train.Checkpointer(folder, history, experiment, Mock())
+    callback.set_model(SimpleNamespace(stop_training=False))
+    return callback
+
+
+def test_what_is_kept_after_each_epoch_and_in_which_order(tmp_path, monkeypatch):
+    """The checkpoint comes last: an epoch that it does not contain is trained again."""
+    saved = []
+
+    def save(network, path):
+        path = Path(path)
+        table = path.with_name("history.csv")
+        saved.append((path.stem, len(runs.read_csv(table)) if table.exists() else 0))
+
+    monkeypatch.setattr(train, "save_network", save)
+    experiment = smoke(weights="best", kept_epochs=[3], epochs=9, early_stopping=2)
+    callback = checkpointer_of(tmp_path, experiment)
+    stopped = []
+    for epoch, loss in enumerate((0.5, 0.6, 0.4, 0.4, 0.45)):
+        callback.on_epoch_end(epoch, {"val_loss": loss, "val_dice_coef": 0.0})
+        stopped.append(callback.model.stop_training)
+    assert saved == [
+        ("best", 0),
+        ("checkpoint", 1),
+        ("checkpoint", 2),
+        ("best", 2),
+        ("epoch_3", 2),
+        ("checkpoint", 3),
+        ("checkpoint", 4),
+        ("checkpoint", 5),
+    ]
+    assert stopped == [False, False, False, False, True]
+    assert callback.bar.update.call_count == 5
+
+
+def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
+    callback = checkpointer_of(tmp_path, smoke(), [{"epoch": 1, "val_loss": 0.5}])
+    before = {"checkpoint.keras": "of epoch 1", "history.csv": "of epoch 1"}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    message = (
+        "the validation loss is not a number after epoch 2; train with a smaller learning_rate"
+    )
+    for loss in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=message):
+            callback.on_epoch_end(1, {"val_loss": loss, "val_dice_coef": 0.0})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("profile", ["report64", "patient64"])
+def test_a_network_that_has_sunk_to_all_background_still_gets_a_gradient(profile):
+    experiment = load_experiment(profile, overrides={"size": 32, "depth": 2, "filters": 2})
+    train.set_up(experiment)
+    network = train.compile_unet(experiment, 10)
+    kernel, bias = network.get_layer("probability").get_weights()
+    network.get_layer("probability").set_weights([0 * kernel, 0 * bias - 100])
+    network.train_on_batch(np.ones((2, 32, 32, 3)), np.ones((2, 32, 32, 1)))
+    step = network.get_layer("probability").get_weights()[1][0] + 100
+    assert step == pytest.approx(experiment.learning_rate, rel=0.01)
+
+
+@pytest.fixture
+def dtype_policy():
+    """Put Keras' dtype policy back afterwards."""
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def test_set_up_seeds_and_sets_the_precision(dtype_policy, monkeypatch):
+    drawn = []
+    for seed in (0, 0, 1):
+        train.set_up(smoke(seed, precision="mixed_bfloat16"))
+        drawn.append((np.random.rand(), float(keras.random.uniform(()))))
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0]
+    assert drawn[0][1] != drawn[2][1]
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    monkeypatch.setattr(train, "machine_precision", lambda: "mixed_float16")
+    train.set_up(smoke(precision="auto"))
+    assert keras.config.dtype_policy().name == "mixed_float16"
+
+
+def test_a_gpus_precision_follows_from_its_compute_capability():
+    names = [train._gpu_precision(capability) for capability in ((6, 1), (7, 0), (7, 5), (8, 0))]
+    assert names == ["float32", "mixed_float16", "mixed_float16", "mixed_bfloat16"]
+
+
+@pytest.mark.parametrize("several", [{}, {"networks": 2, "mirrored": True}])
+def test_weights_in_half_precision_predict_nearly_the_same(tmp_path, monkeypatch, several):
+    run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several, command="crossval")
+    members = [model.build_unet(smoke(seed)) for seed in range(run.experiment.networks)]
+    network = model.average(members, run.experiment.mirrored)
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    reference = __import__("reference")
+    reference.save_weights(network, run.path("weights.npz"))
+    stored, experiment = train.load_trained(run.folder)
+    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    assert experiment == run.experiment
+    predicted = stored.predict_on_batch(images)
+    assert np.allclose(predicted, network.predict_on_batch(images), atol=0.02)
+    assert np.ptp(predicted) > 0.1
+
+
+def test_a_run_folder_without_a_network_is_refused(open_smoke):
+    message = "contains no trained network .model.keras.; name a finished run"
+    with pytest.raises(UserError, match=message):
+        train.load_trained(open_smoke().folder)
+
+
+def test_a_trained_run_is_loaded_with_its_experiment(open_smoke):
+    run = open_smoke(filters=2, depth=2)
+    network = model.build_unet(run.experiment)
+    train.save_network(network, run.path("model.keras"))
+    assert [path.name for path in run.folder.glob("*.keras")] == ["model.keras"]
+    loaded, experiment = train.load_trained(run.folder)
+    assert experiment == run.experiment
+    for one, other in zip(loaded.get_weights(), network.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_network_that_would_execute_code_is_refused(tmp_path):
+    planted = tmp_path / "executed"
+    inputs = keras.Input((2,))
+    trap = keras.layers.Lambda(lambda x, place=str(planted): Path(place).touch() or x)
+    keras.Model(inputs, trap(inputs)).save(tmp_path / "model.keras")
+    planted.unlink()
+    message = "contains no usable network .*[Ll]ambda.*delete it to have it made again"
+    with pytest.raises(UserError, match=message):
+        train.load_network(tmp_path / "model.keras")
+    assert not planted.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_network_gets_one_line(tmp_path, content):
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(UserError, match="model.keras contains no usable network"):
+        train.load_network(tmp_path / "model.keras")
 
 
 # Shells make what they start in the background deaf to Ctrl-C; the script hears it again.
@@ -172,80 +488,3 @@ def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, cohort_
     np.testing.assert_allclose(stopped.to_numpy(), whole.to_numpy(), rtol=1e-6)
     scores = [(tmp_path / name / "metrics.json").read_text() for name in ("stopped", "whole")]
     assert scores[0] == scores[1]
-
-
-@pytest.mark.parametrize("profile", ["report64", "patient64", "paper"])
-def test_a_network_that_has_sunk_to_all_background_still_gets_a_gradient(profile):
-    experiment = load_experiment(profile, overrides={"size": 32, "depth": 3, "filters": 4})
-    train.set_up(experiment)
-    network = train.compile_unet(experiment, 10)
-    kernel, bias = network.get_layer("probability").get_weights()
-    network.get_layer("probability").set_weights([0 * kernel, 0 * bias - 100])
-    network.train_on_batch(np.ones((2, 32, 32, 3)), np.ones((2, 32, 32, 1)))
-    step = network.get_layer("probability").get_weights()[1][0] + 100
-    assert step == pytest.approx(experiment.learning_rate, rel=0.01)
-
-
-def test_a_network_that_would_execute_code_is_refused(tmp_path):
-    import keras
-
-    planted = tmp_path / "executed"
-    inputs = keras.Input((2,))
-    model = keras.Model(
-        inputs, keras.layers.Lambda(lambda x, place=str(planted): Path(place).touch() or x)(inputs)
-    )
-    model.save(tmp_path / "model.keras")
-    planted.unlink()
-    with pytest.raises(
-        UserError, match="contains no usable network .*[Ll]ambda.*delete it to have it made again"
-    ):
-        train.load_network(tmp_path / "model.keras")
-    assert not planted.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"not a network", b"PK\x05\x06" + bytes(18)])
-def test_a_damaged_network_gets_one_line(tmp_path, content):
-    (tmp_path / "model.keras").write_bytes(content)
-    with pytest.raises(UserError, match="model.keras contains no usable network"):
-        train.load_network(tmp_path / "model.keras")
-
-
-def test_a_training_that_diverges_is_stopped_and_keeps_what_it_had(tmp_path):
-    keeper = train.Keeper(tmp_path, [{"epoch": 1, "val_loss": 0.5}], load_experiment("smoke"))
-    keeper.set_params({"epochs": 3})
-    keeper.started = 0.0
-    for name in ("checkpoint.keras", "history.csv"):
-        (tmp_path / name).write_text("of epoch 1")
-    with pytest.raises(
-        UserError,
-        match=r"the validation loss is not a number after epoch 2; train with a smaller learning_rate",
-    ):
-        keeper.on_epoch_end(1, {"val_loss": float("nan"), "val_dice_coef": 0.0})
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        "checkpoint.keras": "of epoch 1",
-        "history.csv": "of epoch 1",
-    }
-
-
-@pytest.mark.parametrize("several", [{}, {"networks": 2, "mirrored": True}])
-def test_weights_in_half_precision_predict_nearly_the_same(
-    cohort_folder, tmp_path, monkeypatch, several
-):
-    run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several, command="crossval")
-    trained = [
-        fit(cohort_folder, tmp_path / str(epochs), epochs=epochs)[0]
-        for epochs in range(1, run.experiment.networks + 1)
-    ]
-    network = model.average(trained, run.experiment.mirrored)
-    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    reference = __import__("reference")
-    reference.save_weights(network, run.path("weights.npz"))
-    stored, experiment = train.load_trained(run.folder)
-    images = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
-    assert experiment == run.experiment
-    assert np.allclose(stored.predict_on_batch(images), network.predict_on_batch(images), atol=0.02)
-    run.path("weights.npz").unlink()
-    with pytest.raises(
-        UserError, match="contains no trained network .model.keras.; name a finished run"
-    ):
-        train.load_trained(run.folder)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lggseg_utils import viewer
+from lggseg_utils import data, plots, viewer
 
 
 def volume(count=3, side=8):
@@ -26,13 +26,22 @@ def content(page):
     return json.loads(re.search(r"const data = (.*);", page.data)[1])
 
 
+def corners(path):
+    """Smallest and largest x, smallest and largest y of an outline."""
+    pairs = re.findall(r"([-\d.]+) ([-\d.]+)", path)
+    x, y = np.array(pairs, dtype=float).T
+    return x.min(), x.max(), y.min(), y.max()
+
+
 def test_an_outline_runs_around_the_pixels_of_the_mask():
     mask = np.zeros((6, 6), np.uint8)
     mask[2:4, 1:5] = 1
-    pairs = re.findall(r"([\d.]+) ([\d.]+)", viewer.outline(mask))
-    x, y = np.array(pairs, dtype=float).T
-    assert (x.min(), x.max(), y.min(), y.max()) == (1, 5, 2, 4)
-    assert viewer.outline(np.zeros((6, 6))) == "" and viewer.outline(mask).count("M") == 1
+    assert corners(viewer.outline(mask)) == (1, 5, 2, 4)
+    assert viewer.outline(mask).count("M") == 1
+    mask[0, 0] = 1
+    assert viewer.outline(mask).count("M") == 2
+    assert corners(viewer.outline(np.ones((6, 6)))) == (0, 6, 0, 6)
+    assert viewer.outline(np.zeros((6, 6))) == ""
 
 
 def test_it_opens_at_the_largest_truth_and_holds_every_slice():
@@ -63,15 +72,33 @@ def test_pictures_are_the_channels_in_their_order():
 
 def test_a_prediction_is_drawn_and_scored():
     images, masks = volume()
-    page = viewer.volume_viewer(
-        images, [1, 2, 3], "a", truth=masks, prediction=np.roll(masks, 1, axis=2)
-    )
-    rows = content(page)["slices"]
-    assert (
-        rows[0]["reading"] == "slice 1: no tumour, none predicted" and rows[0]["prediction"] == ""
-    )
-    assert rows[1]["reading"].endswith("Dice 0.50") and rows[1]["prediction"] != rows[1]["truth"]
+    predicted = np.roll(masks, 1, axis=2)
+    predicted[1, 3, 3] = 0
+    page = viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks, prediction=predicted)
     assert content(page)["outlines"] == ["truth", "prediction"]
+    rows = content(page)["slices"]
+    assert rows[0]["reading"] == "slice 1: no tumour, none predicted"
+    assert rows[0]["prediction"] == ""
+    # One hit, two false alarms, three misses.
+    assert rows[1]["reading"] == "slice 2: tumour on 6.2% of it, Dice 0.29"
+    assert rows[2]["reading"] == "slice 3: tumour on 25.0% of it, Dice 0.75"
+    assert corners(rows[2]["truth"]) == (1, 5, 1, 5)
+    assert corners(rows[2]["prediction"]) == (2, 6, 1, 5)
+
+
+def test_a_false_alarm_alone_has_a_dice_of_0():
+    images, masks = volume()
+    page = viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks, prediction=masks[::-1])
+    assert content(page)["slices"][0]["reading"] == "slice 1: no tumour, Dice 0.00"
+
+
+def test_colours_and_channels_are_the_books():
+    images, masks = volume()
+    page = viewer.volume_viewer(images, [1, 2, 3], "a", truth=masks)
+    assert content(page)["channels"] == list(data.CHANNELS)
+    assert content(page)["outlines"] == ["truth"]
+    assert plots.TRUTH in page.data
+    assert plots.PREDICTION in page.data
 
 
 def test_a_patients_name_cannot_leave_its_place_and_two_viewers_do_not_meet():

@@ -1,0 +1,110 @@
+"""How many plausible bugs the tests notice.
+
+Each bug of mutations.yml is put into a copy of the package, one at a time, and the module's own
+test file runs there. Name modules to try these alone; options for pytest are read from the
+environment, for example PYTEST_ADDOPTS='-k "not stopped_training"' to leave out what takes minutes.
+"""
+
+import importlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COPIED = ("lggseg_utils", "tests", "scripts", "sample", "pyproject.toml")
+PRELOADED = (
+    "cv2",
+    "hypothesis",
+    "keras",
+    "sklearn.metrics",
+    "sklearn.model_selection",
+    "tensorflow",
+)
+TIMEOUT = 900  # seconds after which a bug counts as noticed: the tests hang
+
+
+def copy_package(folder):
+    """Copy to a folder what the tests of a module need."""
+    for name in COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+
+
+def put_in(folder, module, bug):
+    """Put a bug into a copy of the package; its old text must occur once."""
+    path = folder / "lggseg_utils" / f"{module}.py"
+    text = path.read_text(encoding="utf-8")
+    if text.count(bug["old"]) != 1:
+        sys.exit(f"{module}, {bug['bug']}: the old text occurs {text.count(bug['old'])} times")
+    path.write_text(text.replace(bug["old"], bug["new"]), encoding="utf-8")
+
+
+def run_tests(folder, module):
+    """Run a module's own test file in a copy, and exit with pytest's status."""
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)
+    sys.path.insert(0, str(folder))
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"tests/test_{module}.py"]))
+
+
+def is_noticed(module, bug):
+    """Return whether the module's tests fail with a bug, or with None, as they are."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        copy_package(folder)
+        if bug:
+            put_in(folder, module, bug)
+        # A fork has TensorFlow loaded already, which takes longer than most tests.
+        process = multiprocessing.get_context("fork").Process(
+            target=run_tests, args=(folder, module)
+        )
+        process.start()
+        process.join(TIMEOUT)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return True
+        if process.exitcode not in (0, 1, 2):
+            sys.exit((folder / "log.txt").read_text())
+        return process.exitcode != 0
+
+
+def try_module(module, bugs):
+    """Print for each bug of a module whether it is noticed; return a list of bool."""
+    if is_noticed(module, None):
+        sys.exit(f"tests/test_{module}.py fails without any bug")
+    found = []
+    for bug in bugs:
+        found.append(is_noticed(module, bug))
+        print(f"{module:12} {'noticed' if found[-1] else 'UNNOTICED':10} {bug['bug']}", flush=True)
+    return found
+
+
+def main(modules):
+    """Try the bugs of some modules, or of all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # Loaded once for all; the package itself is loaded from each copy.
+    for name in PRELOADED:
+        importlib.import_module(name)
+    bugs = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
+    found = []
+    for module in modules or bugs:
+        found += try_module(module, bugs[module])
+    print(f"{sum(found)} of {len(found)} bugs noticed ({sum(found) / len(found):.0%})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
