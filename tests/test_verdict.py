@@ -13,7 +13,8 @@ from lggseg_utils import arms, cards, exploration, metrics, records, runs, sourc
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.verdict import QUESTIONS, Verdict
 
-SHALLOW = (runs.REPOSITORY / ".git" / "shallow").exists()
+GIT = runs.REPOSITORY / ".git"
+HAS_HISTORY = GIT.exists() and not (GIT / "shallow").exists()
 # Display, which decides nothing and may be reworded.
 SHOWN = ("question", "reported", "found", "takes", "chapter", "model", "group")
 
@@ -46,6 +47,9 @@ def test_the_answers_are_those_of_the_first_page():
     told = {name: str(verdict.judge(name).answer) for name in QUESTIONS}
     assert told["new-patients"] == told["validation-scores"] == "not replicated"
     assert told["test-scores"] == told["training-scores"] == told["overfitting"] == "replicated"
+    lost = verdict.judge("new-patients").table["difference"].iloc[0]
+    readme = (runs.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"loses {lost:.2f} of Dice" in readme
 
 
 @pytest.mark.parametrize("prediction", CLAIMS["predictions"], ids=lambda each: each["id"])
@@ -57,8 +61,8 @@ def test_predictions_and_criteria_are_older_than_the_trainings_that_test_them(pr
         shown = subprocess.run(
             command, cwd=runs.REPOSITORY, capture_output=True, text=True, check=False
         )
-        if shown.returncode and SHALLOW:
-            pytest.skip("a shallow clone has no history")
+        if not HAS_HISTORY:
+            pytest.skip("a download and a shallow clone have no history")
         then = yaml.safe_load(shown.stdout)
         assert prediction in then["predictions"], name
         assert _deciding(then) == _deciding(CLAIMS), name
