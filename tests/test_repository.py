@@ -236,6 +236,8 @@ def test_every_dependency_is_locked_within_its_range_and_used():
         "pyyaml": "yaml",
         "scikit-learn": "sklearn",
         "pillow": "PIL",
+        "ipython": "IPython",
+        "matplotlib-inline": "matplotlib_inline",
     }
     sources = "".join(path.read_text() for path in tracked() if path.suffix in (".py", ".ipynb"))
     for requirement in map(Requirement, project["dependencies"]):
