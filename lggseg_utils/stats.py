@@ -54,19 +54,19 @@ def interval_over_seeds_and_patients(differences, without):
     (patients, seeds). The variance joins the jackknife over patients, of the mean over seeds, and
     the spread between seeds, s^2/n, less the part that both contain (a patient's luck with a seed);
     that part is what the jackknife of single seeds has more than that of their mean. After
-    Obuchowski and Rockette, Communications in Statistics 24, 1995; the degrees of freedom are
-    Satterthwaite's. With one seed, the interval is over patients alone.
+    Obuchowski and Rockette, Communications in Statistics 24, 1995, with the degrees of freedom of
+    Hillis, Statistics in Medicine 26, 2007, at most one less than patients. With one seed, the
+    interval is over patients alone.
     """
     seeds, patients = len(differences), len(without)
-    over_patients = _jackknife_variance(without.mean(axis=1))
-    over_seeds = 0.0
-    spread = over_patients**2 / (patients - 1)
+    variance = _jackknife_variance(without.mean(axis=1))
+    freedom = patients - 1.0
     if seeds > 1:
-        shared = (_jackknife_variance(without).mean() - over_patients) / (seeds - 1)
-        over_seeds = max(0.0, differences.var(ddof=1) / seeds - shared)
-        spread += over_seeds**2 / (seeds - 1)
-    variance = over_patients + over_seeds
-    freedom = variance**2 / spread if spread else patients - 1
+        shared = (_jackknife_variance(without).mean() - variance) / (seeds - 1)
+        over_seeds = differences.var(ddof=1) / seeds
+        variance = over_seeds + max(0.0, variance - shared)
+        if over_seeds:
+            freedom = min(freedom, variance**2 / (over_seeds**2 / (seeds - 1)))
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
     return differences.mean(), differences.mean() - half, differences.mean() + half
 
