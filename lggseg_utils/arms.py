@@ -3,6 +3,8 @@
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from lggseg_utils import records
@@ -71,6 +73,21 @@ def scores_of(names, part, subset, way):
     part: 'train', 'val' or 'test'; way: (score, values, unit, smooth), as in records/scores.csv.gz.
     """
     return _wide_scores().loc[list(names), (part, subset, *way)].to_numpy()
+
+
+def split_of(name):
+    """Return the seed of a training, which also draws its split."""
+    end = name.rpartition("-")[2]
+    return int(end) if end.isdigit() else 0
+
+
+def by_split(names, values):
+    """Return the means of values of trainings that share a split, float (splits,).
+
+    Trainings of one seed are tested on the same slices, so they say less than as many splits.
+    """
+    table = pd.Series(np.asarray(values, dtype=float))
+    return table.groupby([split_of(name) for name in names]).mean().to_numpy()
 
 
 def training_score(name, score):

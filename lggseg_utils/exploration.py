@@ -32,8 +32,8 @@ def number_table(names):
     chosen = chosen[(chosen["set"] == "val") | (chosen["subset"] == "all slices")]
     rows = []
     for key, group in chosen.groupby(["set", "subset", *records.WAY], sort=False):
-        mean, half = stats.prediction_interval(group["value"])
-        rows.append((*key, _reported(key[0], key[2]), mean, half))
+        values = arms.by_split(group["training"], group["value"])
+        rows.append((*key, _reported(key[0], key[2]), *stats.prediction_interval(values)))
     columns = ["set", "subset", *records.WAY, "reported", "mean", "half"]
     table = pd.DataFrame(rows, columns=columns)
     error = np.where(table["score"] == "accuracy", 1 - table["reported"], table["reported"])
@@ -122,7 +122,8 @@ def nine_numbers(names):
     """Return the nine numbers that trainings without augmentation nearly give.
 
     IoU is that of masks by batch, validation is scored on slices with tumour. A table set, score,
-    reported, mean, half (of the 95% prediction interval for one more training), met.
+    reported, mean, half (of the 95% prediction interval for one more training), met. As the
+    predictions were written, each training counts, also where several share a split.
     """
     rows = []
     for part, subset, score in NINE:
@@ -156,15 +157,17 @@ def new_trainings(arm):
 def try_rule_for_numbers(own="plain64", others=()):
     """Put trainings in the report's place and let the rule for numbers judge them.
 
-    Each calm training of the arm `own` is judged by the others of its arm, and each training of
-    `others` by all of it, under every way with one definition, on the three sets. Returns a table
-    training, kind ('same settings' or 'other settings'), set, way, answer.
+    Each calm training of the arm `own` is judged by those of its arm that have another split, and
+    each training of `others` by all of it, under every way with one definition, on the three sets.
+    Returns a table training, kind ('same settings' or 'other settings'), set, way, answer.
     """
     calm = arms.ended_calmly(arms.trainings(own))
     rows = []
     for name in (*calm, *others):
-        judging = [other for other in calm if other != name]
         kind = "same settings" if name in calm else "other settings"
+        judging = calm
+        if name in calm:
+            judging = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
         for part, subset in dict.fromkeys(key[:2] for key in NINE):
             for way in list(verdict.WAYS)[:-1]:
                 answer = _judge_training(name, judging, part, subset, way)

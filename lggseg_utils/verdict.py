@@ -63,29 +63,30 @@ def judge_pair(reported, names, part, subset, way, reading=0.0):
     """Judge Dice and IoU of one table by the trainings `names`, under one way of counting.
 
     reported: a dictionary dice, iou; reading: how far both may be off. Returns a dictionary:
-    answer, n, and for each score its mean, half (of the interval) and whether it is met.
+    answer, n (splits; trainings that share one count as one), and for each score its mean, half (of
+    the interval) and whether it is met.
     """
-    result = {"n": len(names)}
+    result = {"n": len({arms.split_of(name) for name in names})}
     answers = []
     for score in ("dice", "iou"):
         values = arms.scores_of(names, part, subset, (score, *WAYS[way][score]))
-        outcome = _judge_number(reported[score], values, reading)
+        outcome = _judge_number(reported[score], arms.by_split(names, values), reading)
         answers.append(outcome.pop("answer"))
         result.update({f"{score}_{key}": value for key, value in outcome.items()})
     return {"answer": together(answers), **result}
 
 
 def _judge_number(reported, values, reading):
-    """Judge one of two numbers: answer, mean, half-width of the 97.5% interval."""
+    """Judge one of two numbers: answer, mean, half-width of the 97.5% interval, met."""
     if len(values) < CLAIMS["seeds"] or np.isnan(values).any():
-        return {"answer": Verdict.NOT_DECIDED, "mean": np.nan, "half": np.nan}
+        return {"answer": Verdict.NOT_DECIDED, "mean": np.nan, "half": np.nan, "met": False}
     mean, half = stats.prediction_interval(values, level=0.975)
-    met = abs(reported - mean) <= max(half, CLAIMS["margin"]) + reading
+    met = bool(abs(reported - mean) <= max(half, CLAIMS["margin"]) + reading)
     if half > CLAIMS["wide"]:
         answer = Verdict.NOT_DECIDED
     else:
         answer = Verdict.REPLICATED if met else Verdict.NOT_REPLICATED
-    return {"answer": answer, "mean": mean, "half": half}
+    return {"answer": answer, "mean": mean, "half": half, "met": met}
 
 
 def _reported(claim):
@@ -127,27 +128,38 @@ def _numbers(question):
     table = judge_arm(question, arm)
     counting = table[table["n"] >= CLAIMS["seeds"]]
     answer = _best_of(counting["answer"])
-    row = _nearest(counting, answer, _reported(question["claims"][0]))
-    tally = counting["answer"].value_counts()
-    evidence = (
-        f"Counted by {row['way'].lower()}, on {row['slices']}, {row['n']} trainings of {arm} give "
-        f"a Dice of {row['dice_mean']:.3f} (one more: ±{row['dice_half']:.3f}) and an IoU of "
-        f"{row['iou_mean']:.3f} (±{row['iou_half']:.3f}). Ways of counting: "
-        + ", ".join(f"{count} {name}" for name, count in tally.items())
-    )
+    row = _shown(counting, answer, _reported(question["claims"][0]))
+    names = arms.trainings(arm)
+    if "only" in question:
+        names = [name for name in names if name.startswith(question["only"])]
     return Answer(
         answer,
         _strength(answer, _hinges(question, arm, counting)),
-        f"Dice {row['dice_mean']:.3f}, IoU {row['iou_mean']:.3f}",
-        evidence,
+        f"Dice {row['dice_mean']:.3f} ± {row['dice_half']:.3f}, "
+        f"IoU {row['iou_mean']:.3f} ± {row['iou_half']:.3f}",
+        _pair_sentence(row, names, counting["answer"]),
         table,
-        tuple(arms.trainings(arm)),
+        tuple(names),
+    )
+
+
+def _pair_sentence(row, names, answers):
+    """Return what the numbers of one way of counting rest on, and how the other ways came out."""
+    calm = len(arms.ended_calmly(names))
+    outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
+    said = f"{' and '.join(outside)} missed" if outside else "both met"
+    tally = ", ".join(f"{name} {count}" for name, count in answers.value_counts().items())
+    return (
+        f"Counted by {row['way'].lower()}, on {row['slices']}: {said} (mean of {row['n']} splits, "
+        f"± the 97.5% interval for one more; met is what lies inside it or within "
+        f"{CLAIMS['margin']}). {len(names)} trainings, of which {len(names) - calm} ended in a "
+        f"spike and are left out. Of {len(answers)} ways of counting: {tally}"
     )
 
 
 def _can_judge(arm):
-    """Return whether an arm has enough trainings that did not end in a spike."""
-    return len(arms.ended_calmly(arms.trainings(arm))) >= CLAIMS["seeds"]
+    """Return whether an arm has enough splits with trainings that did not end in a spike."""
+    return len(set(map(arms.split_of, arms.ended_calmly(arms.trainings(arm))))) >= CLAIMS["seeds"]
 
 
 def _hinges(question, arm, counting):
@@ -156,9 +168,10 @@ def _hinges(question, arm, counting):
     replicated = counting["answer"] == Verdict.REPLICATED
     if replicated.any() and not replicated.all():
         parts.append("hangs on the definition")
-        against = filter(_can_judge, question.get("against", []))
-        others = [_best_of(judge_arm(question, other)["answer"]) for other in against]
-        if Verdict.NOT_REPLICATED in others:
+    for other in filter(_can_judge, question.get("against", [])):
+        table = judge_arm(question, other)
+        answers = table.loc[table["n"] >= CLAIMS["seeds"], "answer"]
+        if replicated.any() and _best_of(answers) == Verdict.NOT_REPLICATED:
             parts.append("hangs on augmentation")
     if not any(map(arms.is_new, arms.trainings(arm))):
         parts.append("exploratory")
@@ -171,11 +184,12 @@ def _model_parts(question, arm=None):
     return ["not the report's model"] if "model" in question or arm != nearest else []
 
 
-def _nearest(table, answer, reported):
-    """Return the row of the way that comes nearest, among those that give the answer."""
+def _shown(table, answer, reported):
+    """Return the row that stands for an answer: most numbers met, then the nearest."""
     rows = table[table["answer"] == answer].dropna(subset=["dice_mean"])
+    met = rows["dice_met"].astype(int) + rows["iou_met"]
     far = (rows["dice_mean"] - reported["dice"]).abs() + (rows["iou_mean"] - reported["iou"]).abs()
-    return rows.loc[far.idxmin()]
+    return rows.loc[(far - met).idxmin()]
 
 
 def _strength(answer, parts):
@@ -342,10 +356,11 @@ def _mean_score(names, score):
     return np.exp(np.log(values).mean()) if (values > 0).all() else np.nan
 
 
-def judge_ratios(ratios, matters):
+def judge_ratios(ratios, matters, null=1):
     """Judge whether something is larger: answer, ratio, low, high (95% t interval of the log).
 
-    matters: the factor that matters. Not decided for fewer than three ratios, or one below 0.
+    matters: the factor that matters; null: what the interval must lie above. Not decided for fewer
+    than three ratios, or one below 0.
     """
     ratios = np.asarray(ratios, dtype=float)
     if len(ratios) < CLAIMS["seeds"] or not (ratios > 0).all():
@@ -355,7 +370,7 @@ def judge_ratios(ratios, matters):
     if high < matters:
         answer = Verdict.NOT_REPLICATED
     else:
-        answer = Verdict.REPLICATED if low > 1 else Verdict.NOT_DECIDED
+        answer = Verdict.REPLICATED if low > null else Verdict.NOT_DECIDED
     return {"answer": answer, "ratio": mean, "low": low, "high": high}
 
 
@@ -472,8 +487,8 @@ def _sets_alike(question):
         f"in {table.loc['slice', 'error ratio']:.1%} of pairs of random tenths drawn by slice and "
         f"in {table.loc['patient', 'error ratio']:.1%} by patient. If run 3 marks nothing in its "
         f"first epochs, their validation accuracy means {tumour:.1%} tumour, or {least:.1%} within "
-        f"the reading error; {table.loc['slice', 'tumour share']:.1%} and "
-        f"{table.loc['patient', 'tumour share']:.1%} of the tenths have that much",
+        f"the reading error; {table.loc['slice', 'tumour share']:.2%} and "
+        f"{table.loc['patient', 'tumour share']:.2%} of the tenths have that much",
         table.reset_index(),
         tuple(drawn.values()),
     )
