@@ -19,9 +19,12 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("lggseg_utils", "tests", "scripts", "sample", "pyproject.toml")
 PRELOADED = (
-    "cv2",
+    "altair",
     "hypothesis",
     "keras",
+    "matplotlib.pyplot",
+    "pydantic",
+    "scipy.stats",
     "sklearn.metrics",
     "sklearn.model_selection",
     "tensorflow",

@@ -201,7 +201,7 @@ def _seed_random_layers(network, seed, epoch):
     states = [variable for variable in network.variables if id(variable) not in weights]
     for number, state in enumerate(states):
         drawn = np.random.SeedSequence((seed, epoch, number)).generate_state(2)
-        state.assign(drawn >> 1)  # to 31 bits, since Keras also keeps it in signed integers
+        state.assign(drawn >> 1)  # 31 bits fit into signed integers too
 
 
 def _finished(history, experiment):

@@ -132,7 +132,8 @@ def test_shift_moves_by_whole_pixels_in_every_direction_and_fills_with_zeros(mov
     found = moves("shift")
     pairs = {(round(x), round(y)) for x, y in zip(found.x, found.y, strict=True)}
     assert pairs == {(x, y) for x in range(-2, 3) for y in range(-2, 3)}  # 6.25 % of 33 pixels
-    assert_near(found.x, np.round(found.x))
+    for moved in (found.x, found.y):
+        assert_near(moved, np.round(moved))
     assert_near([found.a, found.e], 1)
     assert_near(33 - found.inside.any(1).sum(1), np.abs(np.round(found.x)))
 
@@ -165,6 +166,11 @@ def test_crop_pad_shows_a_square_from_anywhere_in_the_middle_of_zeros(moves):
         assert (np.abs(np.round(moved)) <= reach).all()
         assert_spread(moved, -3, 3)
     assert abs(np.corrcoef(found.x, found.y)[0, 1]) < 0.2
+
+
+def test_only_chosen_slices_are_padded(moves):
+    whole = moves("crop_pad", augment.PROBABILITY).inside.all((1, 2))
+    assert 0.4 < whole.mean() < 0.6
 
 
 def test_shear_slants_along_one_axis_by_a_factor_of_either_sign(moves):

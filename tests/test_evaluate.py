@@ -180,7 +180,7 @@ def test_probabilities_are_those_of_scaled_images_interpolated():
 
 
 def shifted_dataset():
-    """Slices of five patients in two sets, a square in each, predicted as far off as the table says.
+    """Slices of five patients in two sets, a square in each, predicted at some distance.
 
     Returns a table patient, slice, split, off (pixels), and the `Dataset`.
     """

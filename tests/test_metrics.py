@@ -56,7 +56,7 @@ def square(top, left, side, grid=20):
 
 
 def test_surface_distances_by_hand():
-    """Two squares of side 6, one moved right by 3. Each border has 20 pixels, and both directions are alike."""
+    """Two squares of side 6, one moved right by 3: borders of 20 pixels, both ways alike."""
     rows = 2 * [
         3,
         2,
@@ -142,7 +142,7 @@ def test_dice_and_iou_determine_each_other():
 
 @pytest.fixture(scope="module")
 def masks():
-    """Truth and probability of 40 slices of 4 patients, a third of the slices without tumour: (truth, probability)."""
+    """(Truth, probability) of 40 slices of 4 patients, a third of the slices without tumour."""
     rng = np.random.default_rng(0)
     truth = (rng.random((40, 64)) < 0.2) & (np.arange(40) % 3 > 0)[:, None]
     return truth, np.clip(0.7 * truth + rng.normal(0.2, 0.15, truth.shape), 0, 1)

@@ -32,10 +32,10 @@ def test_images_shrink_by_area_mean(side):
 
 def test_images_grow_smoothly():
     image = np.zeros((2, 4, 3), np.uint8)
-    image[:, 2:] = 100
-    # The shorter side decides: bilinear along both.
-    assert preprocess.resize_image(image, 4)[0, :, 0].tolist() == [0, 0, 100, 100]
-    grown = preprocess.resize_image(image[:, 1:3], 8)[0, :, 0]
+    image[1] = 100
+    # The shorter side decides, here the height.
+    assert preprocess.resize_image(image, 4)[:, 0, 0].tolist() == [0, 25, 75, 100]
+    grown = preprocess.resize_image(image, 8)[:, 0, 0]
     np.testing.assert_allclose(grown, [0, 0, 12.5, 37.5, 62.5, 87.5, 100, 100], atol=0.5)
 
 
@@ -102,11 +102,16 @@ def test_heads_are_brought_to_one_level_whatever_the_fat():
 
 
 def test_a_head_is_what_is_brighter_than_its_share_of_the_volumes_99th_percentile():
-    """The percentile is 100, so the head begins above 15, and its median is 60."""
+    """The percentile is 100, so the head begins above 15, and its median is 60.
+
+    The first channel has half of all that, the last one a third.
+    """
     values = [14] * 100 + [16] * 45 + [60] * 10 + [80] * 41 + [100] * 3 + [250]
-    images = np.array(values, np.uint8).reshape(2, 10, 10, 1).repeat(3, axis=-1)
+    images = np.array(values, np.uint8).reshape(2, 10, 10, 1) // np.array([2, 1, 3], np.uint8)
     scaled = preprocess.scale_volumes(images, ["A", "A"], "head").reshape(200, 3)
+    assert scaled[[0, 100, 145, 199], 0].tolist() == [24, 27, 102, 255]
     assert scaled[[0, 100, 145, 199], 1].tolist() == [24, 27, 102, 255]
+    assert scaled[[145, 199], 2].tolist() == [102, 255]
 
 
 def test_other_scalings_leave_volumes_alone():
@@ -188,7 +193,9 @@ def test_the_leak_of_a_slice_split_is_counted():
 def test_splits_depend_on_the_seed_alone(draw, protocol):
     one, two, three = (draw(table_of(20, 5), protocol, seed) for seed in (1, 1, 2))
     assert one.equals(two)
-    assert not one.equals(three)
+    for name in {"val", "test"} & set(one["split"]):
+        held_out = one["split"] == name
+        assert not one[held_out].equals(three[three["split"] == name])
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_no_tuner_holds_up_the_end_of_an_epoch(slices):
 
 
 def tiny(experiment):
-    """A network that trains in no time: one convolution, and random layers inside another network."""
+    """A network that trains in no time: one convolution, after random layers at some depth."""
     inputs = keras.Input((experiment.size, experiment.size, 3))
     noisy = keras.Sequential(
         [
@@ -128,6 +128,9 @@ def tiny(experiment):
     )
     outputs = keras.layers.Conv2D(1, 1, activation="sigmoid")(noisy(inputs))
     return keras.Model(inputs, outputs)
+
+
+TINY_PARAMETERS = 4  # of a 1x1 convolution of three channels
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
@@ -150,6 +153,7 @@ def test_xla_is_off_on_a_cpu_and_the_network_is_the_experiments():
     network = train.compile_unet(smoke(filters=2, depth=2), 10)
     assert network.jit_compile is (not model.uses_cpu_kernels())
     assert network.count_params() == model.build_unet(smoke(filters=2, depth=2)).count_params()
+    assert train.compile_unet(smoke(), 10, tiny).count_params() == TINY_PARAMETERS
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +171,7 @@ def fit(cohort, folder, build=tiny, **overrides):
 def test_a_training_keeps_checkpoint_history_and_the_networks_asked_for(cohort, tmp_path):
     settings = {"epochs": 2, "kept_epochs": [1], "schedule": "cosine", "learning_rate": 0.01}
     network, history = fit(cohort, tmp_path, **settings)
+    assert network.count_params() == TINY_PARAMETERS
     assert history["epoch"].tolist() == [1, 2]
     names = {"loss", "accuracy", "dice_coef", "jacard_coef"}
     assert set(history) == {"epoch", "seconds", *names, *(f"val_{name}" for name in names)}
@@ -374,6 +379,7 @@ def dtype_policy():
 
 
 def test_set_up_seeds_and_sets_the_precision(dtype_policy, monkeypatch):
+    monkeypatch.setattr(train, "machine_precision", lambda: "mixed_float16")
     drawn = []
     for seed in (0, 0, 1):
         train.set_up(smoke(seed, precision="mixed_bfloat16"))
@@ -382,7 +388,6 @@ def test_set_up_seeds_and_sets_the_precision(dtype_policy, monkeypatch):
     assert drawn[0][0] != drawn[2][0]
     assert drawn[0][1] != drawn[2][1]
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
-    monkeypatch.setattr(train, "machine_precision", lambda: "mixed_float16")
     train.set_up(smoke(precision="auto"))
     assert keras.config.dtype_policy().name == "mixed_float16"
 
@@ -395,7 +400,8 @@ def test_a_gpus_precision_follows_from_its_compute_capability():
 @pytest.mark.parametrize("several", [{}, {"networks": 2, "mirrored": True}])
 def test_weights_in_half_precision_predict_nearly_the_same(tmp_path, monkeypatch, several):
     run = runs.open_run("smoke", run_dir=tmp_path / "run", overrides=several, command="crossval")
-    members = [model.build_unet(smoke(seed)) for seed in range(run.experiment.networks)]
+    # Other weights than those that the settings alone would give.
+    members = [model.build_unet(smoke(5 + seed)) for seed in range(run.experiment.networks)]
     network = model.average(members, run.experiment.mirrored)
     monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
     reference = __import__("reference")
@@ -466,7 +472,10 @@ experiments.train_and_score(run, data.load_cohort(run))
 
 
 def run_training(data, folder, blow=0):
-    """Train for eight epochs in a process of its own, which a signal may stop after three; return its exit status."""
+    """Train for eight epochs in a process of its own; return its exit status.
+
+    blow: a signal that the process sends to itself after three epochs, or 0.
+    """
     command = [sys.executable, "-c", SCRIPT, str(data), str(folder), str(int(blow))]
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False, timeout=600).returncode
 
@@ -484,7 +493,7 @@ def test_a_stopped_training_goes_on_and_ends_as_if_undisturbed(tmp_path, cohort_
     tables = [runs.read_csv(tmp_path / name / "history.csv") for name in ("stopped", "whole")]
     stopped, whole = (table.drop(columns="seconds") for table in tables)
     assert stopped["epoch"].tolist() == list(range(1, 9))
-    # Written with nine digits; any difference in order, augmentation or dropout would be far larger.
+    # Written with nine digits; a difference in order, augmentation or dropout would be far larger.
     np.testing.assert_allclose(stopped.to_numpy(), whole.to_numpy(), rtol=1e-6)
     scores = [(tmp_path / name / "metrics.json").read_text() for name in ("stopped", "whole")]
     assert scores[0] == scores[1]

@@ -66,7 +66,7 @@ def test_pictures_are_the_channels_in_their_order():
     shown = [
         cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE) for picture in decoded
     ]
-    # Each channel is stretched to the brightest value of the volume: 40 of 40, 60 of 120, 240 of 240.
+    # Each channel is stretched to the volume's brightest: 40 of 40, 60 of 120, 240 of 240.
     assert [picture.mean() for picture in shown] == pytest.approx([255, 127.5, 255], abs=2)
 
 
