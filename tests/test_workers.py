@@ -40,7 +40,7 @@ def scheduler(tmp_path):
     command = [*DASK, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", told]
     process = subprocess.Popen([*map(str, command), "--host", "127.0.0.1"], **QUIET)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not told.exists() or not told.read_text().strip():
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.1)
@@ -63,7 +63,7 @@ def workers(scheduler, tmp_path):
         from distributed import Client
 
         with Client(scheduler, set_as_default=False) as client:
-            client.wait_for_workers(count, timeout=60)
+            client.wait_for_workers(count, timeout=300)
         return started
 
     yield start
