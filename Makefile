@@ -1,9 +1,11 @@
-# Commands of the README. Everything is installed into .venv; nothing else on the machine is touched.
+# Commands of the README. Everything is installed into .venv, and nothing else is touched.
 PYTHON ?= python3
 BIN = .venv/bin
-CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+CHROMIUMS = chromium chromium-browser google-chrome
+CHROMIUM ?= $(firstword $(shell which $(CHROMIUMS) 2> /dev/null))
 
-.PHONY: install environment chromium chromedriver book pdf test lint run check-pages check-links clean
+.PHONY: install environment chromium chromedriver book pdf test lint run clean
+.PHONY: check-pages check-links
 
 install: environment
 	@$(MAKE) --no-print-directory --silent .venv/installed
@@ -11,13 +13,19 @@ install: environment
 # Ends with 0 in a Python of the versions in pyproject.toml; a test compares the two.
 SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
-# Makes .venv, unless there is one that has pip, a supported version and, if PYTHON was named, its.
+# A .venv is kept if it has pip, a supported version and, where PYTHON was named, that version.
+KEPT = $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null && { \
+	test "$(origin PYTHON)" = file || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V)"; }
+FOUND = $$($(PYTHON) -V 2> /dev/null || echo missing)
+
 environment:
-	@if $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null \
-		&& { test "$(origin PYTHON)" = file || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V 2>&1)"; }; then exit 0; fi; \
-	if $(PYTHON) -c '$(SUPPORTED)' 2> /dev/null; then rm -rf .venv && $(PYTHON) -m venv .venv; else \
-		echo "$(PYTHON) is $$($(PYTHON) -V 2> /dev/null || echo missing), and Python 3.11 to 3.13 is needed: install one and name it, make install PYTHON=python3.12" >&2; \
-		exit 1; fi
+	@if $(KEPT); then exit 0; fi; \
+	if ! $(PYTHON) -c '$(SUPPORTED)' 2> /dev/null; then \
+		echo "$(PYTHON) is $(FOUND), and Python 3.11 to 3.13 is needed: install one and name" \
+			"it, make install PYTHON=python3.12" >&2; \
+		exit 1; \
+	fi; \
+	rm -rf .venv && $(PYTHON) -m venv .venv
 
 # uv installs in half the time; where it fails, pip does the same.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -39,18 +47,24 @@ SINGLE = _build/pdf/_build/singlehtml
 pdf: chromium install
 	rm -f _build/book.pdf
 	test -d _build/stage || $(MAKE) book
-	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml --path-output _build/pdf \
-		--builder custom --custom-builder singlehtml --all --quiet > /dev/null
+	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml \
+		--path-output _build/pdf --builder custom --custom-builder singlehtml --all --quiet > /dev/null
 	mv $(SINGLE)/book/index.html $(SINGLE)/index.html
-	"$(CHROMIUM)" --headless=new --no-sandbox --disable-gpu --allow-file-access-from-files --virtual-time-budget=60000 \
-		--no-pdf-header-footer --print-to-pdf=_build/book.pdf "file://$(CURDIR)/$(SINGLE)/index.html" 2> /dev/null
+	"$(CHROMIUM)" --headless=new --no-sandbox --disable-gpu --allow-file-access-from-files \
+		--virtual-time-budget=60000 --no-pdf-header-footer --print-to-pdf=_build/book.pdf \
+		"file://$(CURDIR)/$(SINGLE)/index.html" 2> /dev/null
 	test -s _build/book.pdf && echo $(CURDIR)/_build/book.pdf
 
 chromium:
-	@test -n "$(CHROMIUM)" || { echo "Chromium was not found: install it (apt install chromium), or name it, make pdf CHROMIUM=/path/to/chrome" >&2; exit 1; }
+	@test -n "$(CHROMIUM)" || { \
+		echo "Chromium was not found: install it (apt install chromium), or name it," \
+			"make pdf CHROMIUM=/path/to/chrome" >&2; \
+		exit 1; }
 
 chromedriver:
-	@command -v chromedriver > /dev/null || { echo "chromedriver was not found: install it (apt install chromium-driver)" >&2; exit 1; }
+	@command -v chromedriver > /dev/null || { \
+		echo "chromedriver was not found: install it (apt install chromium-driver)" >&2; \
+		exit 1; }
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages"
@@ -63,10 +77,11 @@ lint: install
 check-pages: chromium chromedriver install
 	$(BIN)/python -m pytest -m pages
 
-# Asks the network for every address in the book; not part of CI, since other people's servers come and go.
+# Asks the network for every address in the book; not part of CI, since other people's servers
+# come and go.
 check-links: book
-	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml --path-output _build/links \
-		--builder custom --custom-builder linkcheck --all --quiet
+	$(BIN)/jupyter-book build _build/stage --config _config.yml --toc book/_toc.yml \
+		--path-output _build/links --builder custom --custom-builder linkcheck --all --quiet
 
 clean:
 	rm -rf _build runs

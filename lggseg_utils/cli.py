@@ -238,8 +238,9 @@ def _print_conditions(run, scores):
         values = dice.to_numpy()
         low, high = interval_over_patients(lambda drawn, of=values: of[drawn].mean(-1), len(values))
         print(f"{condition:20} Dice {_with_interval(values.mean(), low, high)}")
-    patients, seconds = scores["patient"].nunique(), run.record()["training"]["seconds"]
-    print(f"Mean over {patients} validation patient(s); trained in {seconds:.0f} s.")
+    took = run.record().get("training", {}).get("seconds")  # an older ablation did not note it
+    after = f"; trained in {took:.0f} s" if took is not None else ""
+    print(f"Mean over {scores['patient'].nunique()} validation patient(s){after}.")
 
 
 def _with_interval(value, low, high):

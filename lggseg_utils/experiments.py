@@ -146,7 +146,7 @@ def _run_on_cluster(jobs, dataset, folder, unit, address):
             client.submit(_run_locked_job, job, held, folder / job.name, pure=False) for job in jobs
         ]
         try:
-            ended = as_completed(futures)
+            ended = as_completed(futures, loop=client.loop)
             for future in tqdm(ended, total=len(jobs), desc=unit, unit=unit, leave=False):
                 future.result()
             return client.gather(futures)

@@ -173,6 +173,11 @@ def _scans(images, out):
             listed += source.volumes
     for volume in [*named, *volumes.find(listed)]:
         scans += _of_volume(volume)
+    if listed and not scans:
+        raise UserError(
+            f"{listed[0]}: its name does not say which sequence it is; end names in t1, flair and "
+            "t1ce, or name the files with --pre, --flair and --post."
+        )
     if not scans:
         supported = ", ".join((*data.SUFFIXES, *volumes.SUFFIXES))
         raise UserError(f"no image in {', '.join(map(str, paths))}; supported: {supported}.")

@@ -64,7 +64,8 @@ def find(paths):
     """Return a `Volume` for each patient among the paths of NIfTI files.
 
     Files of one patient lie in one folder and differ in their ending; a file called by its ending
-    alone is of the patient that the folder is named after. Raises `UserError` for a patient without
+    alone is of the patient that the folder is named after. Masks without a sequence beside them,
+    such as those of an earlier prediction, are left out. Raises `UserError` for a patient without
     FLAIR, and for a sequence that a patient has twice.
     """
     patients = {}
@@ -75,6 +76,7 @@ def find(paths):
             if kind in files:
                 raise UserError(f"{files[kind]} and {path} are both {kind} of {patient}; name one.")
             files[kind] = path
+    patients = {name: files for name, files in patients.items() if list(files) != ["truth"]}
     for (folder, patient), files in patients.items():
         if "flair" not in files:
             raise UserError(

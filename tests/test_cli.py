@@ -168,7 +168,7 @@ def test_a_split_that_cannot_be_made_is_refused_before_anything_runs(
     assert not list((tmp_path / "run").rglob("*.ipynb"))
 
 
-def test_a_run_without_a_commit_says_so(tmp_path, cohort_folder):
+def test_a_run_without_a_commit_says_so(tmp_path):
     folder = write_ellipses(tmp_path / "data", 2, 3)
     tools = {**os.environ, "PATH": ""}
     refused = call("train", "--data", folder, "--out", tmp_path / "run", env=tools)

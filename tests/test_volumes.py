@@ -121,6 +121,17 @@ def test_what_is_missing_or_there_twice_is_named(names, message):
         volumes.find([Path(name) for name in names])
 
 
+def test_masks_of_an_earlier_prediction_are_left_out():
+    names = ("P/P_flair.nii", "P/out/P_mask.nii.gz")
+    assert volumes.find([Path(name) for name in names]) == [volumes.Volume("P", Path(names[0]))]
+
+
+def test_a_volume_of_unknown_sequence_is_named(tmp_path):
+    save(tmp_path / "brain.nii.gz", np.ones((3, 4, 5), np.uint8))
+    with pytest.raises(UserError, match=r"brain.nii.gz: its name does not say which sequence"):
+        predict.predict([tmp_path], predict.REFERENCE, tmp_path / "out")
+
+
 def test_true_masks_give_a_dice(tmp_path, monkeypatch):
     save(tmp_path / "P" / "P_flair.nii.gz", np.ones((3, 4, 5), np.uint8))
     label = np.zeros((3, 4, 5), np.uint8)
