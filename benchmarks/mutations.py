@@ -18,6 +18,10 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("lggseg_utils", "tests", "scripts", "sample", "pyproject.toml")
+# Read, and changed by no bug.
+LINKED = ("book", "notebooks", "records", "reference", "README.md", "_config.yml")
+# Modules whose tests stand in another module's file.
+TESTED_WITH = {"arms": "verdict", "sources": "verdict", "exploration": "verdict"}
 PRELOADED = (
     "altair",
     "hypothesis",
@@ -40,6 +44,13 @@ def copy_package(folder):
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
+    for name in LINKED:
+        (folder / name).symlink_to(REPOSITORY / name)
+
+
+def tests_of(module):
+    """Return the path of a module's own test file."""
+    return f"tests/test_{TESTED_WITH.get(module, module)}.py"
 
 
 def put_in(folder, module, bug):
@@ -59,7 +70,7 @@ def run_tests(folder, module):
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"tests/test_{module}.py"]))
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests_of(module)]))
 
 
 def is_noticed(module, bug):
@@ -87,7 +98,7 @@ def is_noticed(module, bug):
 def try_module(module, bugs):
     """Print for each bug of a module whether it is noticed; return a list of bool."""
     if is_noticed(module, None):
-        sys.exit(f"tests/test_{module}.py fails without any bug")
+        sys.exit(f"{tests_of(module)} fails without any bug")
     found = []
     for bug in bugs:
         found.append(is_noticed(module, bug))

@@ -83,14 +83,14 @@ GROUPS = """\
   describes.** Test: {test} (reported: {test_reported}). Training: {training} (reported:
   {training_reported}). Means of {networks} small networks at 64x64. The Dice of its validation table
   does not come out.
-- **{advice}: long training does overfit.** Without augmentation the
-  validation loss ends at {rise:.1f} times its lowest. {undecided} of {asked} questions cannot be
-  decided: a single training proves little about a setting.
+- **{advice}: long training does overfit.** Without augmentation the validation loss ends at
+  {rise:.1f} times its lowest. {undecided} of {asked} questions cannot be decided: a single training
+  proves little about a setting.
 - **{patients}: a network does worse on them.** Trained on other slices of the same patients, a
   small network has a Dice {lost:.2f} higher ({low:.2f} to {high:.2f}). The report's own network was
   not tested on new patients, by it or by us.
-- **{consistency}: its Dice and IoU were computed in two ways, or one is misprinted.** An IoU of {iou:.3f} allows a Dice
-  of {implied:.3f} at most; the report prints {dice:.3f} next to it.
+- **{consistency}: its Dice and IoU were computed in two ways, or one is misprinted.** An IoU of
+  {iou:.3f} allows a Dice of {implied:.3f} at most; the report prints {dice:.3f} next to it.
 """
 
 
