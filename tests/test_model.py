@@ -147,12 +147,12 @@ def test_it_learns_four_slices_by_heart(cohort_folder):
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), experiment)
     four = dataset.slices["tumour_area"].nlargest(4).index
     train.set_up(experiment)
-    network = train.compile_unet(experiment, 50)
+    network = train.compile_unet(experiment, 100)
     images = preprocess.minmax(dataset.images[four])
     masks = dataset.masks[four][..., None].astype("float32")
-    for _ in range(50):
+    for _ in range(100):
         scores = network.train_on_batch(images, masks, return_dict=True)
-    assert scores["dice_coef"] >= 0.9
+    assert scores["dice_coef"] >= 0.95
 
 
 def test_first_weights_follow_from_the_seed_whatever_else_draws_random_numbers():
