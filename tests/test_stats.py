@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from lggseg_utils import stats
 
@@ -160,3 +161,20 @@ def test_sums_of_drawn_selections():
     singles = stats.draw_sums(values, 1, draws=4000)
     assert set(map(tuple, singles)) == set(map(tuple, values))
     assert singles.mean(axis=0) == pytest.approx(values.mean(axis=0), rel=0.03)
+
+
+def test_the_interval_over_seeds_and_patients_follows_from_an_analysis_of_variance():
+    """Patients and seeds crossed: the variance of the mean is (MSp + MSs - MSps)/(P S)."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 1, (12, 1)) + rng.normal(0, 0.6, (1, 4)) + rng.normal(0, 1, (12, 4))
+    patients, seeds = values.shape
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    between_patients = seeds * values.mean(axis=1).var(ddof=1)
+    between_seeds = patients * values.mean(axis=0).var(ddof=1)
+    within = (rest**2).sum() / (patients - 1) / (seeds - 1)
+    variance = (between_patients + between_seeds - within) / values.size
+    freedom = variance**2 / ((between_seeds / values.size) ** 2 / (seeds - 1))
+    half = scipy.stats.t.ppf(0.975, min(freedom, patients - 1)) * np.sqrt(variance)
+    without = (values.sum(axis=0) - values) / (patients - 1)
+    found = stats.interval_over_seeds_and_patients(values.mean(axis=0), without)
+    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
