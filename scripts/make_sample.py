@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from lggseg_utils import cli, data
-from lggseg_utils.runs import RECORDS, write_csv, write_whole
+from lggseg_utils.records import RECORDS
+from lggseg_utils.runs import write_csv, write_whole
 
 INSTITUTIONS = ("CS", "DU", "FG", "HT")
 PLACES = (1 / 8, 3 / 8, 5 / 8, 7 / 8)

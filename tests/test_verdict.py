@@ -310,6 +310,7 @@ def test_prefixes_find_the_seeds_that_all_of_them_have():
     assert both[0] == ["grid64-dropout1-0", "grid64-dropout2-0"]
     assert set(both) == {0, 1, 2}
     assert arms.with_prefix("grid64-batch16")[1] == ["grid64-batch16-1"]
+    assert list(arms.with_prefix(["grid64-batch16", "tensorflow64-batch16"])) == [0]
 
 
 # Arithmetic
