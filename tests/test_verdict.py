@@ -46,7 +46,8 @@ def test_a_question_is_complete_and_answered(name):
 def test_the_answers_are_those_of_the_first_page():
     told = {name: str(verdict.judge(name).answer) for name in QUESTIONS}
     assert told["new-patients"] == "not replicated"
-    assert told["training-scores"] == told["overfitting"] == "replicated"
+    assert told["test-scores"] == told["training-scores"] == told["overfitting"] == "replicated"
+    assert told["validation-scores"] == "not decided"
     lost = verdict.judge("new-patients").table["difference"].iloc[0]
     readme = (runs.REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"loses {lost:.2f} of Dice" in readme
