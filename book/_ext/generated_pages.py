@@ -81,8 +81,8 @@ def all_questions():
 GROUPS = """\
 - **{numbers}: test and training scores come out again, without the augmentation that it
   describes.** Test: {test} (reported: {test_reported}). Training: {training} (reported:
-  {training_reported}). Networks: 64x64, 16 filters, {networks} splits; ± is the interval for one more.
-  Whether its validation scores come out is not decided.
+  {training_reported}). Networks: 64x64, 16 filters, {networks} splits; ± is the interval for one
+  more. Whether its validation scores come out is not decided.
 - **{advice}: long training does overfit.** Without augmentation the validation loss ends at
   {rise:.1f} times its lowest. {undecided} of {asked} questions cannot be decided: a single training
   proves little about a setting.
