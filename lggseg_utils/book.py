@@ -17,11 +17,6 @@ STAGE = BUILD / "stage"
 def stage(run_folder):
     """Copy prose pages and executed notebooks to _build/stage."""
     executed = [_executed(notebook, run_folder) for notebook in chapters.chapters()]
-    missing = [path for path in executed if not path.exists()]
-    if missing:
-        raise UserError(
-            f"{missing[0]} is missing: execute the notebooks first, lggseg run --out {run_folder}."
-        )
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(REPOSITORY / "book", STAGE / "book")
     shutil.copy(REPOSITORY / "CHANGELOG.md", STAGE)
@@ -34,6 +29,17 @@ def stage(run_folder):
     (STAGE / "notebooks").mkdir()
     for path in executed:
         shutil.copy(path, STAGE / "notebooks")
+
+
+def _require_executed(run_folder):
+    """Refuse a folder in which a chapter that depends on the run is missing."""
+    own = filter(chapters.depends_on_run, chapters.chapters())
+    missing = [path for path in own if not _executed(path, run_folder).exists()]
+    if missing:
+        raise UserError(
+            f"{_executed(missing[0], run_folder)} is missing: execute the notebooks first, "
+            f"lggseg run --out {run_folder}."
+        )
 
 
 def _executed(notebook, run_folder):
@@ -59,6 +65,7 @@ def build(run_folder):
     Warnings, such as a missing page, are errors.
     """
     _refuse_other_commands(run_folder)
+    _require_executed(run_folder)
     chapters.execute_of_records()
     stage(run_folder)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", STAGE, "--config", CONFIG]

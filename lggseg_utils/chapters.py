@@ -80,6 +80,8 @@ def _execute(notebooks, parameters, folder, logs, state):
         for path in notebooks
     }
     todo = [path for path in notebooks if _made_from(folder / path.name) != digests[path]]
+    if not todo:
+        return
     in_order = [path for path in todo if path.stem in IN_ORDER]
     chains = [in_order, *([path] for path in todo if path not in in_order)]
     jobs = [

@@ -182,14 +182,17 @@ def _connected(address):
         raise UserError(
             "--scheduler needs Dask: pip install distributed, here and for the workers."
         ) from None
+    advice = "start one with 'dask scheduler', which prints its address."
+    # Of another kind of address, Dask's own clean-up ends in a traceback.
+    if not address.startswith(("tcp://", "tls://")):
+        raise UserError(
+            f"no Dask scheduler at {address} (it begins with tcp:// or tls://); {advice}"
+        )
     try:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise UserError(
-            f"no Dask scheduler at {address} ({reason}); start one with 'dask scheduler', which "
-            "prints its address."
-        ) from None
+        raise UserError(f"no Dask scheduler at {address} ({reason}); {advice}") from None
     with client, warnings.catch_warnings():
         # The data are sent once, and that they are large is known.
         warnings.filterwarnings("ignore", message="Sending large graph")

@@ -189,7 +189,7 @@ def test_a_foreign_kernel_of_the_same_name_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
     write_notebook(tmp_path / "01_own.ipynb", "import sys\nprint(sys.executable)")
-    monkeypatch.setattr(book, "chapters", lambda: [tmp_path / "01_own.ipynb"])
+    monkeypatch.setattr(chapters, "chapters", lambda: [tmp_path / "01_own.ipynb"])
     chapters.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
     executed = json.loads(run.path("notebooks", "01_own.ipynb").read_text())
     assert executed["cells"][-1]["outputs"][0]["text"] == [f"{sys.executable}\n"]
@@ -349,7 +349,7 @@ def test_a_notebook_that_fails_is_named_and_its_last_success_stays(
     success.parent.mkdir()
     success.write_text("as it was")
     write_notebook(tmp_path / "01_broken.ipynb", source)
-    monkeypatch.setattr(book, "chapters", lambda: [tmp_path / "01_broken.ipynb"])
+    monkeypatch.setattr(chapters, "chapters", lambda: [tmp_path / "01_broken.ipynb"])
     with pytest.raises(UserError, match=message) as error:
         chapters.execute(run, {"profile": "smoke", "run_dir": str(run.folder)})
     assert "\n" not in str(error.value) and success.read_text() == "as it was"

@@ -174,11 +174,11 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(
         train.compile_unet,
     )
 
-    def compile_two(member, steps):
+    def compile_two(member, steps, build):
         trained.append(member.seed)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return compiled(member, steps)
+        return compiled(member, steps, build)
 
     monkeypatch.setattr("lggseg_utils.train.compile_unet", compile_two)
     with pytest.raises(KeyboardInterrupt):
