@@ -4,7 +4,7 @@ BIN = .venv/bin
 CHROMIUMS = chromium chromium-browser google-chrome
 CHROMIUM ?= $(firstword $(shell which $(CHROMIUMS) 2> /dev/null))
 
-.PHONY: install environment chromium chromedriver book pdf test lint run clean
+.PHONY: test-workers install environment chromium chromedriver book pdf test lint run clean
 .PHONY: check-pages check-links
 
 install: environment
@@ -67,7 +67,10 @@ chromedriver:
 		exit 1; }
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pages and not workers"
+
+test-workers: install
+	$(BIN)/python -m pytest -m workers
 
 lint: install
 	$(BIN)/ruff check .

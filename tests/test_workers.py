@@ -20,6 +20,8 @@ EPOCHS = 4
 QUICK = {"epochs": EPOCHS, "precision": "float32", "augmentation": "none", "dropout": 0.0}
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
+pytestmark = pytest.mark.workers
+
 
 @pytest.fixture
 def grid(cohort_folder):
