@@ -12,10 +12,15 @@ from lggseg_utils import records
 CLAIMS = yaml.safe_load((Path(__file__).parent / "claims.yml").read_text(encoding="utf-8"))
 
 
+@cache
+def recorded():
+    """Return the names of all trainings in records/scores.csv.gz, without their folds, sorted."""
+    return sorted({name.partition("/")[0] for name in records.read_scores()["training"].unique()})
+
+
 def made(names):
     """Return those of the named trainings that are recorded."""
-    there = set(records.read_scores()["training"].str.partition("/")[0])
-    return [name for name in names if name in there]
+    return [name for name in names if name in recorded()]
 
 
 def trainings(arm):
@@ -30,10 +35,9 @@ def with_prefix(prefixes):
     prefixes: one or a list; a seed that lacks one of them is left out.
     """
     prefixes = [prefixes] if isinstance(prefixes, str) else prefixes
-    everything = records.read_scores()["training"].unique()
     found = {}
     for prefix in prefixes:
-        for name in everything:
+        for name in recorded():
             start, _, seed = name.rpartition("-")
             if start == prefix and seed.isdigit():
                 found.setdefault(int(seed), []).append(name)

@@ -4,7 +4,7 @@ The search is exploratory: it looks through trainings that are there already. Wh
 written down as `predictions` in `claims.yml`, for trainings made afterwards.
 """
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -194,6 +194,14 @@ def groups_of_three(names):
     return pairs
 
 
+def _compared(same, other):
+    """Yield (kind, first, second): all groups of `same` with each other, then with `other`."""
+    for first, second in groups_of_three(same):
+        yield "same settings", first, second
+    for first, second in product(combinations(same, 3), combinations(other, 3)):
+        yield "other settings", first, second
+
+
 def try_rule_for_differences(same, other, part="train"):
     """Compare groups of three trainings by the rule for differences, on the pooled Dice of a set.
 
@@ -201,11 +209,8 @@ def try_rule_for_differences(same, other, part="train"):
     settings, compared with all groups of `same`. Returns a table kind, low, high, found (whether
     the interval excludes 0 and reaches the margin).
     """
-    pairs = [("same settings", *pair) for pair in groups_of_three(same)]
-    for first in combinations(same, 3):
-        pairs.extend(("other settings", first, second) for second in combinations(other, 3))
     rows = []
-    for kind, first, second in pairs:
+    for kind, first, second in _compared(same, other):
         more, less = ([[name] for name in group] for group in (first, second))
         result = verdict.compare_arms(more, less, part=part)
         found = result["low"] * result["high"] > 0
@@ -217,11 +222,8 @@ def try_rule_for_differences(same, other, part="train"):
 def try_rule_for_ratios(same, other, score="gap", matters=1.2):
     """Compare groups of three trainings by the rule for ratios, as `try_rule_for_differences`."""
     values = {name: arms.training_score(name, score) for name in (*same, *other)}
-    pairs = [("same settings", *pair) for pair in groups_of_three(same)]
-    for first in combinations(same, 3):
-        pairs.extend(("other settings", first, second) for second in combinations(other, 3))
     rows = []
-    for kind, first, second in pairs:
+    for kind, first, second in _compared(same, other):
         ratios = [values[one] / values[two] for one, two in zip(first, second, strict=True)]
         either = [verdict.judge_ratios(each, matters) for each in (ratios, 1 / np.array(ratios))]
         found = any(outcome["answer"] == verdict.Verdict.REPLICATED for outcome in either)

@@ -9,8 +9,8 @@ from lggseg_utils import metrics, records, stats
 
 REPORTED = yaml.safe_load((Path(__file__).parent / "reported.yml").read_text(encoding="utf-8"))
 TABLES = REPORTED["tables"]  # the report's own: set -> score -> number
-# What the report's tables call the scores of this package.
-NAMES = {"loss": "loss", "accuracy": "accuracy", "dice_coef": "dice", "jacard_coef": "iou"}
+# What the report's tables call the scores of this package: as the history of a training does.
+NAMES = records.HISTORY_SCORES
 
 
 def implied_dice():

@@ -97,12 +97,16 @@ def _reported(claim):
     return {"dice": table["dice_coef"], "iou": table["jacard_coef"]}
 
 
+def _trainings(question, arm):
+    """Return the trainings of an arm that a question asks, those of one setting where it says."""
+    names = arms.trainings(arm)
+    return [name for name in names if name.startswith(question.get("only", ""))]
+
+
 def judge_arm(question, arm):
     """Judge a question about numbers by one arm: a row for each subset of slices and way."""
     claim = question["claims"][0]
-    names = arms.ended_calmly(arms.trainings(arm))
-    if "only" in question:
-        names = [name for name in names if name.startswith(question["only"])]
+    names = arms.ended_calmly(_trainings(question, arm))
     reading = CLAIMS["reading_error"] if "dice" in claim else 0.0
     rows = []
     for subset in question["subsets"]:
@@ -129,9 +133,7 @@ def _numbers(question):
     counting = table[table["n"] >= CLAIMS["seeds"]]
     answer = _best_of(counting["answer"])
     row = _shown(counting, answer, _reported(question["claims"][0]))
-    names = arms.trainings(arm)
-    if "only" in question:
-        names = [name for name in names if name.startswith(question["only"])]
+    names = _trainings(question, arm)
     return Answer(
         answer,
         _strength(answer, _hinges(question, arm, counting)),
@@ -416,7 +418,9 @@ def _named(prefixes):
 def _hangs_on_augmentation(question, claim, answer):
     """Return the strength's part where trainings with augmentation give another answer."""
     against = [arms.trainings(arm) for arm in question.get("against", [])]
-    others = [claim_ratio(claim, names)["answer"] for names in against if len(names) >= 3]
+    others = [
+        claim_ratio(claim, names)["answer"] for names in against if len(names) >= CLAIMS["seeds"]
+    ]
     return ["hangs on augmentation"] if any(other != answer for other in others) else []
 
 
