@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lggseg_utils import chapters
+import nbformat
+
+from lggseg_utils import chapters, myst
 from lggseg_utils.runs import REPOSITORY, made_by
 from lggseg_utils.settings import UserError
 
@@ -27,8 +29,12 @@ def stage(run_folder):
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     (STAGE / "notebooks").mkdir()
+    terms = myst.read_terms((STAGE / "book" / "glossary.md").read_text(encoding="utf-8"))
+    sources = myst.read_sources((STAGE / "book" / "references.bib").read_text(encoding="utf-8"))
     for path in executed:
-        shutil.copy(path, STAGE / "notebooks")
+        notebook = nbformat.read(path, as_version=4)
+        myst.to_myst(notebook, path.stem, terms, sources)
+        nbformat.write(notebook, STAGE / "notebooks" / path.name)
 
 
 def _require_executed(run_folder):

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -206,6 +206,46 @@ def load_cohort(run):
     }
     run.note(data=facts)
     return cohort
+
+
+def subset(cohort, keep):
+    """Return the cohort of those slices alone for which `keep`, bool (n,), is true."""
+    rows = np.flatnonzero(keep)
+    return replace(
+        cohort,
+        slices=cohort.slices.iloc[rows].reset_index(drop=True),
+        images=[cohort.images[row] for row in rows],
+        masks=[cohort.masks[row] for row in rows],
+    )
+
+
+def of_lgg(slices):
+    """Return whether all patients of a table of slices are named as those of the LGG cohort."""
+    return bool(slices["patient"].str.fullmatch(r"TCGA_[A-Z]{2}_\w{4}_\d{8}").all())
+
+
+def describe(cohort):
+    """Return the data in words, such as "16 patients of the LGG cohort, 658 slices"."""
+    patients, slices = cohort.slices["patient"].nunique(), len(cohort.slices)
+    origin = " of the LGG cohort" if of_lgg(cohort.slices) else ""
+    return f"{count_of(patients, 'patient')}{origin}, {count_of(slices, 'slice')}"
+
+
+def count_of(number, noun):
+    """Return a number with its noun, in the plural where it is not 1."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def credit(cohort):
+    """Return as Markdown whose slices a page shows and their licence; "" for other data."""
+    if not of_lgg(cohort.slices):
+        return ""
+    return (
+        "*Slices on this page: LGG cohort (TCGA-LGG, The Cancer Imaging Archive; "
+        "[Buda et al. (2019)](https://doi.org/10.1016/j.compbiomed.2019.05.002)), "
+        "[CC BY-NC-SA 4.0](https://creativecommons.org/licenses/by-nc-sa/4.0/), "
+        "resized, outlines added.*"
+    )
 
 
 def open_files(source):

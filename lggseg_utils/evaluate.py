@@ -30,13 +30,15 @@ def predict(network, images, experiment):
     return np.stack(probabilities)
 
 
-def count(truths, probabilities):
-    """Return each slice's counts at THRESHOLD: a table tp, fp, fn, tn, in pixels.
+def count(truths, probabilities, threshold=THRESHOLD):
+    """Return each slice's counts: a table tp, fp, fn, tn, in pixels.
+
+    What is above the threshold counts as tumour.
 
     truths: (n, side, side) of 0 and 1; probabilities: float (n, side, side).
     """
     truth = np.asarray(truths) > 0
-    predicted = np.asarray(probabilities) > THRESHOLD
+    predicted = np.asarray(probabilities) > threshold
     counts = {
         "tp": truth & predicted,
         "fp": ~truth & predicted,

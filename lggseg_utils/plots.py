@@ -5,6 +5,7 @@ import html
 import altair
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -95,8 +96,10 @@ def table(frame, caption):
 
 def score(entry):
     """Return an entry of metrics.json as text: the value, and its interval where it has one."""
-    if entry["low"] is None:
-        return "–" if entry["value"] is None else f"{entry['value']:.3f}"
+    if pd.isna(entry["value"]):
+        return "–"
+    if pd.isna(entry["low"]):
+        return f"{entry['value']:.3f}"
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 

@@ -17,18 +17,17 @@ from lggseg_utils.runs import REPOSITORY
 NOT_ENGLISH = "jacard,buda,alll"
 
 
+DRAWN = re.compile(r"```\{raw\}.*?```", re.DOTALL)  # no prose
+
+
 def texts():
     """Return what is read: name -> text."""
     pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "book").glob("*.md"))]
-    found = {path.name: path.read_text(encoding="utf-8") for path in pages}
+    found = {path.name: DRAWN.sub("", path.read_text(encoding="utf-8")) for path in pages}
     for path in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        captions = (
-            cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption", "")
-            for cell in cells
-        )
         prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-        found[f"{path.stem}.md"] = "\n\n".join([*prose, *filter(None, captions)])
+        found[f"{path.stem}.md"] = "\n\n".join(prose)
     return found
 
 

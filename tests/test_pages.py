@@ -181,11 +181,11 @@ def chart_says(browser):
             "const i = chart.querySelector('input[type=range]'); i.value = 0.8;",
         ),
         (
-            "notebooks/08_definitions",
+            "notebooks/09_definitions",
             "const i = chart.querySelector('select'); i.selectedIndex = 0;",
         ),
         (
-            "notebooks/09_test_sets",
+            "notebooks/10_test_sets",
             "const i = chart.querySelector('input[type=checkbox]'); i.click();",
         ),
     ],
@@ -205,7 +205,7 @@ def test_charts_answer_to_their_controls(browser, page, change):
 
 
 def test_each_click_draws_other_patients_and_their_mean_is_right(browser):
-    open_page(browser, "notebooks/09_test_sets")
+    open_page(browser, "notebooks/10_test_sets")
     chart_says(browser)
     means = set()
     for _ in range(4):

@@ -415,6 +415,6 @@ def test_cards_show_every_question_once_and_escape_what_they_show():
     for name, question in QUESTIONS.items():
         assert shown.count(f'id="{name}"') == 1
         assert question["question"].replace("'", "&#39;") in shown
-    assert 'href="10_leak.html"' in shown
+    assert 'href="11_leak.html"' in shown
     assert "07_verdict.html" not in shown
     assert sum(cards.tally().values()) == len(QUESTIONS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from lggseg_utils import cards, data, plots, records, runs, verdict
+from lggseg_utils import arms, cards, data, exploration, plots, records, runs, verdict
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
@@ -125,6 +125,89 @@ def _link(group):
     """Return a group's title as a link to the first of its cards."""
     name = next(each["id"] for each in CLAIMS["questions"] if each["group"] == group["id"])
     return f'<a href="{VERDICT}#{name}">{group["title"]}</a>'
+
+
+def rules_text():
+    """Return the rules that decide the questions, and how they were amended, as Markdown."""
+    rules, changes = CLAIMS["rules"], CLAIMS["amendments"]
+    lines = [f"- **{name.capitalize()}.** {_one_line(text)}" for name, text in rules.items()]
+    when = changes[0]["when"].replace("T", " at ")
+    lines.append(
+        f"\nAmended on {when} (UTC), before any training made for these criteria was scored, "
+        "because a reader found faults in the rules:\n"
+    )
+    lines += [f"- **{each['rule'].capitalize()}.** {_one_line(each['what'])}" for each in changes]
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(text):
+    """Return a text of the criteria as it stands on a page."""
+    return " ".join(text.split()).replace("+-", "±")
+
+
+def groups_of_trainings_table():
+    """Return the groups of trainings that judge the report's numbers, as a Markdown table."""
+    lines = ["| name | trainings | what they share |", "|---|---|---|"]
+    for name, entry in CLAIMS["arms"].items():
+        shared = entry["what"].removesuffix(" (to come)")
+        lines.append(f"| `{name}` | {len(arms.trainings(name))} | {shared} |")
+    return "\n".join(lines) + "\n"
+
+
+OTHER_SETTINGS = (
+    "report64",
+    "report64-plain",
+    "report128",
+    "size64",
+    "patient64",
+    "patient64-first",
+)
+
+
+ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
+
+
+def test_of_numbers_table():
+    """Return how the rule for numbers judges our own trainings, as a Markdown table."""
+    others = arms.made([*OTHER_SETTINGS, *arms.trainings("dropout64")])
+    tried = exploration.try_rule_for_numbers("plain64", others)
+    lines = [
+        "| in the report's place | trainings | tables replicated | not decided | not replicated "
+        "| rejected by one of three tables |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, group in tried.groupby("kind", sort=False):
+        by_training = group.groupby(["training", "way"])["answer"].agg(verdict.together)
+        shares = [(group["answer"] == answer).mean() for answer in ANSWERS_TO_NUMBERS]
+        shares.append((by_training == "not replicated").mean())
+        cells = " | ".join(f"{share:.0%}" for share in shares)
+        lines.append(f"| {kind} | {group['training'].nunique()} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_of_comparisons_table():
+    """Return how the rules for differences and ratios judge our own trainings, as Markdown."""
+    plain, dropout = (arms.ended_calmly(arms.trainings(name)) for name in ("plain64", "dropout64"))
+    tests = {
+        "differences (Dice on training slices)": exploration.try_rule_for_differences,
+        "ratios (gap between the losses)": exploration.try_rule_for_ratios,
+    }
+    lines = ["| rule | groups of three trainings with | comparisons | difference found |"]
+    lines.append("|---|---|---|---|")
+    for rule, compare in tests.items():
+        for kind, group in compare(plain, dropout).groupby("kind", sort=False):
+            lines.append(f"| {rule} | {kind} | {len(group)} | {group['found'].mean():.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def first_edition_table():
+    """Return the answers of the first edition beside the new ones, as a Markdown table."""
+    lines = ["| question | first edition | second edition | why it was asked again |"]
+    lines.append("|---|---|---|---|")
+    for name, old in CLAIMS["first_edition"].items():
+        question, answer = verdict.QUESTIONS[name]["question"], verdict.judge(name).answer
+        lines.append(f"| {question} | {old['answer']} | {answer} | {old['why']} |")
+    return "\n".join(lines) + "\n"
 
 
 def commands_table():
@@ -259,6 +342,11 @@ GENERATED = {
     "walk": walk_output,
     "groups": groups,
     "questions": all_questions,
+    "rules": rules_text,
+    "groups_of_trainings": groups_of_trainings_table,
+    "test_of_numbers": test_of_numbers_table,
+    "test_of_comparisons": test_of_comparisons_table,
+    "first_edition": first_edition_table,
     "commands": commands_table,
     "reference": reference_text,
     "speed": speed_text,

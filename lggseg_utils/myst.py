@@ -1,0 +1,143 @@
+"""Turn a chapter's plain Markdown into what the book shows.
+
+In git a chapter is Markdown that any viewer renders. On its page, exercises become boxes, sources
+become citations, captions become those of numbered figures, the first use of a term leads to the
+glossary, and code that only draws is folded away.
+"""
+
+import re
+
+CAPTION = "**Figure.** "
+EXERCISE = re.compile(r"> \*\*(Exercise \d+)\.\*\* (.*)", re.DOTALL)
+# Tags of cells that are folded away on the page: the tag that Jupyter Book knows, and its label.
+FOLDED = {
+    "parameters": ("hide-input", "the parameters"),
+    # Written by papermill: the values of this run, which `run.json` holds as well.
+    "injected-parameters": ("remove-cell", ""),
+    "imports": ("hide-input", "the imports"),
+    "plotting": ("hide-input", "the plotting code"),
+    "details": ("hide-input", "the code"),
+    "solution": ("hide-cell", "the solution"),
+}
+# A work is cited by authors and year.
+LINK = re.compile(r"\[[^\]]*\b(?:19|20)\d\d\)?\]\((https?://[^)]+)\)")
+CITED = re.compile(rf"\({LINK.pattern}\)|{LINK.pattern}")
+# Where no term is marked: code, mathematics, links, roles, headings, and words in bold.
+PROTECTED = re.compile(
+    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|\{[a-z:]+\}`[^`]*`"
+    r"|^#.*?$|\*\*.*?\*\*|<[^>]*>",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def to_myst(notebook, name, terms, sources):
+    """Change an executed chapter, a notebook of nbformat, into what the book shows.
+
+    name: of the chapter, which its figures are named after; terms: words of the glossary; sources:
+    keys of the bibliography by address.
+    """
+    _move_captions(notebook, name)
+    unused = list(terms)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            _fold(cell)
+            continue
+        text = mark_terms(cite(cell.source, sources), unused)
+        cell.source = EXERCISE.sub(_as_box, text)
+
+
+def read_terms(glossary):
+    """Return the words that a glossary page in MyST Markdown explains, longest first."""
+    listed = re.search(r"```\{glossary\}(.*?)```", glossary, re.DOTALL).group(1)
+    words = [line for line in listed.splitlines() if line[:1].strip() and line[0] != ":"]
+    return sorted(words, key=len, reverse=True)
+
+
+def read_sources(bibliography):
+    """Return the key of each entry of a BibTeX file by its address: its url, or that of its DOI."""
+    found = {}
+    for entry in re.split(r"^@", bibliography, flags=re.MULTILINE)[1:]:
+        key = re.match(r"\w+\{(\w+)", entry).group(1)
+        for field, value in re.findall(r"(url|doi) *= *\{([^}]+)\}", entry):
+            found[value if field == "url" else f"https://doi.org/{value}"] = key
+    return found
+
+
+def cite(text, sources):
+    """Replace links to works of the bibliography by citations.
+
+    A link in parentheses of its own becomes a citation in parentheses.
+    """
+
+    def as_role(link):
+        in_parentheses, in_text = link.groups()
+        key = sources.get(in_parentheses or in_text)
+        if key is None:
+            return link.group()
+        return f"{{cite:{'p' if in_parentheses else 't'}}}`{key}`"
+
+    return CITED.sub(as_role, text)
+
+
+def mark_terms(text, unused):
+    """Link to the glossary where a text first uses a word of the list `unused`, and remove it.
+
+    A plural counts as its word.
+    """
+    for term in list(unused):
+        word = re.compile(rf"(?<![\w-]){re.escape(term)}(?:e?s)?(?![\w-])", re.IGNORECASE)
+        for start, end in _free_parts(text):
+            if use := word.search(text, start, end):
+                text = f"{text[: use.start()]}{{term}}`{use.group()} <{term}>`{text[use.end() :]}"
+                unused.remove(term)
+                break
+    return text
+
+
+def _free_parts(text):
+    """Return start and end of each part of a text that is prose."""
+    borders = [0]
+    for part in PROTECTED.finditer(text):
+        borders += part.span()
+    borders.append(len(text))
+    return list(zip(borders[::2], borders[1::2], strict=True))
+
+
+def _as_box(exercise):
+    """Return an exercise, in git a quotation, as a box."""
+    title, text = exercise.groups()
+    text = re.sub(r"^> ?", "", text, flags=re.MULTILINE)
+    return f":::{{admonition}} {title}\n:class: tip\n{text}\n:::"
+
+
+def _fold(cell):
+    """Fold a code cell away whose tags say so."""
+    for tag in cell.metadata.get("tags", []):
+        if tag in FOLDED:
+            known, label = FOLDED[tag]
+            cell.metadata["tags"] = [known]
+            page = cell.metadata.setdefault("mystnb", {})
+            page["code_prompt_show"] = f"Show {label}"
+            page["code_prompt_hide"] = f"Hide {label}"
+
+
+def _move_captions(notebook, name):
+    """Make each text that begins with **Figure.** the caption of the cell above it."""
+    kept = []
+    for cell in notebook.cells:
+        text = _caption(cell)
+        if text is None:
+            kept.append(cell)
+            continue
+        page = kept[-1].metadata.setdefault("mystnb", {})
+        page["figure"] = {"caption": text, "name": f"{name}-figure-{len(kept)}"}
+    notebook.cells = kept
+
+
+def _caption(cell):
+    """Return the caption that a cell holds, as text or as Markdown that its code made, or None."""
+    text = cell.source
+    if cell.cell_type == "code":
+        made = [output.get("data", {}).get("text/markdown", "") for output in cell.outputs]
+        text = "".join(made)
+    return text.removeprefix(CAPTION) if text.startswith(CAPTION) else None
