@@ -29,6 +29,9 @@ PROTECTED = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
+# Words of the glossary that mostly mean something else: these lead there from no text.
+EVERYDAY = {"grid", "margin", "precision", "record"}
+
 
 def to_myst(notebook, name, terms, sources):
     """Change an executed chapter, a notebook of nbformat, into what the book shows.
@@ -37,7 +40,7 @@ def to_myst(notebook, name, terms, sources):
     keys of the bibliography by address.
     """
     _move_captions(notebook, name)
-    unused = list(terms)
+    unused = [term for term in terms if term not in EVERYDAY]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             _fold(cell)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
+import nbformat
 import pytest
 from conftest import (
     HEARS_CTRL_C,
@@ -59,6 +61,25 @@ def test_a_run_leaves_everything_the_contract_names_and_nothing_unfinished(smoke
         path.name for path in chapters.chapters() if chapters.depends_on_run(path)
     ]
     assert finished.stdout.splitlines()[-1] == str(folder / "notebooks")
+
+
+def test_the_text_of_other_data_holds_no_facts_of_the_sample(smoke_run):
+    folder, _, _ = smoke_run
+    for path in sorted((folder / "notebooks").iterdir()):
+        for text in texts_of(path):
+            assert not re.search(
+                r"CC BY|\bnan\b|\b1 (patients|slices)|sixteen|dozen|16 of", text
+            ), path
+
+
+def texts_of(path):
+    """Return what a page says: the text of an executed chapter, and what its code printed."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and "remove-cell" not in cell.metadata.get("tags", []):
+            yield cell.source
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            yield output.get("text", "") + data.get("text/markdown", "") + data.get("text/html", "")
 
 
 def test_neither_a_token_nor_tensorflows_messages_get_out(smoke_run):

@@ -191,7 +191,7 @@ def test_recorded_figures_are_shown_with_their_terms():
     for path in [*NOTEBOOKS, ROOT / "book" / "index.md"]:
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"(\w+)\.jpg", text):
-            shown[name] = "CC BY-NC-SA 4.0" in text and "Buda" in text or "buda2019" in text
+            shown[name] = ("CC BY-NC-SA 4.0" in text and "Buda" in text) or "buda2019" in text
     drawn = [path.stem for path in (ROOT / "records" / "figures").glob("*.jpg")]
     assert sorted(shown) == sorted(drawn)
     assert all(shown.values())
