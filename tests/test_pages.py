@@ -17,6 +17,7 @@ from lggseg_utils import book, plots, records
 from lggseg_utils.arms import CLAIMS
 
 pytestmark = pytest.mark.pages
+CHAPTERS = [page for page in pages_of_the_book() if page.startswith("notebooks/")]
 LOOKS = [(1280, "light"), (768, "dark"), (420, "light")]
 MARKUP = (
     "<a href",
@@ -113,6 +114,7 @@ def test_a_page_shows_no_markup_and_cuts_no_code(browser, page):
     assert [markup for markup in MARKUP if markup in text and page != "book/changelog"] == []
     cut = "return [...document.querySelectorAll('article div.highlight pre')].filter(p => p.scrollWidth > p.clientWidth + 1).length"
     assert browser.execute_script(cut) == 0
+    assert browser.execute_script("return document.querySelectorAll('mjx-merror').length") == 0
     assert "OWNER" not in text or page == "book/rerun"
     prose = browser.execute_script(
         "return [...document.querySelectorAll('article p, article li, article td')].map(p => p.innerText)"
@@ -153,6 +155,75 @@ def test_functions_in_code_lead_to_their_descriptions(browser, page):
         )
         >= 3
     )
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_is_no_longer_than_nine_thousand_pixels(browser, page):
+    open_page(browser, page)
+    height = "return document.querySelector('article').scrollHeight"
+    assert browser.execute_script(height) <= 9000
+
+
+@pytest.mark.parametrize("page", [page for page in CHAPTERS if "14_" not in page])
+def test_a_chapter_opens_with_its_picture(browser, page):
+    open_page(browser, page)
+    top = "return document.querySelector('article figure img').getBoundingClientRect().top"
+    assert browser.execute_script(top) < 800
+
+
+# Words that a line break cuts: in a table's head, or a name in code. A hyphen is a place to break.
+CUT = """
+const cut = [];
+for (const place of document.querySelectorAll('article th, article p code, article li code')) {
+  const walker = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    for (const word of walker.currentNode.data.matchAll(/[\\w.]+/g)) {
+      const range = document.createRange();
+      range.setStart(walker.currentNode, word.index);
+      range.setEnd(walker.currentNode, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+      if (lines.size > 1 && word[0].length < 25) cut.push(word[0]);
+    }
+  }
+}
+return cut;
+"""
+
+
+@pytest.mark.parametrize("page", pages_of_the_book())
+def test_no_word_of_a_head_or_a_code_is_cut_on_a_phone(browser, page):
+    open_page(browser, page, width=420)
+    assert browser.execute_script(CUT) == []
+
+
+def test_links_of_the_first_page_lead_to_what_exists(browser):
+    open_page(browser, "book/index")
+    links = "return [...document.querySelectorAll('article a[href]')].map(a => a.href)"
+    targets = [link for link in browser.execute_script(links) if link.startswith("file:")]
+    assert any("#" in link for link in targets)
+    for link in targets:
+        path, _, name = link.removeprefix("file://").partition("#")
+        page = Path(unquote(path)).read_text(encoding="utf-8")
+        assert not name or f'id="{name}"' in page, link
+
+
+REPORT = "https://github.com/Samin-Solouki/U-Net-Semantic-Segmentation"
+COHORT = "https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation"
+PAPER = "https://arxiv.org/abs/2210.13336"
+
+
+@pytest.mark.parametrize(
+    ("page", "addresses"),
+    [
+        ("book/index", (REPORT, COHORT, PAPER)),
+        ("notebooks/01_data", (REPORT, COHORT)),
+        ("book/sources", (REPORT, COHORT, PAPER)),
+        ("book/bibliography", (REPORT, PAPER)),
+    ],
+)
+def test_pages_link_what_they_are_about(page, addresses):
+    text = (HTML / f"{page}.html").read_text(encoding="utf-8")
+    assert all(f'href="{address}"' in text for address in addresses)
 
 
 def test_solutions_unfold(browser):

@@ -294,13 +294,13 @@ def speed_text():
 
 
 def settings_table():
-    """Return every setting as a Markdown table: name, default, allowed values, meaning."""
-    lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
+    """Return every setting as a Markdown table: name, default, meaning with allowed values."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name, entry in Experiment.model_json_schema()["properties"].items():
         if name not in ("profile", "seed"):
             allowed = ", ".join(f"`{value}`" for value in entry.get("enum", [])) or entry["type"]
             default = json.dumps(entry["default"])
-            lines.append(f"| `{name}` | `{default}` | {allowed} | {entry['description']} |")
+            lines.append(f"| `{name}` | `{default}` | {entry['description']} ({allowed}) |")
     return "\n".join(lines) + "\n"
 
 
