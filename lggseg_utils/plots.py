@@ -103,10 +103,12 @@ def score(entry):
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
-def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.FLAIR):
+def show_slice(
+    axis, image, title="", truth=None, prediction=None, channel=data.FLAIR, linewidth=1.6
+):
     """Show one channel of an image (height, width, 3) on black, with the outlines of its masks.
 
-    truth, prediction: (height, width) of 0 and 1, or None.
+    truth, prediction: (height, width) of 0 and 1, or None; linewidth: of the outlines, in points.
     """
     shown = image[..., channel]
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.max(shown)), 1e-6))
@@ -116,7 +118,7 @@ def show_slice(axis, image, title="", truth=None, prediction=None, channel=data.
                 np.asarray(mask, dtype=float),
                 [0.5],
                 colors=[colour],
-                linewidths=1.4,
+                linewidths=linewidth,
                 linestyles=[style],
             )
     axis.set_title(title, color="white")
@@ -140,11 +142,11 @@ def slices(images, titles, truths=None, predictions=None, columns=5):
         prediction = None if predictions is None else predictions[position]
         show_slice(axes.flat[position], image, title, truth, prediction)
     if predictions is not None:
-        _add_legend_of_outlines(figure)
+        add_legend_of_outlines(figure)
     return figure
 
 
-def _add_legend_of_outlines(figure):
+def add_legend_of_outlines(figure):
     """Say below a figure of slices which outline is which."""
     handles = [
         Line2D([], [], color=TRUTH, linestyle="-", label="truth"),

@@ -1,5 +1,6 @@
 """Fixtures: small cohorts of ellipses on disk, written as users bring them."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -132,3 +133,12 @@ def open_smoke(tmp_path):
         return runs.open_run("smoke", data_dir, tmp_path / folder, seed, overrides)
 
     return open_it
+
+
+def extension(name):
+    """Return a Sphinx extension of the book as a module."""
+    path = runs.REPOSITORY / "book" / "_ext" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

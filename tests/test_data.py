@@ -513,3 +513,34 @@ class TestFetch:
         ) as error:
             data.fetch(tmp_path / "lgg")
         assert "KGAT" not in str(error.value) and not (tmp_path / "lgg").exists()
+
+
+class TestWordsAboutTheData:
+    """What a page may say of a cohort."""
+
+    def cohort(self, *patients):
+        slices = pd.DataFrame({"patient": patients, "slice": range(len(patients))})
+        images = [np.full((2, 2, 3), number, np.uint8) for number in range(len(patients))]
+        masks = [np.zeros((2, 2), np.uint8)] * len(patients)
+        return data.Cohort(slices, images, masks, pd.DataFrame(), "")
+
+    def test_the_lgg_cohort_is_known_by_its_names(self):
+        cohort = self.cohort("TCGA_CS_4941_19960909", "TCGA_CS_4941_19960909")
+        assert data.describe(cohort) == "1 patient of the LGG cohort, 2 slices"
+        assert "CC BY-NC-SA 4.0" in data.credit(cohort)
+
+    @pytest.mark.parametrize("names", [("A",), ("TCGA_CS_4941_19960909", "mine")])
+    def test_other_patients_get_neither_its_name_nor_its_licence(self, names):
+        cohort = self.cohort(*names)
+        assert "LGG" not in data.describe(cohort)
+        assert data.credit(cohort) == ""
+
+    def test_a_subset_keeps_each_slice_with_its_image(self):
+        part = data.subset(self.cohort("A", "B", "C"), np.array([False, True, True]))
+        assert part.slices["patient"].tolist() == ["B", "C"]
+        assert list(part.slices.index) == [0, 1]
+        assert [image[0, 0, 0] for image in part.images] == [1, 2]
+        assert len(part.masks) == 2
+
+    def test_large_numbers_are_grouped(self):
+        assert data.count_of(3929, "slice") == "3,929 slices"

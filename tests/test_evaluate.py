@@ -25,6 +25,13 @@ def test_counts_and_soft_sums_by_hand():
     assert table["loss"].tolist() == pytest.approx(wanted, rel=1e-5)
 
 
+def test_counts_at_another_threshold():
+    truths = np.array([[[1, 0]]], np.uint8)
+    predicted = np.array([[[0.3, 0.3]]])
+    assert evaluate.count(truths, predicted, 0.2).iloc[0].tolist() == [1, 1, 0, 0]
+    assert evaluate.count(truths, predicted, 0.3).iloc[0].tolist() == [0, 0, 1, 1]
+
+
 def scored_slices(patients=6, slices=5, seed=0):
     """A made-up per-slice table."""
     rng = np.random.default_rng(seed)

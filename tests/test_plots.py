@@ -1,0 +1,65 @@
+"""What figures and tables show."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lggseg_utils import plots
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "text"),
+    [(0.5, 0.25, "0.500 (0.250 to 0.900)"), (0.5, None, "0.500"), (None, None, "–")],
+)
+def test_a_score_has_its_interval_where_there_is_one(value, low, text):
+    assert plots.score({"value": value, "low": low, "high": 0.9}) == text
+
+
+def test_nan_is_never_shown():
+    assert plots.score({"value": math.nan, "low": math.nan, "high": math.nan}) == "–"
+    assert plots.score({"value": 0.5, "low": math.nan, "high": math.nan}) == "0.500"
+
+
+def test_a_table_shows_a_dash_for_no_value_and_no_markup():
+    page = plots.table(pd.DataFrame({"a": [1.0, None], "b": ["<x>", "y"]}), "1 < 2").to_html()
+    assert ">1.000<" in page and ">–<" in page
+    assert "&lt;x&gt;" in page and "1 &lt; 2" in page
+
+
+def test_outlines_are_those_of_the_masks():
+    figure, axis = plt.subplots()
+    truth = np.zeros((8, 8))
+    truth[2:5, 3:6] = 1
+    plots.show_slice(axis, np.ones((8, 8, 3), np.uint8), truth=truth, prediction=0 * truth)
+    (outline,) = axis.collections  # an empty prediction has none
+    (x0, y0), (x1, y1) = outline.get_paths()[0].get_extents().get_points()
+    assert (x0, y0, x1, y1) == (2.5, 1.5, 5.5, 4.5)
+    plt.close(figure)
+
+
+def test_bars_of_patients_are_sorted_and_name_mean_and_median():
+    figure = plots.dice_bars(pd.DataFrame({"dice": [0.9, 0.1, 0.5]}))
+    (axis,) = figure.axes
+    assert [bar.get_height() for bar in axis.patches] == [0.1, 0.5, 0.9]
+    labels = [line.get_label() for line in axis.lines]
+    assert labels == ["mean 0.500", "median 0.500"]
+    plt.close(figure)
+
+
+def test_a_forest_shows_each_condition_with_its_interval():
+    rows = {
+        "condition": ["a_b", "c"],
+        "difference": [0.1, -0.2],
+        "low": [0, -0.3],
+        "high": [0.4, 0],
+    }
+    figure = plots.forest(pd.DataFrame(rows), "change")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a b", "c"]
+    (bars,) = axis.collections
+    ends = [path.vertices[:, 0].tolist() for path in bars.get_paths()]
+    assert np.allclose(ends, [[0, 0.4], [-0.3, 0]])
+    plt.close(figure)
