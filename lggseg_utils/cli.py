@@ -254,7 +254,9 @@ def _with_interval(value, low, high):
 @click.argument("images", nargs=-1)
 @_options(
     *(
-        click.option(f"--{name}", type=click.Path(), help=f"{sequence} volume of a patient, NIfTI.")
+        click.option(
+            f"--{name}", type=click.Path(), help=f"{sequence} volume: NIfTI, or a DICOM folder."
+        )
         for name, sequence in (
             ("pre", "Pre-contrast"),
             ("flair", "FLAIR"),
@@ -278,8 +280,9 @@ def predict(images, pre, flair, post, run_dir, out):
     """Predict the masks of IMAGES: slices or volumes, or folders or zips of them.
 
     Slices are 8-bit TIFF or PNG with pre-contrast, FLAIR and post-contrast as channels, named
-    PATIENT_NUMBER. Volumes are NIfTI whose names end in t1, flair and t1ce or t1gd; FLAIR alone
-    will do. Masks beside the images (_mask, _seg) are compared. Not for clinical use.
+    PATIENT_NUMBER. Volumes are NIfTI whose names end in t1, flair and t1ce or t1gd, or folders of
+    a DICOM series each, named with --pre, --flair and --post; FLAIR alone will do. Masks beside the
+    images (_mask, _seg) are compared. Not for clinical use.
     """
     predictor = _import("predict")
     volume = predictor.named_volume(pre, flair, post)

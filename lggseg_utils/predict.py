@@ -73,12 +73,15 @@ def reference():
 
 
 def named_volume(pre, flair, post):
-    """Return the `volumes.Volume` of paths given by option, as a list; [] where none was given."""
+    """Return the `volumes.Volume` of paths given by option, as a list; [] where none was given.
+
+    A volume, and its mask, have the name of FLAIR's file or folder.
+    """
     if not (pre or flair or post):
         return []
     if not flair:
         raise UserError("--pre and --post need --flair: the network can do without them, not it.")
-    stem = re.sub(r"\.nii(\.gz)?$", "", Path(flair).name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.nii(\.gz)?$", "", Path(flair).resolve().name, flags=re.IGNORECASE)
     patient = re.sub(r"[-_. ](flair|t2f)$", "", stem, flags=re.IGNORECASE)
     return [volumes.Volume(patient, *(Path(path) if path else None for path in (flair, pre, post)))]
 
@@ -180,7 +183,10 @@ def _scans(images, out):
         )
     if not scans:
         supported = ", ".join((*data.SUFFIXES, *volumes.SUFFIXES))
-        raise UserError(f"no image in {', '.join(map(str, paths))}; supported: {supported}.")
+        raise UserError(
+            f"no image in {', '.join(map(str, paths))}; supported: {supported}; the folder of a "
+            "DICOM series is named with --flair."
+        )
     _refuse_names(scans, out)
     _say_who_is_alone(scans)
     return scans
@@ -227,7 +233,7 @@ def _how_to_convert(path):
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return "JPEG has changed its pixels; export the slice again, as PNG or TIFF."
     if path.suffix.lower() in (".dcm", ".dicom", ""):
-        return "if it is DICOM, convert the series to NIfTI with dcm2niix."
+        return "if it is DICOM, name the folder of its series with --flair."
     return f"supported: {', '.join((*data.SUFFIXES, *volumes.SUFFIXES))}."
 
 
@@ -289,7 +295,8 @@ def _refuse_names(scans, out):
         if owner is not scan and (scan.volume is None or scan.volume is not owner.volume):
             name = scan.mask.partition("_mask.")[0]
             raise UserError(f"two images are named {name}: their masks would overwrite each other.")
-    if out.resolve() in {Path(scan.image).resolve().parent for scan in scans}:
+    images = {Path(scan.image).resolve() for scan in scans}
+    if out.resolve() in {path if path.is_dir() else path.parent for path in images}:
         raise UserError(
             f"{out} holds the images themselves, and masks could be written over; name another "
             "folder."
