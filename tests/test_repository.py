@@ -155,6 +155,16 @@ def test_help_loads_nothing_heavy():
     assert printed.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", ["verdict", "exploration", "records", "stats"])
+def test_what_judges_records_loads_nothing_that_it_does_not_need(name):
+    heavy = "('tensorflow', 'keras', 'matplotlib', 'cv2', 'scipy.stats')"
+    code = f"import sys, lggseg_utils.{name}; print([m for m in {heavy} if m in sys.modules])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "[]"
+
+
 def test_the_address_is_where_one_command_sets_it():
     address = ADDRESS.removeprefix("https://")
     text = [
