@@ -18,14 +18,14 @@ from tqdm import tqdm
 from lggseg_utils import data, metrics, volumes
 from lggseg_utils.runs import (
     REPOSITORY,
+    find_network,
     read_csv,
-    recorded_experiment,
     require_clone,
     stderr_into,
     write_csv,
     write_whole,
 )
-from lggseg_utils.settings import Experiment, UserError
+from lggseg_utils.settings import UserError
 
 REFERENCE = REPOSITORY / "reference"
 OUTLINE = (86, 180, 233)  # the sky blue of the book's predictions
@@ -50,13 +50,6 @@ class Scan(NamedTuple):
     pixels: np.ndarray
     truth: np.ndarray | None
     volume: volumes.Volume | None = None
-
-
-class Network(NamedTuple):
-    """A trained network, not yet loaded: its experiment, and the files that are averaged."""
-
-    experiment: Experiment
-    files: list
 
 
 class Predicted(NamedTuple):
@@ -98,20 +91,18 @@ def predict(images, network_folder, out):
     earlier call wrote there is removed. Raises `UserError`, with nothing written, for images that
     can't be used.
     """
-    found = find_network(network_folder)
+    experiment = find_network(network_folder).experiment
     scans = _sorted(_scans(images, Path(out)))
     with stderr_into(os.devnull):
-        from lggseg_utils import evaluate, preprocess
-    network = _load(found)
+        from lggseg_utils import evaluate, preprocess, train
+    network, _ = train.load_trained(network_folder)
     patients = pd.Series([scan.patient for scan in scans])
-    prepared = preprocess.prepare_images(
-        [scan.pixels for scan in scans], patients, found.experiment
-    )
+    prepared = preprocess.prepare_images([scan.pixels for scan in scans], patients, experiment)
     probabilities = []
     with tqdm(total=len(scans), desc="predicting", leave=False, disable=None) as bar:
         for start in range(0, len(scans), CHUNK):
             chunk = prepared[start : start + CHUNK]
-            probabilities.extend(evaluate.predict(network, chunk, found.experiment))
+            probabilities.extend(evaluate.predict(network, chunk, experiment))
             bar.update(len(chunk))
     masks = [
         cv2.resize(probability, scan.pixels.shape[1::-1]) > evaluate.THRESHOLD
@@ -125,36 +116,6 @@ def predict(images, network_folder, out):
     dice = _dice(scans, masks)
     _write_tables(Path(out), table, dice)
     return Predicted(table, dice)
-
-
-def find_network(folder):
-    """Return the `Network` of a folder: of a run, a cross-validation, one fold, or the reference.
-
-    Of a cross-validation, all folds are averaged. Raises `UserError` for any other folder.
-    """
-    folder = home = Path(folder)
-    if (folder / "model.keras").exists() and not (folder / "run.json").exists():
-        # A fold, or a training of an ablation, has its settings two folders up.
-        home = folder.resolve().parents[1]
-    experiment = recorded_experiment(home)
-    for name in ("model.keras", "weights.npz"):
-        if (folder / name).exists():
-            return Network(experiment, [folder / name])
-    folds = sorted(folder.glob("folds/*/model.keras"))
-    if not folds:
-        raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
-    if not (folder / "metrics.json").exists():
-        raise UserError(f"{folder} is not finished; the command that began it resumes it.")
-    return Network(experiment, folds)
-
-
-def _load(found):
-    """Load a `Network`; return the Keras network, the average of several."""
-    with stderr_into(os.devnull):
-        from lggseg_utils import model, train
-    if found.files[0].suffix == ".npz":
-        return train.load_trained(found.files[0].parent)[0]
-    return model.average([train.load_network(file) for file in found.files], mirrored=False)
 
 
 def _scans(images, out):
