@@ -750,3 +750,17 @@ def test_recording_a_run_ends_with_the_comparison(readers_record, capsys):
     assert of_book.startswith("patient64, of the book: test Dice 0.7")
     assert settings == "Settings that differ: filters 4 instead of 16, epochs 2 instead of 20."
     assert data == "The data differ, so these numbers do not say which network is better."
+
+
+def test_a_record_is_read_once_for_all_its_scores(monkeypatch):
+    read = []
+    monkeypatch.setattr(records, "load_record", lambda name: read.append(name) or loaded)
+    loaded = records.Record("r", {}, None, *6 * [None])
+    records.load_once.cache_clear()
+    records.load_training.cache_clear()
+    records.training_names()
+    records.load_training("patient64")
+    records._own_grid("patient64")
+    assert sorted(read) == records.record_names()
+    records.load_once.cache_clear()
+    records.load_training.cache_clear()

@@ -233,10 +233,12 @@ def test_environment_is_in_step_with_the_package():
 def test_every_dependency_is_locked_within_its_range_and_used():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    lock = (ROOT / "requirements.lock").read_text()
+    for line in lock.splitlines():
         if "==" in line:
-            name, version = line.split(";")[0].strip().split("==")
+            name, version = line.split(";")[0].removesuffix("\\").strip().split("==")
             locked.setdefault(name.replace("_", "-").lower(), []).append(version)
+    assert lock.count("==") < lock.count("--hash=sha256:")
     for text in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
         requirement = Requirement(text)
         versions = locked[requirement.name.replace("_", "-").lower()]
