@@ -30,7 +30,8 @@ environment:
 # uv installs in half the time; where it fails, pip does the same.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .venv/installed: requirements.lock pyproject.toml
-	@$(PIP) $$(grep '^uv==' requirements.lock) \
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	@$(PIP) -r .venv/uv.txt \
 		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock 2> /dev/null \
 		|| $(PIP) -r requirements.lock
 	@$(PIP) --no-deps -e .

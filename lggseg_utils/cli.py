@@ -254,7 +254,9 @@ def _with_interval(value, low, high):
 @click.argument("images", nargs=-1)
 @_options(
     *(
-        click.option(f"--{name}", type=click.Path(), help=f"{sequence} volume of a patient, NIfTI.")
+        click.option(
+            f"--{name}", type=click.Path(), help=f"{sequence} volume: NIfTI, or a DICOM folder."
+        )
         for name, sequence in (
             ("pre", "Pre-contrast"),
             ("flair", "FLAIR"),
@@ -278,8 +280,9 @@ def predict(images, pre, flair, post, run_dir, out):
     """Predict the masks of IMAGES: slices or volumes, or folders or zips of them.
 
     Slices are 8-bit TIFF or PNG with pre-contrast, FLAIR and post-contrast as channels, named
-    PATIENT_NUMBER. Volumes are NIfTI whose names end in t1, flair and t1ce or t1gd; FLAIR alone
-    will do. Masks beside the images (_mask, _seg) are compared. Not for clinical use.
+    PATIENT_NUMBER. Volumes are NIfTI whose names end in t1, flair and t1ce or t1gd, or folders of
+    a DICOM series each, named with --pre, --flair and --post; FLAIR alone will do. Masks beside the
+    images (_mask, _seg) are compared. Not for clinical use.
     """
     predictor = _import("predict")
     volume = predictor.named_volume(pre, flair, post)
@@ -313,11 +316,26 @@ def fetch(folder):
 @click.argument("run_dir")
 @click.argument("name")
 def record(run_dir, name):
-    """Copy the numbers of a finished run to records/NAME, where the book shows them."""
-    from lggseg_utils import runs
+    """Copy the numbers of a finished run to records/NAME, and compare them with the book's."""
+    from lggseg_utils import records, runs
 
     runs.require_clone("to keep a record")
-    print(_import("records").record(run_dir, name))
+    kept = records.record(run_dir, name)
+    print(kept)
+    if kept.name in records.readers_names():
+        (compared,) = records.compare_with_book([kept.name]).to_dict("records")
+        _print_comparison(compared)
+
+
+def _print_comparison(row):
+    """Print a row of `records.compare_with_book`: two scores, what differs, and the data."""
+    for name, ending in ((row["record"], ""), (f"{row['of_book']}, of the book", "_of_book")):
+        score = _with_interval(*(row[part + ending] for part in ("dice", "low", "high")))
+        over, data = row[f"patients{ending}"], row[f"data{ending}"]
+        print(f"{name}: test Dice {score}, {over} patient(s); data: {data}.")
+    print(f"Settings that differ: {row['differ'] or 'none'}.")
+    if not row["same_data"]:
+        print("The data differ, so these numbers do not say which network is better.")
 
 
 class _Stop:

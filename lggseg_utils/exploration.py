@@ -12,7 +12,6 @@ import pandas as pd
 from lggseg_utils import arms, records, sources, stats, verdict
 from lggseg_utils.arms import CLAIMS
 
-SETS = {"train": "training", "val": "validation", "test": "test"}
 SUBSETS = ("all slices", "slices with tumour")
 # A spread that reaches further than this to either side says nothing; for loss and accuracy,
 # further than the reported loss or error itself.
@@ -253,7 +252,7 @@ def _with_the_report(names):
     """Return which of the nine reported numbers lie within the interval of all trainings."""
     table = nine_numbers(arms.ended_calmly(arms.trainings("plain64")))
     outside = table[~table["met"]]
-    missed = [f"{SETS[row.set]} {row.score}" for row in outside.itertuples()]
+    missed = [f"{records.SET_NAMES[row.set]} {row.score}" for row in outside.itertuples()]
     return f"{table['met'].sum()} of 9 inside; outside: {', '.join(missed)}"
 
 

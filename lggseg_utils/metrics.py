@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+import scipy
 
 # Added above and below in the usual Keras code; the report's own constant is not known.
 SMOOTH = 1.0
@@ -89,14 +89,14 @@ def surface_distances(truth, predicted):
     if not truth_border.any() or not predicted_border.any():
         count = truth_border.sum() + predicted_border.sum()
         return np.full(count, np.hypot(*truth.shape))
-    to_predicted = ndimage.distance_transform_edt(~predicted_border)
-    to_truth = ndimage.distance_transform_edt(~truth_border)
+    to_predicted = scipy.ndimage.distance_transform_edt(~predicted_border)
+    to_truth = scipy.ndimage.distance_transform_edt(~truth_border)
     return np.concatenate([to_predicted[truth_border], to_truth[predicted_border]])
 
 
 def _border(mask):
     """Return the border pixels of a mask, bool (height, width); outside the slice is background."""
-    return mask & ~ndimage.binary_erosion(mask)
+    return mask & ~scipy.ndimage.binary_erosion(mask)
 
 
 def surface_scores(distances):

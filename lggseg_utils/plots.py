@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from lggseg_utils import data
+from lggseg_utils import data, records
 
 # Okabe and Ito's colours, distinguishable with every common colour blindness.
 BLUE = "#0072B2"
@@ -21,7 +21,7 @@ INK = "#2B2B2B"
 TRUTH = "#F0E442"
 PREDICTION = "#56B4E9"
 SET_COLOURS = {"train": GREY, "val": ORANGE, "test": BLUE}
-SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SET_NAMES = records.SET_NAMES
 WIDTH = 6.0  # inches of every figure, so that all type has one size
 FONT_SIZE = 11  # points: 9 pixels or more on a screen 420 pixels wide
 VEGA_LITE = f"application/vnd.vegalite.v{altair.SCHEMA_VERSION[1]}+json"

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from lggseg_utils import data, metrics, volumes
 from lggseg_utils.runs import (
     REPOSITORY,
+    find_network,
     read_csv,
-    recorded_experiment,
     require_clone,
     stderr_into,
     write_csv,
     write_whole,
 )
-from lggseg_utils.settings import Experiment, UserError
+from lggseg_utils.settings import UserError
 
 REFERENCE = REPOSITORY / "reference"
 OUTLINE = (86, 180, 233)  # the sky blue of the book's predictions
@@ -52,13 +52,6 @@ class Scan(NamedTuple):
     volume: volumes.Volume | None = None
 
 
-class Network(NamedTuple):
-    """A trained network, not yet loaded: its experiment, and the files that are averaged."""
-
-    experiment: Experiment
-    files: list
-
-
 class Predicted(NamedTuple):
     """slices: the table in predictions.csv; dice: that in dice.csv, None without true masks."""
 
@@ -73,12 +66,15 @@ def reference():
 
 
 def named_volume(pre, flair, post):
-    """Return the `volumes.Volume` of paths given by option, as a list; [] where none was given."""
+    """Return the `volumes.Volume` of paths given by option, as a list; [] where none was given.
+
+    A volume, and its mask, have the name of FLAIR's file or folder.
+    """
     if not (pre or flair or post):
         return []
     if not flair:
         raise UserError("--pre and --post need --flair: the network can do without them, not it.")
-    stem = re.sub(r"\.nii(\.gz)?$", "", Path(flair).name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.nii(\.gz)?$", "", Path(flair).resolve().name, flags=re.IGNORECASE)
     patient = re.sub(r"[-_. ](flair|t2f)$", "", stem, flags=re.IGNORECASE)
     return [volumes.Volume(patient, *(Path(path) if path else None for path in (flair, pre, post)))]
 
@@ -95,20 +91,18 @@ def predict(images, network_folder, out):
     earlier call wrote there is removed. Raises `UserError`, with nothing written, for images that
     can't be used.
     """
-    found = find_network(network_folder)
+    experiment = find_network(network_folder).experiment
     scans = _sorted(_scans(images, Path(out)))
     with stderr_into(os.devnull):
-        from lggseg_utils import evaluate, preprocess
-    network = _load(found)
+        from lggseg_utils import evaluate, preprocess, train
+    network, _ = train.load_trained(network_folder)
     patients = pd.Series([scan.patient for scan in scans])
-    prepared = preprocess.prepare_images(
-        [scan.pixels for scan in scans], patients, found.experiment
-    )
+    prepared = preprocess.prepare_images([scan.pixels for scan in scans], patients, experiment)
     probabilities = []
     with tqdm(total=len(scans), desc="predicting", leave=False, disable=None) as bar:
         for start in range(0, len(scans), CHUNK):
             chunk = prepared[start : start + CHUNK]
-            probabilities.extend(evaluate.predict(network, chunk, found.experiment))
+            probabilities.extend(evaluate.predict(network, chunk, experiment))
             bar.update(len(chunk))
     masks = [
         cv2.resize(probability, scan.pixels.shape[1::-1]) > evaluate.THRESHOLD
@@ -122,36 +116,6 @@ def predict(images, network_folder, out):
     dice = _dice(scans, masks)
     _write_tables(Path(out), table, dice)
     return Predicted(table, dice)
-
-
-def find_network(folder):
-    """Return the `Network` of a folder: of a run, a cross-validation, one fold, or the reference.
-
-    Of a cross-validation, all folds are averaged. Raises `UserError` for any other folder.
-    """
-    folder = home = Path(folder)
-    if (folder / "model.keras").exists() and not (folder / "run.json").exists():
-        # A fold, or a training of an ablation, has its settings two folders up.
-        home = folder.resolve().parents[1]
-    experiment = recorded_experiment(home)
-    for name in ("model.keras", "weights.npz"):
-        if (folder / name).exists():
-            return Network(experiment, [folder / name])
-    folds = sorted(folder.glob("folds/*/model.keras"))
-    if not folds:
-        raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
-    if not (folder / "metrics.json").exists():
-        raise UserError(f"{folder} is not finished; the command that began it resumes it.")
-    return Network(experiment, folds)
-
-
-def _load(found):
-    """Load a `Network`; return the Keras network, the average of several."""
-    with stderr_into(os.devnull):
-        from lggseg_utils import model, train
-    if found.files[0].suffix == ".npz":
-        return train.load_trained(found.files[0].parent)[0]
-    return model.average([train.load_network(file) for file in found.files], mirrored=False)
 
 
 def _scans(images, out):
@@ -180,7 +144,10 @@ def _scans(images, out):
         )
     if not scans:
         supported = ", ".join((*data.SUFFIXES, *volumes.SUFFIXES))
-        raise UserError(f"no image in {', '.join(map(str, paths))}; supported: {supported}.")
+        raise UserError(
+            f"no image in {', '.join(map(str, paths))}; supported: {supported}; the folder of a "
+            "DICOM series is named with --flair."
+        )
     _refuse_names(scans, out)
     _say_who_is_alone(scans)
     return scans
@@ -227,7 +194,7 @@ def _how_to_convert(path):
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return "JPEG has changed its pixels; export the slice again, as PNG or TIFF."
     if path.suffix.lower() in (".dcm", ".dicom", ""):
-        return "if it is DICOM, convert the series to NIfTI with dcm2niix."
+        return "if it is DICOM, name the folder of its series with --flair."
     return f"supported: {', '.join((*data.SUFFIXES, *volumes.SUFFIXES))}."
 
 
@@ -289,7 +256,8 @@ def _refuse_names(scans, out):
         if owner is not scan and (scan.volume is None or scan.volume is not owner.volume):
             name = scan.mask.partition("_mask.")[0]
             raise UserError(f"two images are named {name}: their masks would overwrite each other.")
-    if out.resolve() in {Path(scan.image).resolve().parent for scan in scans}:
+    images = {Path(scan.image).resolve() for scan in scans}
+    if out.resolve() in {path if path.is_dir() else path.parent for path in images}:
         raise UserError(
             f"{out} holds the images themselves, and masks could be written over; name another "
             "folder."

@@ -11,14 +11,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from lggseg_utils.runs import REPOSITORY, read_csv, read_record
-from lggseg_utils.settings import UserError
+from lggseg_utils.runs import REPOSITORY, made_by, read_csv, read_record, recorded_experiment
+from lggseg_utils.settings import UserError, read_yaml
 
 RECORDS = REPOSITORY / "records"
+BOOKS_OWN = read_yaml(Path(__file__).with_name("records.yml").read_text(encoding="utf-8"))
 # The numbers of a run: what a record keeps. Images and weights stay in the run folder.
 TABLES = ("per_slice", "per_patient", "history", "split", "ablation_patients", "per_slice_own_grid")
 RECORDED_FILES = ("run.json", "metrics.json", "ablation.csv", *(f"{table}.csv" for table in TABLES))
 COMPRESSED_FROM = 16_384  # bytes
+
+SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 # The ways in which `score_set` counts Dice, IoU and mean IoU.
 VALUES = ("masks", "probabilities")
@@ -64,6 +67,12 @@ def load_record(name):
     return Record(folder.name, read_record(folder), scores, *tables)
 
 
+@cache
+def load_once(name):
+    """Return a `Record` as `load_record` does, read once: do not change its tables."""
+    return load_record(name)
+
+
 def record_names():
     """Return the names of all records, sorted."""
     return sorted(path.parent.name for path in RECORDS.glob("[!.]*/run.json"))
@@ -99,6 +108,91 @@ def _copy(source, folder):
         (folder / source.name).write_bytes(content)
 
 
+# Settings that change nothing of a training that has been scored.
+WITHOUT_EFFECT = {"profile", "skip_bad", "kept_epochs", "ablation_conditions", "ablation_seeds"}
+
+
+def readers_names():
+    """Return the names of the records that a reader has added and that have test scores, sorted.
+
+    Those of the book are listed in records.yml. Neither git nor the data would tell them apart: a
+    fork commits its own runs, and they may be trained on the same cohort.
+    """
+    return [name for name in record_names() if name not in BOOKS_OWN and _has_scores(name)]
+
+
+def compare_with_book(names):
+    """Compare records with the book's, each with the one that `nearest_of_book` names.
+
+    Returns a table with a row each: record, of_book (the names), and of both, the latter with
+    the suffix _of_book, dice, low, high (of the test set: mean over patients, or pooled over slices
+    where those were split), patients (tested) and data. same_data is bool; differ is text on the
+    settings that differ, '' for none.
+    """
+    rows = []
+    for name in names:
+        of_book = nearest_of_book(name)
+        own, theirs = _test_score(name), _test_score(of_book)
+        theirs = {f"{key}_of_book": value for key, value in theirs.items()}
+        same = _data(name)["fingerprint"] == _data(of_book)["fingerprint"]
+        differ = _differ(name, of_book)
+        text = ", ".join(f"{key} {value} instead of {its}" for key, value, its in differ)
+        row = {"record": name, "of_book": of_book, **own, **theirs}
+        rows.append({**row, "same_data": same, "differ": text})
+    return pd.DataFrame(rows)
+
+
+def nearest_of_book(name):
+    """Return the name of the book's record whose settings differ least from those of a record.
+
+    Both split slices, or both patients; both are cross-validations, or neither is. Of several, the
+    first by name is taken.
+    """
+    alike = [other for other in BOOKS_OWN if _has_scores(other) and _kind(other) == _kind(name)]
+    return min(alike, key=lambda other: len(_differ(name, other)))
+
+
+def _has_scores(name):
+    """Return whether a record has scores of a test set, which an ablation has not."""
+    return (RECORDS / name / "metrics.json").exists()
+
+
+def _kind(name):
+    """Return what is split in a record, and whether it is a cross-validation."""
+    return recorded_experiment(RECORDS / name).split, made_by(RECORDS / name) == "crossval"
+
+
+def _differ(name, other):
+    """Return (setting, value, value of the other) of what differs between two records."""
+    first, second = (recorded_experiment(RECORDS / each).model_dump() for each in (name, other))
+    return [
+        (key, value, second[key])
+        for key, value in first.items()
+        if value != second[key] and key not in WITHOUT_EFFECT
+    ]
+
+
+def _data(name):
+    """Return what run.json says of a record's data."""
+    return read_record(RECORDS / name)["data"]
+
+
+def _test_score(name):
+    """Return a record's test score as a dictionary: dice, low, high, patients, data."""
+    loaded = load_record(name)
+    whole_patients = recorded_experiment(RECORDS / name).split == "patient"
+    score = loaded.metrics["test"]["dice_patient_mean" if whole_patients else "dice_pooled"]
+    tested = loaded.per_slice.query("split == 'test'")["patient"].nunique()
+    cohort = ", the LGG cohort" if _data(name)["kind"] == "LGG cohort" else ""
+    return {
+        "dice": score["value"],
+        "low": score["low"],
+        "high": score["high"],
+        "patients": tested,
+        "data": f"{_data(name)['patients']} patients{cohort}",
+    }
+
+
 # Of these two settings, seeds 1 and 2 are kept in two tables: test slices and histories.
 SEEDS128 = {"report128": 128, "size64": 64}
 
@@ -115,7 +209,7 @@ def load_training(name):
         return _of_seeds128("seeds128.csv.gz", arm, seed), _of_seeds128(
             "seeds128-history.csv.gz", arm, seed
         )
-    loaded = load_record(name)
+    loaded = load_once(name)
     return loaded.per_slice, loaded.history
 
 
@@ -133,7 +227,7 @@ def training_names():
     """
     names = [f"{arm}-{seed}" for arm in SEEDS128 for seed in (1, 2)]
     for name in record_names():
-        scored = load_record(name).per_slice
+        scored = load_once(name).per_slice
         if scored is not None and "fold" in scored:
             names.extend(f"{name}/{fold}" for fold in scored["fold"].unique())
         elif scored is not None:
@@ -213,7 +307,7 @@ def score_training(name):
 
 def _own_grid(name):
     """Return a training's per-slice table on its own grid, None where there is none."""
-    return load_record(name).own_grid if (RECORDS / name).exists() else None
+    return load_once(name).own_grid if (RECORDS / name).exists() else None
 
 
 SCORE_COLUMNS = ["training", "set", "subset", "grid", *WAY, "value"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -107,6 +108,34 @@ def recorded_experiment(folder):
     return Experiment(
         **{name: value for name, value in settings.items() if name in Experiment.model_fields}
     )
+
+
+class Network(NamedTuple):
+    """A trained network, not yet loaded: its experiment, and the files that are averaged."""
+
+    experiment: Experiment
+    files: list
+
+
+def find_network(folder):
+    """Return the `Network` of a folder: of a run, a cross-validation, one fold, or the reference.
+
+    Of a cross-validation, all folds are averaged. Raises `UserError` for any other folder.
+    """
+    folder = home = Path(folder)
+    if (folder / "model.keras").exists() and not (folder / "run.json").exists():
+        # A fold, or a training of an ablation, has its settings two folders up.
+        home = folder.resolve().parents[1]
+    experiment = recorded_experiment(home)
+    for name in ("model.keras", "weights.npz"):
+        if (folder / name).exists():
+            return Network(experiment, [folder / name])
+    folds = sorted(folder.glob("folds/*/model.keras"))
+    if not folds:
+        raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
+    if not (folder / "metrics.json").exists():
+        raise UserError(f"{folder} is not finished; the command that began it resumes it.")
+    return Network(experiment, folds)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are loaded when they are used, and scipy.stats takes a second
 
 RESAMPLES = 2000
 DRAWS = 5000
@@ -21,10 +21,12 @@ def interval_over_patients(statistic, patients, resamples=RESAMPLES):
         return np.nan, np.nan
     with warnings.catch_warnings():
         # A score that is undefined in every draw has no interval; the tables say so.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         options = {"n_resamples": resamples, "vectorized": True, "method": "percentile"}
         numbers, rng = (np.arange(patients),), np.random.default_rng(0)
-        result = stats.bootstrap(numbers, lambda drawn, axis: statistic(drawn), rng=rng, **options)
+        result = scipy.stats.bootstrap(
+            numbers, lambda drawn, axis: statistic(drawn), rng=rng, **options
+        )
     return result.confidence_interval
 
 
@@ -36,14 +38,14 @@ def prediction_interval(values, level=0.95):
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
-    t = stats.t.ppf((1 + level) / 2, n - 1)
+    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
     return values.mean(), t * values.std(ddof=1) * np.sqrt(1 + 1 / n)
 
 
 def interval_over_seeds(values):
     """Return (mean, low, high) of a score that each training has once: its 95% t interval."""
     values = np.asarray(values, dtype=float)
-    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     return values.mean(), low, high
 
 
@@ -67,7 +69,7 @@ def interval_over_seeds_and_patients(differences, without):
         variance = over_seeds + max(0.0, variance - shared)
         if over_seeds:
             freedom = min(freedom, variance**2 / (over_seeds**2 / (seeds - 1)))
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
+    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(variance)
     return differences.mean(), differences.mean() - half, differences.mean() + half
 
 
@@ -85,7 +87,7 @@ def paired_difference(differences):
     """
     values = np.asarray(differences, dtype=float)
     low, high = interval_over_patients(lambda drawn: values[drawn].mean(-1), len(values))
-    p = stats.wilcoxon(values).pvalue if values.any() else 1.0
+    p = scipy.stats.wilcoxon(values).pvalue if values.any() else 1.0
     return {"difference": values.mean(), "low": low, "high": high, "p": p}
 
 
@@ -163,4 +165,4 @@ def detectable(differences, power=0.8):
     """
     n = len(differences)
     error = np.std(differences, ddof=1) / np.sqrt(n)
-    return float((stats.t.ppf(0.975, n - 1) + stats.t.ppf(power, n - 1)) * error)
+    return float((scipy.stats.t.ppf(0.975, n - 1) + scipy.stats.t.ppf(power, n - 1)) * error)

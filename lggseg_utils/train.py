@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lggseg_utils import losses, metrics, preprocess
 from lggseg_utils.augment import augment
 from lggseg_utils.model import average, build_unet, uses_cpu_kernels
-from lggseg_utils.runs import read_csv, recorded_experiment, write_csv, write_whole
+from lggseg_utils.runs import find_network, read_csv, write_csv, write_whole
 from lggseg_utils.settings import UserError
 
 # Steps that TensorFlow runs between two returns to Python; what that saves is measured in
@@ -303,19 +303,21 @@ def load_network(path):
 
 
 def load_trained(folder):
-    """Return (network, experiment) of a finished run folder or of the reference network.
+    """Return (network, experiment) of a folder that `runs.find_network` takes.
 
-    Raises `UserError` for any other folder.
+    Of a cross-validation, the network is the average of all folds.
     """
-    folder = Path(folder)
-    experiment = recorded_experiment(folder)
-    if (folder / "model.keras").exists():
-        return load_network(folder / "model.keras"), experiment
-    if not (folder / "weights.npz").exists():
-        raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
+    experiment, files = find_network(folder)
+    if files[0].suffix == ".npz":
+        return _of_weights(files[0], experiment), experiment
+    return average([load_network(file) for file in files], mirrored=False), experiment
+
+
+def _of_weights(path, experiment):
+    """Return an experiment's network with the weights in a file of `scripts/reference.py`."""
     keras.config.set_dtype_policy("float32")
     networks = [build_unet(experiment) for _ in range(experiment.networks)]
     network = average(networks, experiment.mirrored)
-    with np.load(folder / "weights.npz") as stored:
+    with np.load(path) as stored:
         network.set_weights([stored[name] for name in stored.files])
-    return network, experiment
+    return network

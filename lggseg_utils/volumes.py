@@ -1,7 +1,8 @@
-"""Volumes of a patient as NIfTI: found by their names, read as slices, and the mask written back.
+"""Volumes of a patient: found by their names, read as slices, and the mask written back as NIfTI.
 
-A slice of a volume lies as in the cohort: rows from front to back, columns from the patient's right
-to left, which is the canonical orientation of NIfTI, turned.
+A volume is a NIfTI file, or a folder with one DICOM series. A slice of it lies as in the cohort:
+rows from front to back, columns from the patient's right to left, which is the canonical
+orientation of NIfTI, turned.
 """
 
 import re
@@ -12,7 +13,9 @@ from typing import NamedTuple
 
 import nibabel
 import numpy as np
+import pydicom
 from nibabel import orientations
+from pydicom.pixels import apply_rescale
 
 from lggseg_utils.runs import write_whole
 from lggseg_utils.settings import UserError
@@ -35,11 +38,25 @@ UNREADABLE = (
     ValueError,
     zlib.error,
 )
+UNREADABLE_DICOM = (
+    pydicom.errors.InvalidDicomError,
+    AttributeError,  # a tag that is missing
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,  # a compression that pydicom alone can't undo
+    TypeError,
+    ValueError,
+)
+TO_RAS = np.diag([-1, -1, 1])  # DICOM's axes point to the left and the back
 
 
 @dataclass(frozen=True)
 class Volume:
-    """The files of one patient; a sequence that is missing is None, and so is the true mask."""
+    """The files of one patient, or the folders of DICOM series.
+
+    A sequence that is missing is None, and so is the true mask.
+    """
 
     patient: str
     flair: Path
@@ -117,17 +134,92 @@ def read(volume):
 
 
 def _load(path):
-    """Return a three-dimensional NIfTI image."""
-    try:
-        image = nibabel.funcs.squeeze_image(nibabel.load(path))
-        _ = image.dataobj[..., -1]  # what a file that was cut short lacks
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path} can't be read as NIfTI ({reason}). Nothing was written.") from None
+    """Return the three-dimensional NIfTI image of a file, or of the DICOM series in a folder."""
+    image = _of_series(path) if path.is_dir() else _of_file(path)
     if len(image.shape) != 3:
         sides = "x".join(map(str, image.shape))
         raise UserError(f"{path} is {sides}, expected one volume; save each sequence by itself.")
     return image
+
+
+def _of_file(path):
+    """Return the NIfTI image of a file, without dimensions of one at its end."""
+    try:
+        image = nibabel.funcs.squeeze_image(nibabel.load(path))
+        _ = image.dataobj[..., -1]  # what a file that was cut short lacks
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} can't be read as NIfTI ({_shortened(error)}). Nothing was written."
+        ) from None
+    return image
+
+
+def _shortened(error):
+    """Return an error's text as one line of at most 100 characters."""
+    return " ".join(str(error).split())[:100]
+
+
+class _Slice(NamedTuple):
+    """A file of a DICOM series. position: of the first pixel; values: (rows, columns), rescaled.
+
+    grid: the directions of a row and of a column, and the distances between rows and columns.
+    """
+
+    series: tuple
+    grid: np.ndarray
+    position: np.ndarray
+    values: np.ndarray
+
+
+def _read_dicom(path):
+    """Return the `_Slice` in a DICOM file; `UserError` where there is none."""
+    try:
+        read = pydicom.dcmread(path)
+        return _Slice(
+            (read.get("SeriesDescription", "no description"), read.SeriesInstanceUID),
+            np.array([*read.ImageOrientationPatient, *read.PixelSpacing], float),
+            np.array(read.ImagePositionPatient, float),
+            apply_rescale(read.pixel_array, read),
+        )
+    except UNREADABLE_DICOM as error:
+        raise UserError(
+            f"{path} can't be read as a DICOM slice ({_shortened(error)}); dcm2niix may convert "
+            "its series to NIfTI. Nothing was written."
+        ) from None
+
+
+def _of_series(folder):
+    """Return the DICOM series in a folder as a NIfTI image; `UserError` where it is not one."""
+    slices = [_read_dicom(path) for path in sorted(folder.glob("[!.]*"))]
+    if len(slices) < 2:
+        raise UserError(f"{folder} holds {len(slices)} DICOM slice(s); name that of a series.")
+    series = sorted({each.series for each in slices})
+    if len(series) > 1:
+        names = ", ".join(description for description, _ in series)
+        raise UserError(
+            f"{folder} holds {len(series)} series ({names}); put each into a folder of its own."
+        )
+    if len({each.values.shape for each in slices}) > 1:
+        raise UserError(f"the slices in {folder} differ in size; leave those of the volume alone.")
+    normal = np.cross(slices[0].grid[:3], slices[0].grid[3:6])
+    slices.sort(key=lambda each: each.position @ normal)
+    values = np.stack([each.values.T for each in slices], axis=-1)
+    return nibabel.Nifti1Image(values.astype(np.float32), _affine(slices, folder))
+
+
+def _affine(slices, folder):
+    """Return the matrix from the axes of sorted slices, (column, row, slice), to millimetres."""
+    grids = [each.grid for each in slices]
+    positions = [each.position for each in slices]
+    steps = np.diff(positions, axis=0)
+    if np.ptp(grids, 0).max() > 1e-3 or np.ptp(steps, 0).max() > 0.1:
+        raise UserError(
+            f"the slices in {folder} are no even stack: one is missing or there twice, or they "
+            "differ in direction."
+        )
+    along, down, (between_rows, between_columns) = np.split(grids[0], (3, 6))
+    axes = [along * between_columns, down * between_rows, steps.mean(0), positions[0]]
+    return np.vstack([TO_RAS @ np.column_stack(axes), [0, 0, 0, 1]])
 
 
 def _on_grid_of(flair, flair_path, path):
@@ -168,7 +260,7 @@ def from_slices(slices):
 
 def write_mask(path, mask, volume):
     """Write the masks of a volume's slices, (n, height, width), on the grid of its FLAIR volume."""
-    like = nibabel.load(volume.flair)
+    like = _load(volume.flair)
     turned = orientations.ornt_transform(
         orientations.axcodes2ornt("RAS"), orientations.io_orientation(like.affine)
     )

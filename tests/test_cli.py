@@ -21,7 +21,7 @@ from conftest import (
     write_slice,
 )
 
-from lggseg_utils import book, chapters, cli, data, predict, runs
+from lggseg_utils import book, chapters, cli, data, runs
 from lggseg_utils.settings import UserError
 
 
@@ -112,7 +112,7 @@ def test_train_says_how_good_it_is_and_run_reads_what_it_left(tmp_path, cohort_f
     assert path == str(tmp_path / "run" / "metrics.json")
     assert not (tmp_path / "run" / "notebooks").exists()
     assert len(list((tmp_path / "run").glob("network_*"))) == 2
-    assert len(predict.find_network(tmp_path / "run").files) == 1
+    assert len(runs.find_network(tmp_path / "run").files) == 1
     parameters = {"profile": "smoke", "data_dir": str(cohort_folder), "run_dir": tmp_path / "run"}
     overrides = {"networks": 2, "hold_out": False, "epochs": 1}
     opened = runs.open_run(**parameters, overrides=overrides)  # as every notebook does

@@ -185,7 +185,7 @@ def test_a_cross_validation_is_averaged_and_a_fold_stands_alone(tmp_path, cohort
         place.parent.mkdir(parents=True)
         train.save_network(networks[-1], place)
     with pytest.raises(UserError, match="folds run is not finished; the command that began it"):
-        predict.find_network(run.folder)
+        runs.find_network(run.folder)
     run.path("metrics.json").write_text("{}")
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), run.experiment)
     alone = [evaluate.predict(each, dataset.images, run.experiment) for each in networks]

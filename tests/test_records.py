@@ -1,20 +1,20 @@
 """The records: every number follows from the counts beside it."""
 
 import json
+import re
+import shutil
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import arms, data, evaluate, metrics, records, runs, sources, stats, verdict
+from lggseg_utils import arms, cli, data, evaluate, metrics, records, runs, sources, stats, verdict
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import load_experiment
 
-SCORED = [
-    name for name in records.record_names() if (records.RECORDS / name / "metrics.json").exists()
-]
-ABLATIONS = [name for name in records.record_names() if name not in SCORED]
+SCORED = [name for name in records.BOOKS_OWN if (records.RECORDS / name / "metrics.json").exists()]
+ABLATIONS = [name for name in records.BOOKS_OWN if name not in SCORED]
 
 
 @pytest.mark.parametrize("name", SCORED)
@@ -50,7 +50,7 @@ def test_a_record_was_scored_against_the_cohorts_truth(name):
     assert truth.index.is_unique and (cohort[truth.index] == truth).all()
 
 
-@pytest.mark.parametrize("name", records.record_names())
+@pytest.mark.parametrize("name", records.BOOKS_OWN)
 def test_a_record_names_command_commit_and_data(name):
     record = runs.read_record(records.RECORDS / name)
     assert record["command"].startswith("lggseg ") and len(record["git_commit"]) == 12
@@ -687,3 +687,80 @@ def test_scores_of_three_slices_by_hand():
     assert found["mean_iou", "masks", "pooled", 0] == pytest.approx((10 / 25 + 275 / 290) / 2)
     assert found["accuracy", "masks", "pooled", 0] == pytest.approx(1 - 15 / 300)
     assert found["loss", "probabilities", "pooled", 0] == pytest.approx(0.2)
+
+
+def test_what_the_criteria_ask_for_is_listed_as_the_books():
+    asked = {name for arm in arms.CLAIMS["arms"].values() for name in arm["records"]}
+    folders = {name for name in asked if (records.RECORDS / name).exists()}
+    assert len(folders) > 10 and folders <= set(records.BOOKS_OWN)
+    assert set(records.BOOKS_OWN) <= set(records.record_names())
+
+
+@pytest.fixture
+def readers_record(tmp_path, monkeypatch):
+    """The folder of a reader's record, among others: five of the book and an ablation."""
+    for name in ("ablation", "patient64", "new-patients", "report64-plain"):
+        shutil.copytree(records.RECORDS / name, tmp_path / name)
+    shutil.copytree(tmp_path / "patient64", tmp_path / "mine")
+    shutil.copytree(tmp_path / "patient64", tmp_path / "far")
+    facts = runs.read_record(tmp_path / "mine")
+    facts["experiment"].update(size=32, scaling="head", schedule="constant")
+    (tmp_path / "far" / "run.json").write_text(json.dumps(facts))
+    facts = runs.read_record(tmp_path / "mine")
+    facts["experiment"].update(profile="my.yml", epochs=2, filters=4, ablation_seeds=3)
+    facts["data"] = {"kind": "16 patients", "patients": 16, "fingerprint": "another"}
+    (tmp_path / "mine" / "run.json").write_text(json.dumps(facts))
+    shutil.copytree(tmp_path / "ablation", tmp_path / "my-ablation")
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    books_own = ["ablation", "far", "new-patients", "patient64", "report64-plain"]
+    monkeypatch.setattr(records, "BOOKS_OWN", books_own)
+    return tmp_path / "mine"
+
+
+def test_a_readers_record_is_compared_with_the_nearest_of_the_book(readers_record):
+    assert records.readers_names() == ["mine"]
+    (row,) = records.compare_with_book(["mine"]).to_dict("records")
+    assert (row["record"], row["of_book"], row["same_data"]) == ("mine", "patient64", False)
+    assert row["differ"] == "filters 4 instead of 16, epochs 2 instead of 20"
+    scores = records.load_record("patient64").metrics["test"]["dice_patient_mean"]
+    assert [row[key] for key in ("dice", "low", "high")] == list(scores.values())
+    assert row["dice_of_book"] == row["dice"] and row["patients"] == row["patients_of_book"] == 11
+    assert (row["data"], row["data_of_book"]) == ("16 patients", "110 patients, the LGG cohort")
+
+
+def test_like_is_compared_with_like(readers_record):
+    for settings, command, expected in (
+        ({"split": "slice"}, "run", "report64-plain"),
+        ({"split": "patient"}, "crossval", "new-patients"),
+        ({"split": "patient"}, "train", "patient64"),
+    ):
+        facts = runs.read_record(readers_record)
+        facts["experiment"].update(settings)
+        facts["command"] = f"lggseg {command} --profile my.yml"
+        (readers_record / "run.json").write_text(json.dumps(facts))
+        assert records.nearest_of_book("mine") == expected
+
+
+def test_recording_a_run_ends_with_the_comparison(readers_record, capsys):
+    cli._print_comparison(records.compare_with_book(["mine"]).to_dict("records")[0])
+    own, of_book, settings, data = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"mine: test Dice 0\.7\d\d \(95% .*\), 11 patient\(s\); data: 16 patients\.", own
+    )
+    assert of_book.startswith("patient64, of the book: test Dice 0.7")
+    assert settings == "Settings that differ: filters 4 instead of 16, epochs 2 instead of 20."
+    assert data == "The data differ, so these numbers do not say which network is better."
+
+
+def test_a_record_is_read_once_for_all_its_scores(monkeypatch):
+    read = []
+    monkeypatch.setattr(records, "load_record", lambda name: read.append(name) or loaded)
+    loaded = records.Record("r", {}, None, *6 * [None])
+    records.load_once.cache_clear()
+    records.load_training.cache_clear()
+    records.training_names()
+    records.load_training("patient64")
+    records._own_grid("patient64")
+    assert sorted(read) == records.record_names()
+    records.load_once.cache_clear()
+    records.load_training.cache_clear()

@@ -1,10 +1,11 @@
-"""NIfTI volumes: found by their names, read as the slices they are made of, masks on their grid."""
+"""Volumes, NIfTI or DICOM: found by their names, read as the slices they are made of, masks on their grid."""
 
 import zipfile
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -174,3 +175,87 @@ def test_stale_volumes_are_removed(tmp_path):
     table = runs.pd.DataFrame({"patient": ["P"], "mask": ["P_mask.nii.gz"]})
     predict._write_tables(tmp_path, table, None)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+AXIAL = (1, 0, 0, 0, 1, 0)  # rows to the left, columns to the back, as the cohort's slices lie
+
+
+def save_dicom(path, values, position, description="FLAIR", directions=AXIAL, slope=1):
+    """Save values, whole numbers, as a slice of the DICOM series of that description."""
+    slice_ = pydicom.Dataset()
+    slice_.SeriesDescription, slice_.SeriesInstanceUID = description, f"1.2.{len(description)}"
+    slice_.SOPInstanceUID, slice_.SOPClassUID = (
+        pydicom.uid.generate_uid(),
+        pydicom.uid.MRImageStorage,
+    )
+    slice_.ImageOrientationPatient, slice_.ImagePositionPatient = list(directions), list(position)
+    slice_.PixelSpacing = [0.5, 0.25]
+    slice_.RescaleSlope, slice_.RescaleIntercept = slope, -3
+    stored = ((values.astype(int) + 3) / slope).astype(np.uint16)
+    slice_.set_pixel_data(stored, "MONOCHROME2", 16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    slice_.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=True)
+
+
+def save_series(folder, slices, **options):
+    """Save slices from bottom to top, 5 mm apart, under names in another order, scaled unlike."""
+    for number, values in enumerate(slices):
+        position, slope = (-100, -90, 5 * number - 40), (1, 0.5)[number % 2]
+        save_dicom(folder / f"{99 - number}", values, position, slope=slope, **options)
+
+
+def test_dicom_series_of_a_patients_slices_give_the_masks_of_the_slices(patient, tmp_path):
+    images, expected = patient
+    paths = [tmp_path / name for name in ("T1", "FLAIR", "T1 contrast")]
+    for channel, path in enumerate(paths):
+        save_series(path, [image[..., channel] for image in images], description=path.name)
+    named = predict.named_volume(*map(str, paths))
+    found = predict.predict(named, predict.REFERENCE, tmp_path / "out")
+    written = nibabel.load(tmp_path / "out" / "FLAIR_mask.nii.gz")
+    mask = volumes.to_slices(nibabel.as_closest_canonical(written).get_fdata())
+    assert np.array_equal(mask > 0, expected) and mask.sum() > 1000
+    assert found.slices["tumour_pixels"].tolist() == [each.sum() for each in expected]
+    with pytest.raises(UserError, match="FLAIR holds the images themselves"):
+        predict.predict(named, predict.REFERENCE, paths[1])
+
+
+def test_a_dicom_volume_lies_where_its_slices_say(tmp_path):
+    """A pixel's place is position + column distance * column + row distance * row, to the left and back."""
+    along, down = np.array([0, 0.8, 0.6]), np.array([0, -0.6, 0.8])
+    for number in range(3):
+        values = np.full((4, 5), number)
+        save_dicom(
+            tmp_path / "021"[number], values, (7 + 2 * number, 8, 9), directions=(*along, *down)
+        )
+    image = volumes._load(tmp_path)
+    column, row, number = 4, 3, 2
+    left, back, up = [7 + 2 * number, 8, 9] + along * 0.25 * column + down * 0.5 * row
+    assert image.shape == (5, 4, 3)
+    assert image.get_fdata()[column, row].tolist() == [0, 1, 2]
+    place = image.affine @ [column, row, number, 1]
+    assert place == pytest.approx([-left, -back, up, 1])
+
+
+def test_dicom_that_cannot_be_used_is_named(tmp_path):
+    flair, grey = tmp_path / "flair", np.ones((4, 5), np.uint8)
+    save_series(tmp_path / "gap", [grey] * 4)
+    (tmp_path / "gap" / "98").unlink()
+    save_series(tmp_path / "two", [grey] * 2)
+    save_dicom(tmp_path / "two" / "1", grey, (0, 0, 0), "T1 post")
+    save_series(tmp_path / "turned", [grey] * 2)
+    save_dicom(tmp_path / "turned" / "z", grey, (-100, -90, -45), directions=(1, 0, 0, 0, 0, 1))
+    save_series(tmp_path / "sizes", [grey] * 2)
+    save_dicom(tmp_path / "sizes" / "1", grey.T, (-100, -90, -45))
+    save_series(tmp_path / "one", [grey])
+    save_series(flair, [grey] * 2)
+    (flair / "notes.txt").write_text("Not DICOM.")
+    for name, message in (
+        ("gap", "gap are no even stack: one is missing or there twice"),
+        ("two", r"two holds 2 series \(FLAIR, T1 post\); put each into a folder of its own"),
+        ("turned", "turned are no even stack.* differ in direction"),
+        ("sizes", "sizes differ in size"),
+        ("one", r"one holds 1 DICOM slice\(s\); name that of a series"),
+        ("flair", r"notes.txt can't be read as a DICOM slice \(.*\); dcm2niix may convert"),
+    ):
+        with pytest.raises(UserError, match=message):
+            volumes.read(volumes.Volume("P", tmp_path / name))
