@@ -319,6 +319,26 @@ def modules_text():
     )
 
 
+def own_records_table():
+    """Return a reader's own records beside the nearest of the book, as a Markdown table."""
+    names = records.readers_names()
+    if not names:
+        return "There is none in this copy of the book.\n"
+    lines = ["| yours | test Dice | data | nearest of the book | test Dice | what differs |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in records.compare_with_book(names).to_dict("records"):
+        own = {"value": row["dice"], "low": row["low"], "high": row["high"]}
+        theirs = {
+            name: row[f"{key}_of_book"]
+            for name, key in zip(own, ("dice", "low", "high"), strict=True)
+        }
+        lines.append(
+            f"| `{row['record']}` | {plots.score(own)} | {row['data']} | `{row['of_book']}` "
+            f"| {plots.score(theirs)} | {row['differ'] or 'nothing'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def downloads_table():
     """Return a Markdown table of the files of every record, each a link."""
     lines = ["| record | files |", "|---|---|"]
@@ -351,6 +371,7 @@ GENERATED = {
     "settings": settings_table,
     "profiles": profiles_text,
     "modules": modules_text,
+    "own_records": own_records_table,
     "downloads": downloads_table,
 }
 
