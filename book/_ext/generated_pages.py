@@ -39,6 +39,7 @@ MODULES = (
     "plots",
     "viewer",
     "chapters",
+    "myst",
     "book",
 )
 VERDICT = "../notebooks/07_verdict.html"
