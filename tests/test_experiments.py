@@ -1,8 +1,10 @@
 """Runs, folds and ablations go through one job; what is done is not done again."""
 
+import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import LEFT_BY_A_RUN
 
@@ -100,6 +102,42 @@ def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_num
     assert tested.equals(per_slice[per_slice["fold"].isin([0, 2])].reset_index(drop=True))
 
 
+def test_scores_are_written_after_the_tables(crossval, tmp_path, monkeypatch):
+    """Where metrics.json is, a run is finished."""
+    run, cohort, _ = crossval
+    shutil.copytree(run.folder, tmp_path / "run")
+    again = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
+    for name in experiments.WRITTEN:
+        again.path(name).unlink()
+    monkeypatch.setattr(experiments, "_write_scores", lambda *_: pytest.skip("stopped"))
+    with pytest.raises(pytest.skip.Exception):
+        experiments.cross_validate(again, cohort)
+    assert again.path("per_slice.csv").exists()
+    assert again.path("history.csv").exists()
+
+
+def test_split_patients_are_scored_over_their_folds_and_have_no_dice(crossval, open_smoke):
+    _, _, per_slice = crossval
+    halves = [per_slice[per_slice["slice"] % 2 == half].drop(columns="fold") for half in (0, 1)]
+    history = pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0]})
+    results = [
+        experiments.Result(half, evaluate.per_patient_table(half), history) for half in halves
+    ]
+    whole = experiments._of_all_folds(results, [3, 4], "slice")
+    assert len(whole.per_slice) == 36
+    assert (whole.per_slice["fold"] == 4 - (whole.per_slice["slice"] + 1) % 2).all()
+    assert len(whole.per_patient) == 12
+    run = open_smoke(split="slice")
+    experiments._write_scores(run, whole.per_slice, whole.history)
+    assert "dice_patient_mean" not in json.loads(run.path("metrics.json").read_text())["test"]
+    assert run.record()["training"] == {"epochs": 4, "seconds": 6.0}
+
+
+def test_the_time_of_an_ablation_is_that_of_all_its_trainings():
+    histories = [pd.DataFrame({"seconds": seconds}) for seconds in ([1.0, 2.0], [4.0])]
+    assert experiments._effort(histories) == {"epochs": 3, "seconds": 7.0}
+
+
 def test_folds_of_other_slices_are_refused(crossval, tmp_path):
     run, cohort, _ = crossval
     (tmp_path / "split.csv").write_text("patient,slice,split\nA,1,test\n")
@@ -162,7 +200,7 @@ def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_
 def test_a_stopped_job_goes_on_with_the_network_it_was_training(
     cohort_folder, tmp_path, monkeypatch
 ):
-    experiment = load_experiment("smoke", overrides={"epochs": 1, "networks": 3})
+    experiment = load_experiment("smoke", 1, {"epochs": 1, "networks": 3})
     cohort = data.read_cohort(cohort_folder)
     dataset, split = (
         preprocess.prepare(cohort, experiment),
@@ -184,7 +222,7 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(
     with pytest.raises(KeyboardInterrupt):
         experiments.run_job(job, dataset, tmp_path)
     per_slice, _, history = experiments.run_job(job, dataset, tmp_path)
-    assert trained == [0, 1, 1, 2] and history["network"].tolist() == [0, 1, 2]
+    assert trained == [3, 4, 4, 5] and history["network"].tolist() == [0, 1, 2]
     whole, _, _ = experiments.run_job(job, dataset, tmp_path / "whole")
     np.testing.assert_allclose(per_slice["soft_sum"], whole["soft_sum"], rtol=1e-5)
 
@@ -220,13 +258,6 @@ def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
         assert (split == "test").equals(places == place) and (split == "val").any()
     assert set(folds["fold"][folds["split"] == "test"]) == set(range(4))
     assert set(places[folds["split"] == "train"]) == {"EZ"}, "an institution with one patient"
-
-
-def test_networks_and_hold_out_are_refused_in_an_ablation(tmp_path):
-    for wrong in ({"networks": 2}, {"hold_out": False}):
-        with pytest.raises(UserError, match="settings networks and hold_out: an ablation trains"):
-            runs.open_run("smoke", "", tmp_path / "run", 0, wrong, "ablate")
-    assert not (tmp_path / "run").exists(), "the folder is not taken"
 
 
 def test_a_run_keeps_the_precision_it_began_in_on_another_machine(

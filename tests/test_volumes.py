@@ -94,6 +94,14 @@ def test_a_volume_is_scaled_to_eight_bits_as_a_whole():
     assert not volumes.to_eight_bits(np.zeros((2, 2, 2))).any()
 
 
+def test_what_is_no_number_is_dark(tmp_path):
+    values = np.arange(60, dtype=np.float32).reshape(3, 4, 5) * 10
+    values[0, 0, 0], values[0, 0, 1] = np.nan, np.inf
+    images = volumes.read(volumes.Volume("P", save(tmp_path / "flair.nii", values))).images
+    assert (images == 0).all(-1).sum() == 2
+    assert images.max() == 255
+
+
 def test_volumes_are_found_by_the_usual_endings():
     names = ("P1/P1_t1.nii.gz", "P1/P1_T1ce.nii.gz", "P1/P1_flair.nii.gz", "P1/P1_t2.nii.gz")
     names += (
