@@ -2,7 +2,7 @@
 
 Each bug of mutations.yml is put into a copy of the package, one at a time, and the module's own
 test file runs there. Name modules to try these alone; options for pytest are read from the
-environment, for example PYTEST_ADDOPTS='-k "not stopped_training"' to leave out what takes minutes.
+environment, for example PYTEST_ADDOPTS='-k "not killed_training"' to leave out what takes minutes.
 """
 
 import gc

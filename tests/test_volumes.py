@@ -44,12 +44,11 @@ def patient(tmp_path_factory):
     return images, [np.asarray(Image.open(folder / "out" / name)) > 0 for name in table["mask"]]
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
-def test_a_volume_of_a_patients_slices_gives_the_masks_of_the_slices(patient, tmp_path, dtype):
+def test_a_volume_of_a_patients_slices_gives_the_masks_of_the_slices(patient, tmp_path):
     images, expected = patient
     for channel, ending in enumerate(("t1", "flair", "t1ce")):
         values = volumes.from_slices(np.stack([image[..., channel] for image in images]))
-        save(tmp_path / "nifti" / f"P_{ending}.nii.gz", from_canonical(values).astype(dtype))
+        save(tmp_path / "nifti" / f"P_{ending}.nii.gz", from_canonical(values).astype(np.int16))
     found = predict.predict([tmp_path / "nifti"], predict.REFERENCE, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "P_mask.nii.gz",
