@@ -111,31 +111,45 @@ def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_num
     assert tested.equals(per_slice[per_slice["fold"].isin([0, 2])].reset_index(drop=True))
 
 
-def test_scores_are_written_after_the_tables(crossval, tmp_path, monkeypatch):
+def result_of_two_patients():
+    """Made-up results of a fold: two patients with two slices each, trained for two epochs."""
+    slices = pd.DataFrame({"patient": list("AABB"), "slice": [1, 2, 1, 2]})
+    probabilities = np.random.default_rng(0).random((4, 8, 8))
+    truths = (probabilities > 0.6).astype(np.uint8)
+    per_slice = evaluate.score_slices(slices, truths, probabilities).assign(split="test")
+    history = pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0]})
+    return experiments.Result(per_slice, evaluate.per_patient_table(per_slice), history)
+
+
+def test_each_fold_is_a_job_and_scores_are_written_after_the_tables(
+    large_cohort_folder, tmp_path, monkeypatch
+):
     """Where metrics.json is, a run is finished."""
-    run, cohort, _ = crossval
-    shutil.copytree(run.folder, tmp_path / "run")
-    again = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
-    for name in experiments.WRITTEN:
-        again.path(name).unlink()
+    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, {}, "crossval")
+    jobs = []
+
+    def finish_all(given, *_):
+        jobs.extend(given)
+        return [result_of_two_patients()] * len(jobs)
+
+    monkeypatch.setattr(experiments, "run_jobs", finish_all)
     monkeypatch.setattr(experiments, "_write_scores", lambda *_: pytest.skip("stopped"))
     with pytest.raises(pytest.skip.Exception):
-        experiments.cross_validate(again, cohort)
-    assert again.path("per_slice.csv").exists()
-    assert again.path("history.csv").exists()
+        experiments.cross_validate(run, data.load_cohort(run))
+    assert run.path("per_slice.csv").exists()
+    assert run.path("history.csv").exists()
+    fold = runs.read_csv(run.path("split.csv"))["fold"]
+    for number, job in enumerate(jobs):
+        assert (job.name, job.sets) == (str(number), ("test",))
+        assert ((job.split["split"] == "test") == (fold == number)).all()
 
 
-def test_split_patients_are_scored_over_their_folds_and_have_no_dice(crossval, open_smoke):
-    _, _, per_slice = crossval
-    halves = [per_slice[per_slice["slice"] % 2 == half].drop(columns="fold") for half in (0, 1)]
-    history = pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0]})
-    results = [
-        experiments.Result(half, evaluate.per_patient_table(half), history) for half in halves
-    ]
+def test_split_patients_are_scored_over_their_folds_and_have_no_dice(open_smoke):
+    results = [result_of_two_patients() for _ in range(2)]
     whole = experiments._of_all_folds(results, [3, 4], "slice")
-    assert len(whole.per_slice) == 36
-    assert (whole.per_slice["fold"] == 4 - (whole.per_slice["slice"] + 1) % 2).all()
-    assert len(whole.per_patient) == 12
+    assert whole.per_slice["fold"].tolist() == [3] * 4 + [4] * 4
+    assert whole.history["fold"].tolist() == [3, 3, 4, 4]
+    assert whole.per_patient["patient"].tolist() == ["A", "B"]
     run = open_smoke(split="slice")
     experiments._write_scores(run, whole.per_slice, whole.history)
     assert "dice_patient_mean" not in json.loads(run.path("metrics.json").read_text())["test"]
@@ -156,6 +170,7 @@ def leave_untrained(monkeypatch):
         epochs = [1, 2] if experiment.augmentation == "flip" else [1]
         history = pd.DataFrame({"epoch": epochs, "seconds": 1.0})
         runs.write_csv(folder / "history.csv", history)
+        (folder / "checkpoint.keras").touch()
         return model.build_unet(experiment), history
 
     monkeypatch.setattr(train, "fit", fit)
@@ -190,9 +205,11 @@ def prepared(cohort_folder, experiment):
     return preprocess.prepare(cohort, experiment), split
 
 
-def test_averaged_networks_predict_from_their_file_what_was_scored(cohort_folder, tmp_path):
-    several = {"epochs": 1, "networks": 2, "mirrored": True}
-    experiment = load_experiment("smoke", 1, {**SMALL, **several})
+def test_averaged_networks_predict_from_their_file_what_was_scored(
+    cohort_folder, tmp_path, monkeypatch
+):
+    leave_untrained(monkeypatch)
+    experiment = load_experiment("smoke", 1, {**SMALL, "networks": 2, "mirrored": True})
     dataset, split = prepared(cohort_folder, experiment)
     job = experiments.Job("run", experiment, split, ("test",))
     scored, _, history = experiments.run_job(job, dataset, tmp_path / "run")
@@ -202,13 +219,12 @@ def test_averaged_networks_predict_from_their_file_what_was_scored(cohort_folder
     network = train.load_network(tmp_path / "run" / "model.keras")
     again, _ = evaluate.score_split(network, dataset, split, experiment, ("test",))
     np.testing.assert_allclose(again["soft_sum"], scored["soft_sum"], rtol=1e-5)
-    # The mean of what two trainings of their own, with seeds in a row, predict for four mirror
+    # The mean of what two networks of their own, with seeds in a row, predict for four mirror
     # images.
     images = np.asarray(preprocess.minmax(dataset.images[:4], experiment.scaling))
     predicted = []
     for seed in (2, 3):
-        member = experiment.model_copy(update={"seed": seed, "networks": 1})
-        alone, _ = train.fit(member, dataset, split, tmp_path / str(seed))
+        alone = model.build_unet(experiment.model_copy(update={"seed": seed}))
         for y, x in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
             predicted.append(alone.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x])
     expected = np.mean(predicted, axis=0)
