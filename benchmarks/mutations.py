@@ -2,10 +2,12 @@
 
 Each bug of mutations.yml is put into a copy of the package, one at a time, and the module's own
 test file runs there. Name modules to try these alone; options for pytest are read from the
-environment, for example PYTEST_ADDOPTS='-k "not stopped_training"' to leave out what takes minutes.
+environment, for example PYTEST_ADDOPTS='-k "not killed_training"' to leave out what takes minutes.
 """
 
+import gc
 import importlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -17,9 +19,18 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-COPIED = ("lggseg_utils", "tests", "scripts", "sample", "pyproject.toml")
+COPIED = ("lggseg_utils", "tests", "scripts", "pyproject.toml")
 # Read, and changed by no bug.
-LINKED = ("book", "notebooks", "records", "reference", "README.md", "_config.yml")
+LINKED = (
+    "book",
+    "notebooks",
+    "records",
+    "reference",
+    "sample",
+    "CHANGELOG.md",
+    "README.md",
+    "_config.yml",
+)
 # Modules whose tests stand in another module's file.
 TESTED_WITH = {"arms": "verdict", "sources": "verdict", "exploration": "verdict"}
 PRELOADED = (
@@ -62,7 +73,25 @@ def put_in(folder, module, bug):
     path.write_text(text.replace(bug["old"], bug["new"]), encoding="utf-8")
 
 
-def run_tests(folder, module):
+class QuickestFirst:
+    """A plugin for pytest: tests run in the order of their seconds, which a file keeps."""
+
+    def __init__(self, path):
+        self.path = path
+        self.seconds = json.loads(path.read_text()) if path.exists() else {}
+
+    def pytest_collection_modifyitems(self, items):
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0))
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+
+    def pytest_sessionfinish(self):
+        if not self.path.exists():
+            self.path.write_text(json.dumps(self.seconds))
+
+
+def run_tests(folder, module, seconds):
     """Run a module's own test file in a copy, and exit with pytest's status."""
     os.chdir(folder)
     os.environ["PYTHONPATH"] = str(folder)
@@ -70,11 +99,15 @@ def run_tests(folder, module):
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests_of(module)]))
+    options = ["-x", "-q", "-p", "no:cacheprovider", tests_of(module)]
+    os._exit(pytest.main(options, plugins=[QuickestFirst(seconds)]))
 
 
-def is_noticed(module, bug):
-    """Return whether the module's tests fail with a bug, or with None, as they are."""
+def is_noticed(module, bug, seconds):
+    """Return whether the module's tests fail with a bug, or with None, as they are.
+
+    seconds: the path of what each test takes, written by the first run.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         copy_package(folder)
@@ -82,7 +115,7 @@ def is_noticed(module, bug):
             put_in(folder, module, bug)
         # A fork has TensorFlow loaded already, which takes longer than most tests.
         process = multiprocessing.get_context("fork").Process(
-            target=run_tests, args=(folder, module)
+            target=run_tests, args=(folder, module, seconds)
         )
         process.start()
         process.join(TIMEOUT)
@@ -97,12 +130,15 @@ def is_noticed(module, bug):
 
 def try_module(module, bugs):
     """Print for each bug of a module whether it is noticed; return a list of bool."""
-    if is_noticed(module, None):
-        sys.exit(f"{tests_of(module)} fails without any bug")
     found = []
-    for bug in bugs:
-        found.append(is_noticed(module, bug))
-        print(f"{module:12} {'noticed' if found[-1] else 'UNNOTICED':10} {bug['bug']}", flush=True)
+    with tempfile.TemporaryDirectory() as kept:
+        seconds = Path(kept, "seconds.json")
+        if is_noticed(module, None, seconds):
+            sys.exit(f"{tests_of(module)} fails without any bug")
+        for bug in bugs:
+            found.append(is_noticed(module, bug, seconds))
+            answer = "noticed" if found[-1] else "UNNOTICED"
+            print(f"{module:12} {answer:10} {bug['bug']}", flush=True)
     return found
 
 
@@ -113,6 +149,7 @@ def main(modules):
     # Loaded once for all; the package itself is loaded from each copy.
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # or each fork copies all of it where garbage is looked for
     bugs = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
     found = []
     for module in modules or bugs:

@@ -266,6 +266,5 @@ def write_mask(path, mask, volume):
     )
     stored = orientations.apply_orientation(from_slices(mask).astype(np.uint8), turned)
     image = nibabel.Nifti1Image(stored, like.affine, like.header, dtype=np.uint8)
-    image.header.set_slope_inter(1, 0)
     with write_whole(path) as temporary:
         nibabel.save(image, temporary)

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 
+import click
 import pandas as pd
 import pytest
 from conftest import (
-    HEARS_CTRL_C,
+    LGGSEG,
     STOPPED,
     assert_one_line,
     call,
@@ -21,7 +22,11 @@ from conftest import (
     write_slice,
 )
 
+<<<<<<< HEAD
 from lggseg_utils import book, chapters, cli, data, runs
+=======
+from lggseg_utils import chapters, cli, data, predict, runs
+>>>>>>> df91255fb5f022eeb8d4441b257685a306e3e21d
 from lggseg_utils.settings import UserError
 
 
@@ -69,6 +74,42 @@ def test_a_mistake_gets_one_line_and_a_status(tmp_path, arguments, message):
     trains = arguments.startswith(("run", "train", "crossval"))
     out = ["--out", tmp_path / "run"] if trains else []
     assert_one_line(call(*arguments.split(), *out, cwd=tmp_path), message)
+
+
+def test_settings_are_read_as_yaml_up_to_the_first_equals_sign():
+    pairs = ("epochs=010", "kept_epochs=[1, 2]", "augmentation=a=b")
+    read = {"epochs": 10, "kept_epochs": [1, 2], "augmentation": "a=b"}
+    assert cli._overrides(pairs, False) == read
+    assert cli._overrides((), True) == {"skip_bad": True}
+
+
+def test_notebooks_are_given_absolute_paths(tmp_path, monkeypatch):
+    """They are executed in another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yml").write_text("epochs: 1\n")
+    with click.Context(cli.commands):
+        opened = cli._open("run", "mine.yml", "data", "run", 0, (), False)
+    paths = {"profile": "mine.yml", "data_dir": "data", "run_dir": "run"}
+    for parameter, name in paths.items():
+        assert opened.parameters[parameter] == str(tmp_path / name)
+
+
+def test_workers_are_processes_or_those_of_a_scheduler():
+    assert cli._workers(3, "") == runs.Workers(3, "")
+    assert cli._workers(1, "tcp://host:8786").scheduler == "tcp://host:8786"
+    with pytest.raises(UserError, match="--jobs counts processes of this machine; leave it out"):
+        cli._workers(2, "tcp://host:8786")
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"), [((), predict.REFERENCE), (("--run", "mine"), "mine")]
+)
+def test_predict_uses_the_network_that_is_named(monkeypatch, options, folder):
+    seen = []
+    monkeypatch.setattr(predict, "predict", lambda *given: seen.append(given) or pytest.skip())
+    with pytest.raises(pytest.skip.Exception):
+        cli.commands(["predict", "A_1.tif", *options, "--out", "masks"], standalone_mode=False)
+    assert seen == [(["A_1.tif"], folder, "masks")]
 
 
 def test_an_unknown_option_is_explained():
@@ -205,16 +246,6 @@ def write_notebook(path, source):
     path.write_text(json.dumps(notebook))
 
 
-def test_the_book_of_a_cross_validation_is_refused_by_what_it_is(tmp_path):
-    for command, what in (("crossval", "a cross-validation"), ("ablate", "an ablation")):
-        run = runs.open_run("smoke", run_dir=tmp_path / command, command=command)
-        with pytest.raises(UserError, match=f"is {what}, which no chapter shows: the book is made"):
-            book.build(run.folder)
-    run = runs.open_run("smoke", run_dir=tmp_path / "train", command="train")
-    with pytest.raises(UserError, match="is missing: execute the notebooks first, lggseg run"):
-        book.build(run.folder)
-
-
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -271,29 +302,15 @@ def test_a_refused_folder_has_not_been_touched(tmp_path):
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "time limit"])
-def test_a_stopped_command_ends_in_one_line(tmp_path, cohort_folder, blow):
-    command = [
-        "ablate",
-        "--profile",
-        "smoke",
-        "--data",
-        cohort_folder,
-        "--out",
-        tmp_path / "run",
-        "--set",
-        "epochs=500",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEARS_CTRL_C, *map(str, command)], stderr=subprocess.PIPE, text=True
-    )
+def test_a_training_stopped_at_a_time_limit_ends_in_one_line(tmp_path, cohort_folder):
+    command = ["ablate", "--profile", "smoke", "--data", cohort_folder, "--out", tmp_path / "run"]
+    command += ["--set", "epochs=500"]
+    process = subprocess.Popen([LGGSEG, *map(str, command)], stderr=subprocess.PIPE, text=True)
     wait_for(tmp_path / "run" / "ablation" / "none-0" / "history.csv", process)
-    errors = stop(process, blow)
-    assert (
-        process.returncode == 1
-        and "Traceback" not in errors
-        and errors.strip().splitlines()[-1] == STOPPED
-    )
+    errors = stop(process, signal.SIGTERM)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1] == STOPPED
 
 
 SWALLOWS = """

@@ -41,7 +41,7 @@ def test_tiff_and_png_are_read_alike(tmp_path, suffix):
 def test_slices_are_found_at_any_depth_once_and_in_numeric_order(tmp_path):
     for number in (10, 2):
         write_slice(tmp_path / "kaggle_3m", "TCGA_CS_1", number)
-    shutil.copytree(tmp_path / "kaggle_3m", tmp_path / "lgg-mri-segmentation" / "kaggle_3m")
+    shutil.copytree(tmp_path / "kaggle_3m", tmp_path / "archive" / "kaggle_3m")
     (tmp_path / "kaggle_3m" / "data.csv").touch()
     slices = data.read_cohort(tmp_path).slices
     assert (
@@ -236,7 +236,6 @@ IMAGE_DAMAGE = {
         np.full((16, 16), 300, np.uint16)
     ),
     "contains several pages, expected one image; save each page as PATIENT_NUMBER.tif": two_pages,
-    "image is 8x16 but its mask is 16x16": save(np.zeros((16, 8, 3), np.uint8)),
     "can't be read (No such file or directory)": lambda path: (
         path.unlink(),
         path.symlink_to("nowhere.tif"),
@@ -272,11 +271,11 @@ def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(
     tmp_path, open_smoke, which, message, damage
 ):
     folder = write_ellipses(tmp_path / "cohort", 1, 4, side=40)
-    damage(write_slice(folder, "TCGA_CS_00", 5)[which])
+    damage(write_slice(folder, "TCGA_CS_00", 0)[which])
     with pytest.raises(UserError) as error:
         data.load_cohort(open_smoke(folder))
     assert str(error.value).startswith(
-        f"1 of 5 slices in {folder} can't be used, the first: TCGA_CS_00/TCGA_CS_00_5"
+        f"1 of 5 slices in {folder} can't be used, the first: TCGA_CS_00/TCGA_CS_00_0"
     )
     assert (
         f": {message}" in str(error.value)
@@ -286,7 +285,27 @@ def test_a_bad_slice_ends_the_run_with_its_path_or_is_left_out(
     assert len(runs.read_csv(tmp_path / "run" / "problems.csv")) == 1
     run = open_smoke(folder, skip_bad=True)
     assert data.load_cohort(run).slices["slice"].tolist() == [1, 2, 3, 4]
-    assert run.record()["data"]["skipped"] == 1
+    facts = run.record()["data"]
+    assert (facts["slices"], facts["tumour_slices"], facts["skipped"]) == (4, 3, 1)
+
+
+def test_bad_slices_are_listed_until_they_are_repaired_and_not_skipped_where_all_are(tmp_path):
+    image, _ = write_slice(tmp_path / "cohort", "A", 1)
+    report = tmp_path / "problems.csv"
+    image.rename(tmp_path / "away.tif")
+    with pytest.raises(UserError, match="1 of 1 slices in .* can't be used"):
+        data.read_cohort(tmp_path / "cohort", skip_bad=True, report=report)
+    assert runs.read_csv(report)["path"].tolist() == ["A/A_1_mask.tif"]
+    (tmp_path / "away.tif").rename(image)
+    data.read_cohort(tmp_path / "cohort", report=report)
+    assert len(runs.read_csv(report)) == 0
+
+
+def test_a_mask_that_is_turned_by_a_quarter_does_not_fit(tmp_path):
+    _, mask = write_slice(tmp_path, "A", 1, np.full((16, 8, 3), 90, np.uint8))
+    save(np.zeros((8, 16), np.uint8))(mask)
+    with pytest.raises(UserError, match="image is 8x16 but its mask is 16x8"):
+        data.read_cohort(tmp_path)
 
 
 def test_hidden_files_of_other_systems_are_left_out(tmp_path):
@@ -311,12 +330,14 @@ def test_a_file_of_another_name_is_named(tmp_path):
         data.read_cohort(tmp_path)
 
 
-def test_a_run_folder_of_other_data_is_refused(tmp_path, open_smoke):
+@pytest.mark.parametrize("name", ["TCGA_CS_00_1.tif", "TCGA_CS_00_1_mask.tif"])
+def test_a_run_folder_of_other_data_is_refused(tmp_path, open_smoke, name):
     folder = write_ellipses(tmp_path / "cohort", 1, 4, side=40)
     run = open_smoke(folder)
     data.load_cohort(run)
     data.load_cohort(run)
-    write_slice(folder, "TCGA_CS_00", 1, image=np.full((40, 40, 3), 91, np.uint8))
+    changed = folder / "TCGA_CS_00" / name
+    save(255 - np.asarray(Image.open(changed)))(changed)
     with pytest.raises(
         UserError, match=r"was made from other data; choose another one, or remove it\."
     ):

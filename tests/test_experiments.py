@@ -1,13 +1,18 @@
 """Runs, folds and ablations go through one job; what is done is not done again."""
 
+import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import LEFT_BY_A_RUN
 
 from lggseg_utils import data, evaluate, experiments, model, preprocess, records, runs, train
 from lggseg_utils.settings import UserError, load_experiment
+
+# A network that trains in no time.
+SMALL = {"depth": 2, "filters": 2, "augmentation": "none"}
 
 
 def refuse_to_train(monkeypatch):
@@ -15,12 +20,17 @@ def refuse_to_train(monkeypatch):
     monkeypatch.setattr("lggseg_utils.train.fit", lambda *_: pytest.fail("trained again"))
 
 
-def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(
-    cohort_folder, open_smoke, monkeypatch
-):
-    run = open_smoke(cohort_folder)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cohort_folder):
+    """A finished run: (run, cohort, per-slice table, history)."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run = runs.open_run("smoke", cohort_folder, folder, 0, SMALL)
     cohort = data.load_cohort(run)
-    per_slice, history = experiments.train_and_score(run, cohort)
+    return run, cohort, *experiments.train_and_score(run, cohort)
+
+
+def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(trained, monkeypatch):
+    run, cohort, per_slice, history = trained
     assert not [name for name in LEFT_BY_A_RUN if not run.path(name).exists()]
     assert not run.path("checkpoint.keras").exists() and not list(run.folder.rglob(".part-*"))
     record = run.record()
@@ -48,7 +58,8 @@ def test_a_run_leaves_what_the_contract_names_and_is_read_the_second_time(
 def crossval(tmp_path_factory, large_cohort_folder):
     """A finished cross-validation by patient: (run, cohort, per-slice table)."""
     folder = tmp_path_factory.mktemp("folds") / "run"
-    run = runs.open_run("smoke", large_cohort_folder, folder, 0, {"epochs": 1}, "crossval")
+    settings = {**SMALL, "epochs": 1}
+    run = runs.open_run("smoke", large_cohort_folder, folder, 0, settings, "crossval")
     cohort = data.load_cohort(run)
     return run, cohort, experiments.cross_validate(run, cohort)
 
@@ -100,6 +111,51 @@ def test_folds_that_are_not_tested_are_not_trained_and_the_others_keep_their_num
     assert tested.equals(per_slice[per_slice["fold"].isin([0, 2])].reset_index(drop=True))
 
 
+def result_of_two_patients():
+    """Made-up results of a fold: two patients with two slices each, trained for two epochs."""
+    slices = pd.DataFrame({"patient": list("AABB"), "slice": [1, 2, 1, 2]})
+    probabilities = np.random.default_rng(0).random((4, 8, 8))
+    truths = (probabilities > 0.6).astype(np.uint8)
+    per_slice = evaluate.score_slices(slices, truths, probabilities).assign(split="test")
+    history = pd.DataFrame({"epoch": [1, 2], "seconds": [1.0, 2.0]})
+    return experiments.Result(per_slice, evaluate.per_patient_table(per_slice), history)
+
+
+def test_each_fold_is_a_job_and_scores_are_written_after_the_tables(
+    large_cohort_folder, tmp_path, monkeypatch
+):
+    """Where metrics.json is, a run is finished."""
+    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, {}, "crossval")
+    jobs = []
+
+    def finish_all(given, *_):
+        jobs.extend(given)
+        return [result_of_two_patients()] * len(jobs)
+
+    monkeypatch.setattr(experiments, "run_jobs", finish_all)
+    monkeypatch.setattr(experiments, "_write_scores", lambda *_: pytest.skip("stopped"))
+    with pytest.raises(pytest.skip.Exception):
+        experiments.cross_validate(run, data.load_cohort(run))
+    assert run.path("per_slice.csv").exists()
+    assert run.path("history.csv").exists()
+    fold = runs.read_csv(run.path("split.csv"))["fold"]
+    for number, job in enumerate(jobs):
+        assert (job.name, job.sets) == (str(number), ("test",))
+        assert ((job.split["split"] == "test") == (fold == number)).all()
+
+
+def test_split_patients_are_scored_over_their_folds_and_have_no_dice(open_smoke):
+    results = [result_of_two_patients() for _ in range(2)]
+    whole = experiments._of_all_folds(results, [3, 4], "slice")
+    assert whole.per_slice["fold"].tolist() == [3] * 4 + [4] * 4
+    assert whole.history["fold"].tolist() == [3, 3, 4, 4]
+    assert whole.per_patient["patient"].tolist() == ["A", "B"]
+    run = open_smoke(split="slice")
+    experiments._write_scores(run, whole.per_slice, whole.history)
+    assert "dice_patient_mean" not in json.loads(run.path("metrics.json").read_text())["test"]
+    assert run.record()["training"] == {"epochs": 4, "seconds": 6.0}
+
+
 def test_folds_of_other_slices_are_refused(crossval, tmp_path):
     run, cohort, _ = crossval
     (tmp_path / "split.csv").write_text("patient,slice,split\nA,1,test\n")
@@ -107,72 +163,82 @@ def test_folds_of_other_slices_are_refused(crossval, tmp_path):
         experiments.cross_validate(runs.Run(run.experiment, tmp_path, run.data_dir), cohort)
 
 
+def leave_untrained(monkeypatch):
+    """Leave each network as its seed draws it, after two epochs with flips and one without."""
+
+    def fit(experiment, dataset, split, folder):
+        epochs = [1, 2] if experiment.augmentation == "flip" else [1]
+        history = pd.DataFrame({"epoch": epochs, "seconds": 1.0})
+        runs.write_csv(folder / "history.csv", history)
+        (folder / "checkpoint.keras").touch()
+        return model.build_unet(experiment), history
+
+    monkeypatch.setattr(train, "fit", fit)
+
+
 def test_an_ablation_compares_on_validation_patients_of_one_split(
     cohort_folder, tmp_path, monkeypatch
 ):
-    overrides = {"ablation_conditions": ["none", "flip"], "ablation_seeds": 2, "epochs": 1}
+    leave_untrained(monkeypatch)
+    overrides = {**SMALL, "ablation_conditions": ["none", "flip"], "ablation_seeds": 2}
     run = runs.open_run("smoke", cohort_folder, tmp_path / "run", 0, overrides, "ablate")
     cohort = data.load_cohort(run)
     scores = experiments.ablate(run, cohort)
     split = preprocess.draw_split(cohort.slices, "patient", 0)
     assert set(scores["patient"]) == set(split.loc[split["split"] == "val", "patient"])
-    assert (
-        scores.groupby(["condition", "seed"], sort=False).ngroups == 4
-        and scores["condition"][0] == "none"
-    )
     means = runs.read_csv(run.path("ablation.csv"))
-    assert means["dice_patient_mean"].tolist() == pytest.approx(
-        scores.groupby(["condition", "seed"], sort=False)["dice"].mean()
-    )
+    assert means["condition"].tolist() == ["none", "none", "flip", "flip"]
+    assert means["seed"].tolist() == [0, 1, 0, 1]
+    assert means["epochs"].tolist() == [1, 1, 2, 2]
+    by_training = scores.groupby(["condition", "seed"], sort=False)["dice"].mean()
+    assert means["dice_patient_mean"].tolist() == pytest.approx(by_training)
+    assert run.record()["training"] == {"epochs": 6, "seconds": 6.0}
     refuse_to_train(monkeypatch)
     assert experiments.ablate(run, cohort).equals(scores)
     assert records.load_record(run.folder).ablation.equals(scores)
 
 
-def test_averaged_networks_predict_from_their_file_what_was_scored(large_cohort_folder, tmp_path):
-    overrides = {"epochs": 1, "networks": 2, "mirrored": True, "hold_out": False}
-    run = runs.open_run("smoke", large_cohort_folder, tmp_path / "run", 0, overrides, "crossval")
-    cohort = data.load_cohort(run)
-    per_slice = experiments.cross_validate(run, cohort)
-    assert not list(run.folder.rglob("checkpoint.keras"))
-    history = records.load_record(run.folder).history
-    assert history.groupby(["fold", "network"])["epoch"].apply(list).tolist() == [[1]] * 10
-    network, scored = (
-        train.load_network(run.path("folds", "0", "model.keras")),
-        per_slice[per_slice["fold"] == 0],
-    )
-    split = preprocess.split_of_fold(runs.read_csv(run.path("split.csv")), 0)
-    dataset = preprocess.prepare(cohort, run.experiment)
-    again, _ = evaluate.score_split(network, dataset, split, run.experiment, ("test",))
+def prepared(cohort_folder, experiment):
+    """A cohort's data set and its split by patient."""
+    cohort = data.read_cohort(cohort_folder)
+    split = preprocess.draw_split(cohort.slices, "patient", 0)
+    return preprocess.prepare(cohort, experiment), split
+
+
+def test_averaged_networks_predict_from_their_file_what_was_scored(
+    cohort_folder, tmp_path, monkeypatch
+):
+    leave_untrained(monkeypatch)
+    experiment = load_experiment("smoke", 1, {**SMALL, "networks": 2, "mirrored": True})
+    dataset, split = prepared(cohort_folder, experiment)
+    job = experiments.Job("run", experiment, split, ("test",))
+    scored, _, history = experiments.run_job(job, dataset, tmp_path / "run")
+    assert set(scored["split"]) == {"test"}
+    assert history["network"].tolist() == [0, 1]
+    assert not list(tmp_path.rglob("checkpoint.keras"))
+    network = train.load_network(tmp_path / "run" / "model.keras")
+    again, _ = evaluate.score_split(network, dataset, split, experiment, ("test",))
     np.testing.assert_allclose(again["soft_sum"], scored["soft_sum"], rtol=1e-5)
-    # The mean of what two trainings of their own, with seeds in a row, predict for four mirror images.
-    images = preprocess.minmax(dataset.images[:4], run.experiment.scaling)
-    members = [run.experiment.model_copy(update={"seed": seed, "networks": 1}) for seed in (0, 1)]
-    alone = [
-        train.fit(member, dataset, split, tmp_path / str(member.seed))[0] for member in members
-    ]
-    turned = [(each, y, x) for each in alone for y in (1, -1) for x in (1, -1)]
-    images = np.asarray(images)
-    mean = np.mean(
-        [each.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x] for each, y, x in turned], axis=0
-    )
-    np.testing.assert_allclose(network.predict_on_batch(images), mean, atol=1e-5)
+    # The mean of what two networks of their own, with seeds in a row, predict for four mirror
+    # images.
+    images = np.asarray(preprocess.minmax(dataset.images[:4], experiment.scaling))
+    predicted = []
+    for seed in (2, 3):
+        alone = model.build_unet(experiment.model_copy(update={"seed": seed}))
+        for y, x in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            predicted.append(alone.predict_on_batch(images[:, ::y, ::x])[:, ::y, ::x])
+    expected = np.mean(predicted, axis=0)
+    np.testing.assert_allclose(network.predict_on_batch(images), expected, atol=1e-5)
 
 
 def test_a_stopped_job_goes_on_with_the_network_it_was_training(
     cohort_folder, tmp_path, monkeypatch
 ):
-    experiment = load_experiment("smoke", overrides={"epochs": 1, "networks": 3})
-    cohort = data.read_cohort(cohort_folder)
-    dataset, split = (
-        preprocess.prepare(cohort, experiment),
-        preprocess.draw_split(cohort.slices, "patient", 0),
-    )
-    job, trained, compiled = (
-        experiments.Job("run", experiment, split, ("val",)),
-        [],
-        train.compile_unet,
-    )
+    experiment = load_experiment("smoke", 1, {**SMALL, "epochs": 1, "networks": 2})
+    dataset, split = prepared(cohort_folder, experiment)
+    job = experiments.Job("run", experiment, split, ("val",))
+    trained = []
+    compiled = train.compile_unet
 
     def compile_two(member, steps, build):
         trained.append(member.seed)
@@ -184,30 +250,10 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(
     with pytest.raises(KeyboardInterrupt):
         experiments.run_job(job, dataset, tmp_path)
     per_slice, _, history = experiments.run_job(job, dataset, tmp_path)
-    assert trained == [0, 1, 1, 2] and history["network"].tolist() == [0, 1, 2]
+    assert trained == [2, 3, 3]
+    assert history["network"].tolist() == [0, 1]
     whole, _, _ = experiments.run_job(job, dataset, tmp_path / "whole")
     np.testing.assert_allclose(per_slice["soft_sum"], whole["soft_sum"], rtol=1e-5)
-
-
-@pytest.mark.parametrize(("hold_out", "sets"), [(True, ["train"]), (False, ["train", "val"])])
-def test_validation_slices_are_trained_on_only_without_hold_out(
-    cohort_folder, tmp_path, monkeypatch, hold_out, sets
-):
-    experiment = load_experiment("smoke", overrides={"hold_out": hold_out})
-    cohort = data.read_cohort(cohort_folder)
-    dataset, split = (
-        preprocess.prepare(cohort, experiment),
-        preprocess.draw_split(cohort.slices, "patient", 0),
-    )
-    seen = []
-    monkeypatch.setattr(
-        "lggseg_utils.train.training_batches",
-        lambda images, *_: seen.append(images) or pytest.skip(),
-    )
-    rows = split["split"].isin(sets)
-    with pytest.raises(pytest.skip.Exception):
-        train.fit(experiment, dataset, split, tmp_path)
-    assert np.array_equal(seen[0], dataset.images[rows])
 
 
 def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
@@ -220,13 +266,6 @@ def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
         assert (split == "test").equals(places == place) and (split == "val").any()
     assert set(folds["fold"][folds["split"] == "test"]) == set(range(4))
     assert set(places[folds["split"] == "train"]) == {"EZ"}, "an institution with one patient"
-
-
-def test_networks_and_hold_out_are_refused_in_an_ablation(tmp_path):
-    for wrong in ({"networks": 2}, {"hold_out": False}):
-        with pytest.raises(UserError, match="settings networks and hold_out: an ablation trains"):
-            runs.open_run("smoke", "", tmp_path / "run", 0, wrong, "ablate")
-    assert not (tmp_path / "run").exists(), "the folder is not taken"
 
 
 def test_a_run_keeps_the_precision_it_began_in_on_another_machine(
@@ -253,13 +292,14 @@ def test_a_run_keeps_the_precision_it_began_in_on_another_machine(
     )
 
 
-def test_a_network_that_was_deleted_is_made_again(cohort_folder, open_smoke):
-    run = open_smoke(cohort_folder, epochs=1)
-    cohort = data.load_cohort(run)
-    before, _ = experiments.train_and_score(run, cohort)
-    run.path("model.keras").unlink()
-    after, _ = experiments.train_and_score(run, cohort)
-    assert run.path("model.keras").exists() and after.equals(before)
+def test_a_network_that_was_deleted_is_made_again(trained, tmp_path):
+    run, cohort, before, _ = trained
+    shutil.copytree(run.folder, tmp_path / "run")
+    again = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
+    again.path("model.keras").unlink()
+    after, _ = experiments.train_and_score(again, cohort)
+    assert again.path("model.keras").exists()
+    assert after.equals(before)
 
 
 def test_another_seed_of_an_ablation_trains_with_other_seeds(cohort_folder, tmp_path, monkeypatch):

@@ -5,22 +5,22 @@ import sys
 import zipfile
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 from conftest import write_slice
 from PIL import Image
 
-from lggseg_utils import data, evaluate, experiments, model, predict, preprocess, runs, train
+from lggseg_utils import data, evaluate, model, predict, preprocess, runs, train
 from lggseg_utils.settings import UserError
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, cohort_folder):
-    """A trained run whose network scales whole volumes."""
-    run = runs.open_run(
-        "smoke", cohort_folder, tmp_path_factory.mktemp("run") / "run", 0, {"scaling": "head"}
-    )
-    experiments.train_and_score(run, data.load_cohort(run))
+def finished(tmp_path_factory):
+    """A run with an untrained network that scales whole volumes."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    run = runs.open_run("smoke", "", folder, 0, {"scaling": "head"})
+    train.save_network(model.build_unet(run.experiment), run.path("model.keras"))
     return run
 
 
@@ -44,7 +44,8 @@ def probable_in_a_corner(network, images, experiment):
 
 
 def test_a_mask_is_what_is_probable_and_its_outline_is_drawn(finished, tmp_path, monkeypatch):
-    scan, _ = write_slice(tmp_path, "scan", 1, np.full((90, 70, 3), 100, np.uint8))
+    image = np.full((90, 70, 3), (50, 100, 150), np.uint8)
+    scan, _ = write_slice(tmp_path, "scan", 1, image)
     monkeypatch.setattr(evaluate, "predict", probable_in_a_corner)
     predict.predict([scan], finished.folder, tmp_path / "out")
     mask, overlay = (
@@ -144,19 +145,49 @@ def test_what_a_folder_leaves_out_is_said(finished, tmp_path, capsys):
 
 def test_masks_beside_the_images_give_a_dice_per_patient(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "predict", probable_in_a_corner)
-    for patient, white in (("A", 255), ("B", 0)):
+    for patient, number, white in (("A", 1, 255), ("A", 2, 0), ("B", 1, 0)):
         mask = np.zeros((64, 64), np.uint8)
         mask[:10, :20] = white
-        write_slice(tmp_path / "scans", patient, 1, np.full((64, 64, 3), 90, np.uint8), mask)
+        write_slice(tmp_path / "scans", patient, number, np.full((64, 64, 3), 90, np.uint8), mask)
     write_slice(tmp_path / "scans", "C", 1)[1].unlink()
-    found = predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out")
-    assert found.dice["patient"].tolist() == ["A", "B"] and found.dice["slices"].tolist() == [1, 1]
-    written = runs.read_csv(tmp_path / "out" / "dice.csv")
+    predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out")
+    first, second = runs.read_csv(tmp_path / "out" / "dice.csv").itertuples(index=False)
     drawn = np.asarray(Image.open(tmp_path / "out" / "A_1_mask.png")) > 0
-    truth = np.zeros((64, 64), bool)
-    truth[:10, :20] = True
-    expected = 2 * (drawn & truth).sum() / (drawn.sum() + truth.sum())
-    assert written["dice"].tolist() == pytest.approx([expected, 0.0]) and 0.3 < expected < 1
+    tp, all_drawn = drawn[:10, :20].sum(), drawn.sum()
+    assert first[:5] == ("A", 2, tp, 2 * all_drawn - tp, 200 - tp)
+    assert first.dice == pytest.approx(2 * tp / (2 * all_drawn + 200))
+    assert 0.2 < first.dice < 1
+    assert second == ("B", 1, 0, all_drawn, 0, 0)
+
+
+def test_slices_are_in_the_order_of_patients_and_numbers_however_they_are_given(finished, tmp_path):
+    names = (("B", 1), ("A", 10), ("A", 9))
+    scans = [write_slice(tmp_path, patient, number)[0] for patient, number in names]
+    table = predict.predict(scans, finished.folder, tmp_path / "out").slices
+    assert table["mask"].tolist() == ["A_9_mask.png", "A_10_mask.png", "B_1_mask.png"]
+
+
+def test_a_volume_given_by_its_sequences_has_slices_from_0(tmp_path):
+    for number, ending in enumerate(("t1", "flair", "t1ce")):
+        values = np.full((3, 4, 5), 10 * number, np.uint8)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"P_{ending}.nii")
+    given = [str(tmp_path / f"P_{ending}.nii") for ending in ("t1", "flair", "t1ce")]
+    scans = predict._of_volume(*predict.named_volume(*given))
+    assert [scan[:4] for scan in scans] == [
+        (given[1], "P", number, "P_mask.nii.gz") for number in range(5)
+    ]
+    assert scans[0].pixels[0, 0].tolist() == [0, 10, 20]
+
+
+def test_an_image_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def fill_the_disk(image, path):
+        path.write_bytes(b"half")
+        raise OSError
+
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
+    with pytest.raises(OSError, match=""):
+        predict._write_png(tmp_path / "mask.png", np.zeros((2, 2), np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 def test_masks_predicted_earlier_are_not_taken_for_the_truth(finished, tmp_path):

@@ -1,8 +1,11 @@
 """Run folders: one experiment each, written whole; and the records kept of them."""
 
 import json
+import os
+import shlex
 import subprocess
 
+import pandas as pd
 import pytest
 
 from lggseg_utils import records, runs
@@ -32,6 +35,7 @@ def test_run_and_train_go_on_with_each_others_folders(tmp_path):
     assert runs.open_run("smoke", run_dir=tmp_path / "run").folder == trained.folder
     assert runs.made_by(trained.folder) == "train"
     assert runs.run_folder("smoke", command="train") == runs.run_folder("smoke")
+    assert runs.run_folder("smoke", command="crossval") != runs.run_folder("smoke")
     for other in ("crossval", "ablate"):
         with pytest.raises(UserError, match="was made by 'lggseg train"):
             runs.open_run("smoke", run_dir=tmp_path / "run", command=other)
@@ -68,6 +72,12 @@ def test_the_commit_is_known_in_a_clone_that_another_user_owns(checkout, monkeyp
     assert runs.git_commit() == checkout
 
 
+def test_a_change_that_is_not_committed_is_said(checkout, tmp_path):
+    (tmp_path / "new.py").touch()
+    subprocess.run(["git", "-C", tmp_path, "add", "new.py"], check=True)
+    assert runs.git_commit() == f"{checkout}-dirty"
+
+
 def test_without_git_or_a_checkout_there_is_no_commit(checkout, monkeypatch, tmp_path):
     (tmp_path / ".git").rename(tmp_path / "no longer")
     assert runs.git_commit() == ""
@@ -88,21 +98,22 @@ def test_a_folder_that_is_no_run_folder_is_not_written_into(tmp_path):
 
 def test_default_folders_differ_where_anything_differs():
     plain = runs.run_folder("demo")
-    others = [
-        runs.run_folder("demo", **other)
-        for other in ({"seed": 1}, {"overrides": {"epochs": 2}}, {"data_dir": "lgg"})
-    ]
-    assert plain == runs.REPOSITORY / "runs" / "demo" and len({plain, *others}) == 4
+    different = ({"seed": 1}, {"seed": 2}, {"overrides": {"epochs": 2}}, {"data_dir": "lgg"})
+    others = [runs.run_folder("demo", **other) for other in different]
+    assert plain == runs.REPOSITORY / "runs" / "demo"
+    assert len({plain, *others}) == 5
 
 
 def test_the_record_repeats_the_run_and_names_no_place_on_this_machine(tmp_path):
-    run = runs.open_run("smoke", str(tmp_path / "data"), tmp_path / "run", overrides={"epochs": 3})
+    kept = {"kept_epochs": [1, 2]}
+    run = runs.open_run("smoke", str(tmp_path / "data"), tmp_path / "run", 4, kept)
     record = run.record()
     assert str(tmp_path) not in run.path("run.json").read_text()
-    assert (
-        record["command"] == "lggseg run --profile smoke --seed 0 --data DATA_FOLDER --set epochs=3"
-    )
-    assert record["versions"]["tensorflow"] and record["experiment"]["epochs"] == 3
+    command, _, setting = record["command"].partition(" --set ")
+    assert command == "lggseg run --profile smoke --seed 4 --data DATA_FOLDER"
+    assert shlex.split(setting) == ["kept_epochs=[1, 2]"]
+    assert record["versions"]["tensorflow"]
+    assert record["experiment"]["kept_epochs"] == [1, 2]
 
 
 def test_write_whole_leaves_nothing_after_an_error(tmp_path):
@@ -114,11 +125,11 @@ def test_write_whole_leaves_nothing_after_an_error(tmp_path):
     assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
 
 
-def test_names_of_patients_stay_text(tmp_path):
-    import pandas as pd
-
-    runs.write_csv(tmp_path / "t.csv", pd.DataFrame({"patient": ["01", "NA"], "dice": [0.5, None]}))
-    assert runs.read_csv(tmp_path / "t.csv")["patient"].tolist() == ["01", "NA"]
+@pytest.mark.parametrize("names", [["01", "02"], ["NA", "A"]])
+def test_a_table_is_read_as_it_was_written_and_names_of_patients_stay_text(tmp_path, names):
+    table = pd.DataFrame({"patient": names, "dice": [0.123456789, None]})
+    runs.write_csv(tmp_path / "t.csv", table)
+    assert runs.read_csv(tmp_path / "t.csv").equals(table)
     (tmp_path / "t.csv").write_text("")
     with pytest.raises(
         UserError, match=r"t.csv is damaged \(No columns to parse from file\); delete it"
@@ -174,13 +185,13 @@ def test_a_locked_folder_is_refused_and_leftovers_are_removed(tmp_path):
         runs.lock(tmp_path / "run"),
         pytest.raises(UserError, match="is in use by another run; wait for it"),
     ):
+        assert not (tmp_path / "run" / ".part-old.csv").exists()
+        (tmp_path / "run" / ".part-new.csv").touch()
         runs.lock(tmp_path / "run")
-    assert not (tmp_path / "run" / ".part-old.csv").exists()
+    assert (tmp_path / "run" / ".part-new.csv").exists(), "it is being written"
 
 
 def test_stderr_goes_into_a_file_and_comes_back(tmp_path, capfd):
-    import os
-
     with runs.stderr_into(tmp_path / "log") as terminal:
         os.write(2, b"chatter")
         terminal.write("progress")
@@ -190,10 +201,21 @@ def test_stderr_goes_into_a_file_and_comes_back(tmp_path, capfd):
     ).read_text() == "chatter" and capfd.readouterr().err == "progress after"
 
 
-def test_notes_add_to_the_record(tmp_path):
+def test_notes_add_to_the_record_and_what_is_known_is_not_written_again(tmp_path, monkeypatch):
     run = runs.open_run("smoke", run_dir=tmp_path / "run")
-    run.note(training={"epochs": 3})
+    before = run.record()
+    run.note_end(training={"epochs": 3})
     stored = json.loads(run.path("run.json").read_text())
-    assert (
-        stored["training"] == {"epochs": 3} and stored["experiment"] == run.record()["experiment"]
-    )
+    ended = stored.pop("ended")
+    assert stored == {**before, "training": {"epochs": 3}}
+    assert ended["time"] >= before["created"]
+    assert ended["git_commit"] == runs.git_commit()
+    monkeypatch.setattr(runs, "write_json", lambda *_: pytest.fail("written again"))
+    run.note(training={"epochs": 3})
+
+
+def test_networks_and_hold_out_are_refused_in_an_ablation(tmp_path):
+    for wrong in ({"networks": 2}, {"hold_out": False}):
+        with pytest.raises(UserError, match="settings networks and hold_out: an ablation trains"):
+            runs.open_run("smoke", "", tmp_path / "run", 0, wrong, "ablate")
+    assert not (tmp_path / "run").exists(), "the folder is not taken"

@@ -1,6 +1,7 @@
 """Settings and profiles: what fits, and what is refused with a hint."""
 
 import pytest
+from pydantic import ValidationError
 
 from lggseg_utils import settings
 from lggseg_utils.settings import UserError, load_experiment
@@ -66,6 +67,11 @@ def test_profiles_follow_their_sources():
         ),
         (
             "smoke",
+            {"ablation_conditions": ["none"]},
+            "setting ablation_conditions: name at least two",
+        ),
+        (
+            "smoke",
             {"augmentation": "flip+noise+flip"},
             "augmentation flip+noise+flip: name each one once.",
         ),
@@ -77,8 +83,8 @@ def test_profiles_follow_their_sources():
         ("smoke", {"dropout": "much"}, "setting dropout: input should be a valid number"),
         (
             "smoke",
-            {"size": 50, "depth": 5},
-            "setting size: 50 can't be halved 4 times; use a multiple of 16.",
+            {"size": 40, "depth": 5},
+            "setting size: 40 can't be halved 4 times; use a multiple of 16.",
         ),
         (
             "smoke",
@@ -125,8 +131,34 @@ def test_a_number_is_what_it_looks_like(text, value):
 
 
 def test_a_profile_reads_numbers_as_the_command_line_does(tmp_path):
-    (tmp_path / "mine.yml").write_text("epochs: 010\n")
-    assert load_experiment(str(tmp_path / "mine.yml")).epochs == 10
+    (tmp_path / "mine.yaml").write_text("epochs: 010\n")
+    assert load_experiment(str(tmp_path / "mine.yaml")).epochs == 10
+
+
+def test_a_profile_of_remarks_alone_has_the_defaults_of_a_plain_training(tmp_path):
+    (tmp_path / "mine.yml").write_text("# nothing yet\n")
+    plain = load_experiment(str(tmp_path / "mine.yml"), seed=3)
+    assert (plain.seed, plain.learning_rate, plain.schedule) == (3, 0.001, "constant")
+    assert (plain.loss, plain.weights) == ("binary_crossentropy", "last")
+
+
+def test_an_experiment_does_not_change():
+    experiment = load_experiment("smoke")
+    with pytest.raises(ValidationError):
+        experiment.epochs = 5
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("none", ()),
+        ("report", ("flip", "rotate_90")),
+        ("all", settings.AUGMENTATIONS),
+        ("noise+flair_only", ("noise", "flair_only")),
+    ],
+)
+def test_an_augmentation_is_a_composition_or_names_in_their_order(text, names):
+    assert settings.parse_augmentation(text) == names
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import pages_of_the_book
 
-from lggseg_utils import arms, cards, exploration, metrics, records, runs, sources, verdict
+from lggseg_utils import arms, exploration, metrics, records, runs, sources, verdict
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.verdict import QUESTIONS, Verdict
 
@@ -405,16 +405,3 @@ def test_predictions_say_what_came_of_them_or_that_they_are_to_come():
     table = exploration.predictions()
     assert len(table) == len(CLAIMS["predictions"])
     assert "to come" in set(table["outcome"])
-
-
-# The cards
-
-
-def test_cards_show_every_question_once_and_escape_what_they_show():
-    shown = "".join(cards.cards(group["id"]) for group in CLAIMS["groups"])
-    for name, question in QUESTIONS.items():
-        assert shown.count(f'id="{name}"') == 1
-        assert question["question"].replace("'", "&#39;") in shown
-    assert 'href="11_leak.html"' in shown
-    assert "07_verdict.html" not in shown
-    assert sum(cards.tally().values()) == len(QUESTIONS)
