@@ -22,11 +22,7 @@ from conftest import (
     write_slice,
 )
 
-<<<<<<< HEAD
-from lggseg_utils import book, chapters, cli, data, runs
-=======
 from lggseg_utils import chapters, cli, data, predict, runs
->>>>>>> df91255fb5f022eeb8d4441b257685a306e3e21d
 from lggseg_utils.settings import UserError
 
 
