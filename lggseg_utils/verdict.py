@@ -103,10 +103,13 @@ def _trainings(question, arm):
     return [name for name in names if name.startswith(question.get("only", ""))]
 
 
-def judge_arm(question, arm):
-    """Judge a question about numbers by one arm: a row for each subset of slices and way."""
+def judge_arm(question, arm, keep=arms.ended_calmly):
+    """Judge a question about numbers by one arm: a row for each subset of slices and way.
+
+    keep: returns those of a list of trainings that judge.
+    """
     claim = question["claims"][0]
-    names = arms.ended_calmly(_trainings(question, arm))
+    names = keep(_trainings(question, arm))
     reading = CLAIMS["reading_error"] if "dice" in claim else 0.0
     rows = []
     for subset in question["subsets"]:
@@ -132,24 +135,27 @@ def _numbers(question):
     table = judge_arm(question, arm)
     counting = table[table["n"] >= CLAIMS["seeds"]]
     answer = _best_of(counting["answer"])
-    row = _shown(counting, answer, _reported(question["claims"][0]))
+    reported = _reported(question["claims"][0])
+    row = _shown(counting, answer, reported)
     names = _trainings(question, arm)
     return Answer(
         answer,
         _strength(answer, _hinges(question, arm, counting)),
         f"Dice {row['dice_mean']:.3f} ± {row['dice_half']:.3f}, "
         f"IoU {row['iou_mean']:.3f} ± {row['iou_half']:.3f}",
-        _pair_sentence(row, names, counting["answer"]),
+        _pair_sentence(row, reported, names, counting["answer"]),
         table,
         tuple(names),
     )
 
 
-def _pair_sentence(row, names, answers):
+def _pair_sentence(row, reported, names, answers):
     """Return what the numbers of one way of counting rest on, and how the other ways came out."""
     calm = len(arms.ended_calmly(names))
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
+    margin = [score for score in ("Dice", "IoU") if _met_by_margin(row, reported, score.lower())]
+    said += f", {' and '.join(margin)} by the margin alone" if margin else ""
     tally = ", ".join(f"{name} {count}" for name, count in answers.value_counts().items())
     return (
         f"Counted by {row['way'].lower()}, on {row['slices']}: {said} (mean of {row['n']} splits, "
@@ -157,6 +163,12 @@ def _pair_sentence(row, names, answers):
         f"{CLAIMS['margin']}). {len(names)} trainings, of which {len(names) - calm} ended in a "
         f"spike and are left out. Of {len(answers)} ways of counting: {tally}"
     )
+
+
+def _met_by_margin(row, reported, score):
+    """Return whether a number is met though it lies outside the interval."""
+    distance = abs(reported[score] - row[f"{score}_mean"])
+    return bool(row[f"{score}_met"]) and distance > row[f"{score}_half"]
 
 
 def _can_judge(arm):
@@ -175,6 +187,8 @@ def _hinges(question, arm, counting):
         answers = table.loc[table["n"] >= CLAIMS["seeds"], "answer"]
         if replicated.any() and _best_of(answers) == Verdict.NOT_REPLICATED:
             parts.append("hangs on augmentation")
+    if _best_of(judge_arm(question, arm, keep=list)["answer"]) != _best_of(counting["answer"]):
+        parts.append("hangs on leaving out spikes")
     if not any(map(arms.is_new, arms.trainings(arm))):
         parts.append("exploratory")
     return parts
@@ -213,6 +227,8 @@ def judge_difference(question):
     parts = _model_parts(question)
     if answer != Verdict.NOT_DECIDED and row["one_seed_decides"]:
         parts.append("hangs on a seed")
+    if _hangs_on_margin(question["claims"][0], row):
+        parts.append("hangs on the margin")
     number = _number(row)
     evidence = (
         f"The difference is {row['difference']:.3f} (95% interval {row['low']:.3f} to "
@@ -251,9 +267,15 @@ def _paired(more, less):
     return [([one], [other]) for one, other in pairs if len(arms.made([one, other])) == 2]
 
 
-def _beyond(low, high, claim):
+def _hangs_on_margin(claim, row):
+    """Return whether a margin larger or smaller by a tenth gives another answer."""
+    margins = (0.9 * CLAIMS["margin"], 1.1 * CLAIMS["margin"])
+    others = [_beyond(row["low"], row["high"], claim, margin) for margin in margins]
+    return row["answer"] != Verdict.NOT_DECIDED and any(other != row["answer"] for other in others)
+
+
+def _beyond(low, high, claim, margin=CLAIMS["margin"]):
     """Return what an interval says of a claim of more, or of 'less than the margin'."""
-    margin = CLAIMS["margin"]
     if claim.get("claimed") == "less than the margin":
         if high < margin:
             return Verdict.REPLICATED

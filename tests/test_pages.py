@@ -177,7 +177,7 @@ const cut = [];
 for (const place of document.querySelectorAll('article th, article p code, article li code')) {
   const walker = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
-    for (const word of walker.currentNode.data.matchAll(/[\\w.]+/g)) {
+    for (const word of walker.currentNode.data.matchAll(/[a-z0-9]+/gi)) {
       const range = document.createRange();
       range.setStart(walker.currentNode, word.index);
       range.setEnd(walker.currentNode, word.index + word[0].length);

@@ -405,3 +405,27 @@ def test_predictions_say_what_came_of_them_or_that_they_are_to_come():
     table = exploration.predictions()
     assert len(table) == len(CLAIMS["predictions"])
     assert "to come" in set(table["outcome"])
+
+
+class TestWhatAnAnswerHangsOn:
+    """Choices of ours that change an answer stand beside it."""
+
+    @pytest.mark.parametrize(("low", "hangs"), [(0.0201, True), (0.03, False)])
+    def test_a_margin_that_decides_by_a_hair_is_named(self, low, hangs):
+        claim = {"claimed": "less than the margin"}
+        row = {"low": low, "high": 0.1, "answer": verdict.Verdict.NOT_REPLICATED}
+        assert verdict._hangs_on_margin(claim, row) is hangs
+
+    def test_nothing_decided_hangs_on_nothing(self):
+        row = {"low": 0.0199, "high": 0.1, "answer": verdict.Verdict.NOT_DECIDED}
+        assert not verdict._hangs_on_margin({"claimed": "less than the margin"}, row)
+
+    def test_a_number_outside_its_interval_is_met_by_the_margin_alone(self):
+        row = {"dice_met": True, "dice_mean": 0.95, "dice_half": 0.004}
+        assert verdict._met_by_margin(row, {"dice": 0.957}, "dice")
+        assert not verdict._met_by_margin(row, {"dice": 0.953}, "dice")
+        assert not verdict._met_by_margin({**row, "dice_met": False}, {"dice": 0.99}, "dice")
+
+    def test_leaving_out_spikes_is_named_where_it_changes_the_answer(self):
+        assert "hangs on leaving out spikes" in verdict.judge("test-scores").strength
+        assert "spikes" not in verdict.judge("overfitting").strength

@@ -80,16 +80,17 @@ def all_questions():
 
 
 GROUPS = """\
-- **{numbers}: its test and training scores come out again, without the augmentation that it
-  describes.** Our [plain networks](networks.md) have a Dice of {test:.3f} ± {half:.3f} on their
-  test sets (reported: {reported}). Whether its validation scores come out is not decided.
-- **{advice}: long training does overfit, the rest is open.** Without augmentation, the validation
-  loss of the plain networks ends at {rise:.1f} times its lowest. {undecided} of {asked} questions
-  cannot be decided, because a single training proves little about a setting.
+- **{numbers}: its test and training scores come out again.** Our [plain networks](networks.md),
+  which are smaller (64x64, 16 filters), have a Dice of {test:.3f} ± {half:.3f} on their test sets
+  (reported: {reported}). The training scores come out without augmentation alone, though the report
+  describes one. Whether its validation scores come out is not decided.
+- **{advice}: long training does overfit.** Without augmentation, the validation loss of the plain
+  networks ends at {rise:.1f} times its lowest. Dropout narrows the gap between the two losses. But
+  {undecided} of {asked} questions our two or three seeds cannot decide.
 - **{patients}: a network does worse on them.** Our [small network](networks.md) loses {lost:.2f}
-  of Dice ({low:.2f} to {high:.2f}) on patients of whom it has seen no slice. The report's own
-  network was not tested on new patients, by it or by us.
-- **{consistency}: its Dice and IoU were computed in two ways, or one is misprinted.** An IoU of
+  of Dice ({low:.2f} to {high:.2f}) on patients of whom it has seen no slice. Whether the report's
+  test patients were new, it does not say.
+- **{consistency}: its Dice and IoU were counted in two ways, or one is misprinted.** An IoU of
   {iou:.3f} allows a Dice of {implied:.3f} at most; the report prints {dice:.3f} next to it.
 """
 
@@ -142,6 +143,19 @@ def rules_text():
 def _one_line(text):
     """Return a text of the criteria as it stands on a page."""
     return " ".join(text.split()).replace("+-", "±")
+
+
+def limits_text():
+    """Return the numbers that the rules use, as Markdown."""
+    limits = {
+        "margin": "differences in Dice or IoU smaller than this do not matter",
+        "wide": "an interval that reaches further to either side is too wide to say anything",
+        "seeds": "fewer trainings than this decide nothing",
+        "spike": "a training whose last loss is more than this times the median of its last 20 "
+        "epochs ended in a spike, and does not judge the report's tables",
+        "reading_error": "numbers read off a chart are good to this",
+    }
+    return "\n".join(f"- **{CLAIMS[name]}**: {text}." for name, text in limits.items()) + "\n"
 
 
 def groups_of_trainings_table():
@@ -362,6 +376,7 @@ GENERATED = {
     "groups": groups,
     "questions": all_questions,
     "rules": rules_text,
+    "limits": limits_text,
     "groups_of_trainings": groups_of_trainings_table,
     "test_of_numbers": test_of_numbers_table,
     "test_of_comparisons": test_of_comparisons_table,

@@ -11,7 +11,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 MINUS = re.compile(r"(?<![\w.)\]-])-(?=\d)")
 TIMES = re.compile(r"(?<=\d)x(?=\d)")
 VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
-CELL = re.compile(r"(<(?:caption|td|th|p|li|span)\b[^>]*>)([^<]+)")
+SHOWN = re.compile(r"(<(?:caption|p|li|span)\b[^>]*>)([^<]+)")
+CELL = re.compile(r"(<(?:td|th)\b[^>]*>)([^<]+)")
 
 
 def typeset(text):
@@ -31,7 +32,11 @@ class Typography(SphinxPostTransform):
                 text.parent.replace(text, nodes.Text(typeset(text)))
         for raw in self.document.findall(nodes.raw):
             if raw.get("format") == "html" and "<script" not in raw.astext():
-                shown = CELL.sub(lambda cell: cell[1] + typeset(cell[2]), raw.astext())
+                shown = SHOWN.sub(lambda text: text[1] + typeset(text[2]), raw.astext())
+                # A name such as tumour_area may break after its underscore.
+                shown = CELL.sub(
+                    lambda cell: cell[1] + typeset(cell[2]).replace("_", "_<wbr>"), shown
+                )
                 raw.clear()
                 raw.append(nodes.Text(shown))
 
