@@ -1,9 +1,9 @@
 """Draw what a leak looks like: python scripts/leak.py COHORT_FOLDER NEW_RUN KNOWN_RUN
 
 NEW_RUN and KNOWN_RUN: cross-validations of one network, split by patient and by slice, whose fold 0
-is trained. Draws records/figures/leak.jpg: of the patients that fold 0 of both tests, the two with
-the lowest Dice when new, each on the slice with the largest tumour; and
-records/figures/opening.jpg: the first of them alone, larger.
+is trained. Draws records/figures/leak.jpg: of the patients that fold 0 of both tests, the two who
+gain most from being known, each on the slice with the largest tumour of those tested; and
+records/figures/opening.jpg: the first of them alone. Prints the Dice of all these slices.
 """
 
 from pathlib import Path
@@ -13,32 +13,42 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lggseg_utils import cli, data, evaluate, plots, preprocess, records, runs, train
+from lggseg_utils import cli, data, evaluate, metrics, plots, preprocess, records, runs, train
 
 SHOWN = 2
+TITLES = {"new": "patient is new", "known": "other slices known"}
 
 
 def predict_tested(run_folder, dataset, experiment):
-    """Return (rows, probabilities) of the slices that fold 0 of a cross-validation tests."""
+    """Return the mask, bool (side, side), of each slice that fold 0 of a cross-validation tests."""
     split = preprocess.split_of_fold(runs.read_csv(run_folder / "split.csv"), 0)
     rows = preprocess.rows_by_set(split)["test"]
     network = train.load_network(run_folder / "folds" / "0" / "model.keras")
-    return rows, evaluate.predict(network, dataset.images[rows], experiment)
+    masks = evaluate.predict(network, dataset.images[rows], experiment) > evaluate.THRESHOLD
+    return dict(zip(rows, masks, strict=True))
 
 
-def choose(dataset, new, known):
-    """Return rows of the slices shown: of the patients with the lowest Dice when new, in order."""
-    rows, probabilities = new
-    scored = evaluate.score_slices(
-        dataset.slices.iloc[rows].reset_index(drop=True), dataset.truths[rows], probabilities
-    )
-    worst_first = evaluate.per_patient_table(scored.assign(split="test")).sort_values("dice")
-    both = np.intersect1d(rows, known[0])
+def largest_gains(dataset, new, known):
+    """Return a table new, known (Dice of a slice), by row of the slice, largest gain first.
+
+    new, known: masks by row of the slice. Each patient that both have appears once, on the slice
+    with the largest tumour.
+    """
+    both = sorted(set(new) & set(known))
     area = pd.Series(dataset.truths[both].sum((1, 2)), both)
-    patients = dataset.slices["patient"].iloc[both]
-    largest = area.groupby(patients.to_numpy()).idxmax()
-    shown = [patient for patient in worst_first["patient"] if area.get(largest.get(patient), 0)]
-    return largest[shown].to_numpy()
+    rows = area.groupby(dataset.slices["patient"].loc[both]).idxmax()
+    rows = rows[area[rows].to_numpy() > 0].to_numpy()
+    dice = {
+        name: [dice_of(dataset.truths[row] > 0, masks[row]) for row in rows]
+        for name, masks in {"new": new, "known": known}.items()
+    }
+    table = pd.DataFrame(dice, index=rows)
+    return table.loc[(table["new"] - table["known"]).sort_values().index]
+
+
+def dice_of(truth, mask):
+    """Return the Dice of two bool masks, the first not empty."""
+    return metrics.dice((truth & mask).sum(), (~truth & mask).sum(), (truth & ~mask).sum())
 
 
 def head(image):
@@ -46,22 +56,21 @@ def head(image):
     flair = image[..., data.FLAIR]
     inside = np.argwhere(flair > preprocess.HEAD * np.percentile(flair, 99))
     low, high = inside.min(0), inside.max(0) + 1
-    half = (high - low).max() // 2 + 3
+    half = min((high - low).max() // 2 + 3, len(flair) // 2)
     middle = np.clip((low + high) // 2, half, len(flair) - half)
     return tuple(slice(centre - half, centre + half) for centre in middle)
 
 
-def draw(cohort, dataset, shown, masks):
-    """Return a figure: a row a patient, a column for each name of `masks` (name -> row -> mask)."""
-    size = (plots.WIDTH, 0.5 + len(shown) * plots.WIDTH / 2)
-    figure, axes = plt.subplots(len(shown), 2, figsize=size, squeeze=False)
-    for line, row in zip(axes, shown, strict=True):
+def draw(cohort, dataset, gains, masks):
+    """Return a figure: a row for each slice of `gains`, a column for each kind of mask."""
+    size = (plots.WIDTH, 0.5 + len(gains) * (plots.WIDTH / 2 + 0.3))
+    figure, axes = plt.subplots(len(gains), 2, figsize=size, squeeze=False)
+    for line, (row, dice) in zip(axes, gains.iterrows(), strict=True):
         image = preprocess.resize_image(cohort.images[row], dataset.truths.shape[1])
-        box = head(image)
+        box, truth = head(image), dataset.truths[row]
         for axis, (name, by_row) in zip(line, masks.items(), strict=True):
-            truth = dataset.truths[row]
-            plots.show_slice(axis, image[box], "", truth[box], by_row[row][box], linewidth=2.6)
-            axis.set_title(name if row == shown[0] else "", color="white")
+            title = f"{TITLES[name]}: Dice {dice[name]:.2f}"
+            plots.show_slice(axis, image[box], title, truth[box], by_row[row][box], linewidth=2.6)
     plots.add_legend_of_outlines(figure)
     return figure
 
@@ -75,19 +84,15 @@ def main(cohort_folder, new_run, known_run):
     experiment = runs.recorded_experiment(new_run)
     cohort = data.read_cohort(cohort_folder)
     dataset = preprocess.prepare(cohort, experiment)
-    new, known = (predict_tested(run, dataset, experiment) for run in (new_run, known_run))
     masks = {
-        name: dict(zip(rows, probabilities > evaluate.THRESHOLD, strict=True))
-        for name, (rows, probabilities) in {
-            "the patient is new to the network": new,
-            "other slices were in training": known,
-        }.items()
+        name: predict_tested(run, dataset, experiment)
+        for name, run in {"new": new_run, "known": known_run}.items()
     }
-    shown = choose(dataset, new, known)
-    print(dataset.slices.loc[shown[:SHOWN], ["patient", "slice"]].to_string(index=False))
+    gains = largest_gains(dataset, **masks)
+    print(dataset.slices[["patient", "slice"]].join(gains, how="right").to_string())
     plots.set_style()
-    for name, rows in {"opening": shown[:1], "leak": shown[:SHOWN]}.items():
-        figure = draw(cohort, dataset, rows, masks)
+    for name, count in {"opening": 1, "leak": SHOWN}.items():
+        figure = draw(cohort, dataset, gains[:count], masks)
         figure.savefig(records.RECORDS / "figures" / f"{name}.jpg", pil_kwargs={"quality": 88})
 
 
