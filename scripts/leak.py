@@ -3,7 +3,8 @@
 NEW_RUN and KNOWN_RUN: cross-validations of one network, split by patient and by slice, whose fold 0
 is trained. Draws records/figures/leak.jpg: of the patients that fold 0 of both tests, the two who
 gain most from being known, each on the slice with the largest tumour of those tested; and
-records/figures/opening.jpg: the first of them alone. Prints the Dice of all these slices.
+records/figures/opening.jpg: the first of them alone. Writes records/leak.csv:
+the Dice of all these slices (patient, slice, new, known, git_commit).
 """
 
 from pathlib import Path
@@ -89,7 +90,8 @@ def main(cohort_folder, new_run, known_run):
         for name, run in {"new": new_run, "known": known_run}.items()
     }
     gains = largest_gains(dataset, **masks)
-    print(dataset.slices[["patient", "slice"]].join(gains, how="right").to_string())
+    table = dataset.slices[["patient", "slice"]].join(gains.round(4), how="right")
+    runs.write_csv(records.RECORDS / "leak.csv", table.assign(git_commit=runs.git_commit()))
     plots.set_style()
     for name, count in {"opening": 1, "leak": SHOWN}.items():
         figure = draw(cohort, dataset, gains[:count], masks)

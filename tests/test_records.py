@@ -764,3 +764,9 @@ def test_a_record_is_read_once_for_all_its_scores(monkeypatch):
     assert sorted(read) == records.record_names()
     records.load_once.cache_clear()
     records.load_training.cache_clear()
+
+
+def test_captions_count_the_patients_of_the_leak():
+    count = len(runs.read_csv(records.RECORDS / "leak.csv"))
+    for path in ("book/index.md", "notebooks/11_leak.ipynb"):
+        assert f"Of {count} patients" in (runs.REPOSITORY / path).read_text(encoding="utf-8")
