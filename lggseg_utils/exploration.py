@@ -245,7 +245,7 @@ def _again(names):
     table = new_trainings("plain64")
     spiked = len(names) - table["training"].nunique()
     beside = f"; {spiked} ended in a spike" if spiked else ""
-    return f"{table['met'].sum()} of {len(table)} scores inside, {len(names)} trainings{beside}"
+    return f"{table['met'].sum()} of {len(table)} scores inside, trainings: {len(names)}{beside}"
 
 
 def _with_the_report(names):

@@ -155,6 +155,8 @@ def _pair_sentence(row, reported, names, answers):
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
     margin = [score for score in ("Dice", "IoU") if _met_by_margin(row, reported, score.lower())]
+    if not outside and max(row["dice_half"], row["iou_half"]) > CLAIMS["wide"]:
+        said += ", but an interval is too wide to say anything"
     said += f", {' and '.join(margin)} by the margin alone" if margin else ""
     tally = ", ".join(f"{name} {count}" for name, count in answers.value_counts().items())
     return (
