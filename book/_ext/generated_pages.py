@@ -82,8 +82,8 @@ def all_questions():
 GROUPS = """\
 - **{numbers}: its test and training scores come out again.** Our [plain networks](networks.md),
   which are smaller (64x64, 16 filters), have a Dice of {test:.3f} ± {half:.3f} on their test sets
-  (reported: {reported}). The training scores come out without augmentation alone, though the report
-  describes one. Whether its validation scores come out is not decided.
+  (reported: {reported:.3f}). The training scores come out only without augmentation, though the
+  report describes one. Whether its validation scores come out is not decided.
 - **{advice}: long training does overfit.** Without augmentation, the validation loss of the plain
   networks ends at {rise:.1f} times its lowest. Dropout narrows the gap between the two losses. But
   {undecided} of {asked} questions our two or three seeds cannot decide.
