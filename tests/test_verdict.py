@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -265,11 +266,12 @@ def test_a_difference_is_judged_by_its_interval(low, high, claimed, answer):
     assert verdict._beyond(low, high, {"claimed": claimed}) == answer
 
 
-def test_two_seeds_decide_no_difference(monkeypatch):
-    claim = QUESTIONS["new-patients"]["claims"][0]
-    assert verdict.claim_difference(claim)["answer"] == Verdict.NOT_REPLICATED
-    two = {**claim, "more": claim["more"][:2], "less": claim["less"][:2]}
-    assert verdict.claim_difference(two)["answer"] == Verdict.NOT_DECIDED
+@pytest.mark.parametrize(("seeds", "answer"), [(3, Verdict.REPLICATED), (2, Verdict.NOT_DECIDED)])
+def test_two_seeds_decide_no_difference_however_alike_they_are(monkeypatch, seeds, answer):
+    monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: {"low": 0.05, "high": 0.06})
+    claim = {**QUESTIONS["new-patients"]["claims"][0], "claimed": None}
+    few = {**claim, "more": claim["more"][:seeds], "less": claim["less"][:seeds]}
+    assert verdict.claim_difference(few)["answer"] == answer
 
 
 # The rule for ratios
@@ -354,21 +356,65 @@ def test_error_ratios_are_one_where_all_slices_are_alike():
 # The search, and the rules tried on ourselves
 
 
-def test_the_search_finds_numbers_that_were_put_there(monkeypatch):
-    """Three trainings that differ by little around the report's Dice by slice, and nothing else."""
-    rows = []
-    for name, shift in (("x-0", -1e-3), ("x-1", 0.0), ("x-2", 1e-3)):
-        for part in ("train", "val", "test"):
-            for subset in exploration.SUBSETS:
-                for unit in ("slice", "batch"):
-                    for score in ("dice", "iou"):
-                        value = exploration._reported(part, score) + shift
-                        value += 0 if unit == "slice" and score == "dice" else 0.2
-                        rows.append((name, part, subset, "128", score, "masks", unit, 1, value))
-    columns = ["training", "set", "subset", "grid", *records.WAY, "value"]
-    monkeypatch.setattr(records, "read_scores", lambda: pd.DataFrame(rows, columns=columns))
-    best = exploration.hypotheses({"arm": ["x-0", "x-1", "x-2"]}).iloc[0]
-    assert (best["dice"], best["met"], best["met_dice"]) == ("masks, by slice, plus 1", 3, 3)
+@pytest.fixture
+def put_there(monkeypatch):
+    """Let three trainings be this far apart around the report's Dice by slice and IoU by batch.
+
+    All other scores are far from the report's.
+    """
+
+    def put(spread):
+        keys = product(("train", "val", "test"), exploration.SUBSETS, ("slice", "batch"))
+        rows = []
+        for (part, subset, unit), score in product(keys, ("dice", "iou")):
+            there = (score, unit) in (("dice", "slice"), ("iou", "batch"))
+            value = exploration._reported(part, score) + (0 if there else 0.2)
+            for number in range(3):
+                shifted = value + spread * (number - 1)
+                key = (f"x-{number}", part, subset, "128", score, "masks", unit, 1)
+                rows.append((*key, shifted))
+        columns = ["training", "set", "subset", "grid", *records.WAY, "value"]
+        monkeypatch.setattr(records, "read_scores", lambda: pd.DataFrame(rows, columns=columns))
+        return ["x-0", "x-1", "x-2"]
+
+    return put
+
+
+def test_the_search_finds_numbers_that_were_put_there(put_there):
+    best = exploration.hypotheses({"arm": put_there(1e-3)}).iloc[0]
+    assert (best["dice"], best["iou"]) == ("masks, by slice, plus 1", "masks, by batch, plus 1")
+    assert (best["met"], best["met_dice"], best["met_iou"]) == (6, 3, 3)
+
+
+def test_a_spread_that_says_nothing_meets_nothing(put_there):
+    table = exploration.number_table(put_there(0.1))
+    assert table["wide"].all()
+    assert not table["met"].any()
+
+
+def test_no_training_judges_itself_or_its_split(monkeypatch):
+    judged_by = {}
+    monkeypatch.setattr(
+        exploration, "_judge_training", lambda name, judging, *_: judged_by.update({name: judging})
+    )
+    exploration.try_rule_for_numbers("plain64", ["report64"])
+    calm = arms.ended_calmly(arms.trainings("plain64"))
+    assert judged_by.pop("report64") == calm
+    assert list(judged_by) == calm
+    for name, judging in judged_by.items():
+        assert judging
+        assert arms.split_of(name) not in set(map(arms.split_of, judging))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"), [(-0.05, 0.05, False), (0.01, 0.03, True), (0.001, 0.01, False)]
+)
+def test_a_difference_is_found_where_its_interval_excludes_0_and_reaches_the_margin(
+    monkeypatch, low, high, found
+):
+    monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: {"low": low, "high": high})
+    tried = exploration.try_rule_for_differences(list("abcdef"), list("ghi"))
+    assert (tried["found"] == found).all()
 
 
 def test_the_rule_for_numbers_rejects_none_of_our_own_trainings_and_most_others():
