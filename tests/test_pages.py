@@ -372,7 +372,7 @@ def test_without_scripts_still_slices_are_left(browser):
     try:
         browser.get((HTML / "notebooks/01_data.html").as_uri())
         assert not browser.find_element(By.CSS_SELECTOR, ".volume-viewer").is_displayed()
-        assert browser.find_element(By.CSS_SELECTOR, "#fig-volume img").is_displayed()
+        assert browser.find_element(By.CSS_SELECTOR, "article figure img").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
