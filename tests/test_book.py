@@ -3,7 +3,9 @@
 import subprocess
 from types import SimpleNamespace
 
+import nbformat
 import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from lggseg_utils import book, chapters, runs
 from lggseg_utils.settings import UserError
@@ -31,7 +33,8 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(book, "STAGE", tmp_path / "_build" / "stage")
     for place, name in (("run/notebooks", own.name), ("kept", of_records.name)):
         (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / name).write_text(place)
+        notebook = new_notebook(cells=[new_markdown_cell(f"> **Exercise 1.** {place}")])
+        nbformat.write(notebook, tmp_path / place / name)
     return tmp_path
 
 
@@ -39,8 +42,15 @@ def test_pages_and_executed_chapters_are_staged_and_pages_that_are_gone_are_not(
     book.stage(places / "run")
     (book.STAGE / "book" / "gone.md").touch()
     book.stage(places / "run")
-    staged = {path.name: path.read_text() for path in (book.STAGE / "notebooks").iterdir()}
-    assert staged == {"01_data.ipynb": "run/notebooks", "07_verdict.ipynb": "kept"}
+    staged = {
+        path.name: nbformat.read(path, as_version=4).cells[0].source
+        for path in (book.STAGE / "notebooks").iterdir()
+    }
+    box = ":::{{admonition}} Exercise 1\n:class: tip\n{}\n:::"
+    assert staged == {
+        "01_data.ipynb": box.format("run/notebooks"),
+        "07_verdict.ipynb": box.format("kept"),
+    }
     assert (book.STAGE / "book" / "_toc.yml").exists()
     assert not (book.STAGE / "book" / "gone.md").exists()
 
