@@ -29,6 +29,8 @@ def started():
     driver = webdriver.Chrome(
         options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
     )
+    # axe reads the page of the whole package for minutes on a slow machine.
+    driver.set_script_timeout(300)
     try:
         yield driver
     finally:
