@@ -120,6 +120,16 @@ def judge_arm(question, arm, keep=arms.ended_calmly):
     return pd.DataFrame(rows)
 
 
+def _that_count(table):
+    """Return the rows of `judge_arm` that rest on enough splits to decide."""
+    return table[table["n"] >= CLAIMS["seeds"]]
+
+
+def _arm_answer(question, arm, keep=arms.ended_calmly):
+    """Return what the trainings of an arm that `keep` returns answer to a question of numbers."""
+    return _best_of(_that_count(judge_arm(question, arm, keep))["answer"])
+
+
 def _best_of(answers):
     """Return what several ways of counting say: one that replicates suffices."""
     answers = set(answers)
@@ -133,7 +143,7 @@ def _numbers(question):
     """Apply the rule for numbers: the first arm that can judge decides."""
     arm = next(filter(_can_judge, question["arms"]))
     table = judge_arm(question, arm)
-    counting = table[table["n"] >= CLAIMS["seeds"]]
+    counting = _that_count(table)
     answer = _best_of(counting["answer"])
     reported = _reported(question["claims"][0])
     row = _shown(counting, answer, reported)
@@ -185,11 +195,9 @@ def _hinges(question, arm, counting):
     if replicated.any() and not replicated.all():
         parts.append("hangs on the definition")
     for other in filter(_can_judge, question.get("against", [])):
-        table = judge_arm(question, other)
-        answers = table.loc[table["n"] >= CLAIMS["seeds"], "answer"]
-        if replicated.any() and _best_of(answers) == Verdict.NOT_REPLICATED:
+        if replicated.any() and _arm_answer(question, other) == Verdict.NOT_REPLICATED:
             parts.append("hangs on augmentation")
-    if _best_of(judge_arm(question, arm, keep=list)["answer"]) != _best_of(counting["answer"]):
+    if _arm_answer(question, arm, keep=list) != _best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
     if not any(map(arms.is_new, arms.trainings(arm))):
         parts.append("exploratory")

@@ -150,23 +150,21 @@ def test_no_import_goes_in_circles():
             del graph[name]
 
 
+def loaded_by(module, heavy):
+    """Return those modules of `heavy` that importing a module of the package loads."""
+    code = f"import sys, lggseg_utils.{module}; print([m for m in {heavy} if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_help_loads_nothing_heavy():
-    heavy = "('tensorflow', 'keras', 'pandas', 'cv2', 'matplotlib')"
-    code = f"import sys, lggseg_utils.cli; print([m for m in {heavy} if m in sys.modules])"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.strip() == "[]"
+    assert loaded_by("cli", ("tensorflow", "keras", "pandas", "cv2", "matplotlib")) == "[]"
 
 
 @pytest.mark.parametrize("name", ["verdict", "exploration", "records", "stats"])
 def test_what_judges_records_loads_nothing_that_it_does_not_need(name):
-    heavy = "('tensorflow', 'keras', 'matplotlib', 'cv2', 'scipy.stats')"
-    code = f"import sys, lggseg_utils.{name}; print([m for m in {heavy} if m in sys.modules])"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.strip() == "[]"
+    heavy = ("tensorflow", "keras", "matplotlib", "cv2", "scipy.stats")
+    assert loaded_by(name, heavy) == "[]"
 
 
 def test_the_address_is_where_one_command_sets_it():

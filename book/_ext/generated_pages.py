@@ -46,14 +46,20 @@ VERDICT = "../notebooks/07_verdict.html"
 HTML = Environment(autoescape=True)
 
 
+def markdown_table(heads, rows):
+    """Return a Markdown table; rows: a sequence of cells each."""
+    lines = ["| " + " | ".join(map(str, cells)) + " |\n" for cells in (heads, *rows)]
+    return lines[0] + "|" + "---|" * len(heads) + "\n" + "".join(lines[1:])
+
+
 def answers_table():
     """Return every question about the report with its answer as a Markdown table."""
-    rows = ["| question | answer | strength |", "|---|---|---|"]
+    rows = []
     for question in CLAIMS["questions"]:
         found = verdict.judge(question["id"])
         strength = found.strength or "–"
-        rows.append(f"| {question['question']} | **{found.answer}** | {strength} |")
-    return "\n".join(rows) + "\n"
+        rows.append((question["question"], f"**{found.answer}**", strength))
+    return markdown_table(("question", "answer", "strength"), rows)
 
 
 FOLDED = HTML.from_string("""<details class="all-questions"><summary>All {{ rows | length }} \
@@ -158,11 +164,11 @@ def limits_text():
 
 def groups_of_trainings_table():
     """Return the groups of trainings that judge the report's numbers, as a Markdown table."""
-    lines = ["| name | trainings | what they share |", "|---|---|---|"]
+    rows = []
     for name, entry in CLAIMS["arms"].items():
         shared = entry["what"].removesuffix(" (to come)")
-        lines.append(f"| `{name}` | {len(arms.trainings(name))} | {shared} |")
-    return "\n".join(lines) + "\n"
+        rows.append((f"`{name}`", len(arms.trainings(name)), shared))
+    return markdown_table(("name", "trainings", "what they share"), rows)
 
 
 OTHER_SETTINGS = (
@@ -173,8 +179,6 @@ OTHER_SETTINGS = (
     "patient64",
     "patient64-first",
 )
-
-
 ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 
 
@@ -182,18 +186,16 @@ def test_of_numbers_table():
     """Return how the rule for numbers judges our own trainings, as a Markdown table."""
     others = arms.made([*OTHER_SETTINGS, *arms.trainings("dropout64")])
     tried = exploration.try_rule_for_numbers("plain64", others)
-    lines = [
-        "| in the report's place | trainings | tables replicated | not decided | not replicated "
-        "| rejected by one of three tables |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ("in the report's place", "trainings", "tables replicated", "not decided")
+    heads += ("not replicated", "rejected by one of three tables")
+    rows = []
     for kind, group in tried.groupby("kind", sort=False):
         by_training = group.groupby(["training", "way"])["answer"].agg(verdict.together)
         shares = [(group["answer"] == answer).mean() for answer in ANSWERS_TO_NUMBERS]
         shares.append((by_training == "not replicated").mean())
-        cells = " | ".join(f"{share:.0%}" for share in shares)
-        lines.append(f"| {kind} | {group['training'].nunique()} | {cells} |")
-    return "\n".join(lines) + "\n"
+        cells = (f"{share:.0%}" for share in shares)
+        rows.append((kind, group["training"].nunique(), *cells))
+    return markdown_table(heads, rows)
 
 
 def test_of_comparisons_table():
@@ -203,22 +205,22 @@ def test_of_comparisons_table():
         "differences (Dice on training slices)": exploration.try_rule_for_differences,
         "ratios (gap between the losses)": exploration.try_rule_for_ratios,
     }
-    lines = ["| rule | groups of three trainings with | comparisons | difference found |"]
-    lines.append("|---|---|---|---|")
+    heads = ("rule", "groups of three trainings with", "comparisons", "difference found")
+    rows = []
     for rule, compare in tests.items():
         for kind, group in compare(plain, dropout).groupby("kind", sort=False):
-            lines.append(f"| {rule} | {kind} | {len(group)} | {group['found'].mean():.0%} |")
-    return "\n".join(lines) + "\n"
+            rows.append((rule, kind, len(group), f"{group['found'].mean():.0%}"))
+    return markdown_table(heads, rows)
 
 
 def first_edition_table():
     """Return the answers of the first edition beside the new ones, as a Markdown table."""
-    lines = ["| question | first edition | second edition | why it was asked again |"]
-    lines.append("|---|---|---|---|")
+    heads = ("question", "first edition", "second edition", "why it was asked again")
+    rows = []
     for name, old in CLAIMS["first_edition"].items():
         question, answer = verdict.QUESTIONS[name]["question"], verdict.judge(name).answer
-        lines.append(f"| {question} | {old['answer']} | {answer} | {old['why']} |")
-    return "\n".join(lines) + "\n"
+        rows.append((question, old["answer"], answer, old["why"]))
+    return markdown_table(heads, rows)
 
 
 def commands_table():
@@ -241,12 +243,12 @@ def commands_table():
         minutes = "–" if seconds is None else f"{seconds / 60:.0f}"
         key = (backend + command, commits, note)
         together.setdefault(key, []).append((name, seed, minutes))
-    lines = ["| record | commit | minutes | command |", "|---|---|---|---|"]
+    rows = []
     for (command, commits, note), members in together.items():
         names, seeds, minutes = (", ".join(each) for each in zip(*members, strict=True))
         shown = command.replace("SEED", seeds)
-        lines.append(f"| {names} | {commits} | {minutes} | `{shown}`{note} |")
-    return "\n".join(lines) + "\n"
+        rows.append((names, commits, minutes, f"`{shown}`{note}"))
+    return markdown_table(("record", "commit", "minutes", "command"), rows)
 
 
 def reference_text():
@@ -306,13 +308,13 @@ def speed_text():
 
 def settings_table():
     """Return every setting as a Markdown table: name, default, meaning with allowed values."""
-    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    rows = []
     for name, entry in Experiment.model_json_schema()["properties"].items():
         if name not in ("profile", "seed"):
             allowed = ", ".join(f"`{value}`" for value in entry.get("enum", [])) or entry["type"]
             default = json.dumps(entry["default"])
-            lines.append(f"| `{name}` | `{default}` | {entry['description']} ({allowed}) |")
-    return "\n".join(lines) + "\n"
+            rows.append((f"`{name}`", f"`{default}`", f"{entry['description']} ({allowed})"))
+    return markdown_table(("setting", "default", "meaning"), rows)
 
 
 def profiles_text():
@@ -332,34 +334,34 @@ def modules_text():
     )
 
 
+SCORE_KEYS = {"value": "dice", "low": "low", "high": "high"}
+
+
 def own_records_table():
     """Return a reader's own records beside the nearest of the book, as a Markdown table."""
     names = records.readers_names()
     if not names:
         return "There is none in this copy of the book.\n"
-    lines = ["| yours | test Dice | data | nearest of the book | test Dice | what differs |"]
-    lines.append("|---|---|---|---|---|---|")
+    heads = ("yours", "test Dice", "data", "nearest of the book", "test Dice", "what differs")
+    rows = []
     for row in records.compare_with_book(names).to_dict("records"):
-        own = {"value": row["dice"], "low": row["low"], "high": row["high"]}
-        theirs = {
-            name: row[f"{key}_of_book"]
-            for name, key in zip(own, ("dice", "low", "high"), strict=True)
-        }
-        lines.append(
-            f"| `{row['record']}` | {plots.score(own)} | {row['data']} | `{row['of_book']}` "
-            f"| {plots.score(theirs)} | {row['differ'] or 'nothing'} |"
+        own, theirs = (
+            plots.score({name: row[key + end] for name, key in SCORE_KEYS.items()})
+            for end in ("", "_of_book")
         )
-    return "\n".join(lines) + "\n"
+        yours, nearest = f"`{row['record']}`", f"`{row['of_book']}`"
+        rows.append((yours, own, row["data"], nearest, theirs, row["differ"] or "nothing"))
+    return markdown_table(heads, rows)
 
 
 def downloads_table():
     """Return a Markdown table of the files of every record, each a link."""
-    lines = ["| record | files |", "|---|---|"]
+    rows = []
     for name in records.record_names():
         files = sorted(path.name for path in (records.RECORDS / name).iterdir())
         links = [f"{{download}}`{file} <records/{name}/{file}>`" for file in files]
-        lines.append(f"| `{name}` | {', '.join(links)} |")
-    return "\n".join(lines) + "\n"
+        rows.append((f"`{name}`", ", ".join(links)))
+    return markdown_table(("record", "files"), rows)
 
 
 def walk_output():
