@@ -199,7 +199,8 @@ def _hinges(question, arm, counting):
             parts.append("hangs on augmentation")
     if _arm_answer(question, arm, keep=list) != _best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
-    if not any(map(arms.is_new, arms.trainings(arm))):
+    confirming = [name for name in arms.trainings(arm) if arms.is_new(name)]
+    if len(confirming) < CLAIMS["seeds"]:
         parts.append("exploratory")
     return parts
 
@@ -365,10 +366,12 @@ def _scores_without(sums, score):
 def claim_ratio(claim, arm=None):
     """Judge one claim by the rule for ratios.
 
-    arm: the trainings that are compared with 1, where the claim names no other arm. Returns a
-    dictionary: answer, ratio, low, high (95% interval), by_seed and seeds.
+    arm: the trainings that are compared with 1, where the claim names no other arm; those that
+    share a split count as one. Returns a dictionary: answer, ratio, low, high (95% interval),
+    by_seed and seeds.
     """
     if arm is None:
+        null = 1
         larger, than = arms.with_prefix(claim["larger"]), arms.with_prefix(claim["than"])
         ratios = [
             _mean_score(larger[seed], claim["score"]) / _mean_score(than[seed], claim["score"])
@@ -376,9 +379,10 @@ def claim_ratio(claim, arm=None):
             if seed in than
         ]
     else:
-        ratios = [arms.training_score(name, claim["score"]) for name in arm]
+        null = claim["matters"]
+        ratios = arms.by_split(arm, [arms.training_score(name, claim["score"]) for name in arm])
     return {
-        **judge_ratios(ratios, claim["matters"]),
+        **judge_ratios(ratios, claim["matters"], null),
         "by_seed": tuple(ratios),
         "seeds": len(ratios),
     }
@@ -466,7 +470,7 @@ def _number(row):
 
 def _ratio_sentence(row):
     """Return a claim, its answer and its number in words."""
-    return f"{row['claim']}: {row['answer']}, {_number(row)}, {row['seeds']} trainings"
+    return f"{row['claim']}: {row['answer']}, {_number(row)}, {row['seeds']} splits"
 
 
 # Arithmetic

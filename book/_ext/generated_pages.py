@@ -133,15 +133,19 @@ def _link(group):
 
 def rules_text():
     """Return the rules that decide the questions, and how they were amended, as Markdown."""
-    rules, changes = CLAIMS["rules"], CLAIMS["amendments"]
+    rules = CLAIMS["rules"]
     lines = [f"- **{name.capitalize()}.** {_one_line(text)}" for name, text in rules.items()]
-    when = changes[0]["when"].replace("T", " at ")
-    lines.append(
-        f"\nAmended on {when} (UTC), before any training made for these criteria was scored, "
-        "because a reader found faults in the rules:\n"
-    )
-    lines += [f"- **{each['rule'].capitalize()}.** {_one_line(each['what'])}" for each in changes]
+    lines.append("\nAmended, because a reader found faults in the rules:\n")
+    lines += [_amendment(each) for each in CLAIMS["amendments"]]
     return "\n".join(lines) + "\n"
+
+
+def _amendment(change):
+    """Return a change of a rule as a Markdown list item: what, when, and what was known."""
+    known = ", ".join(f"`{name}`" for name in change.get("known", []))
+    when = f"{change['when'].replace('T', ' at ')} UTC"
+    so_far = f"when {known} was known" if known else "before any training made for it was scored"
+    return f"- **{change['rule'].capitalize()}.** {_one_line(change['what'])} ({when}, {so_far}.)"
 
 
 def _one_line(text):
