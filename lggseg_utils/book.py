@@ -77,6 +77,8 @@ def build(run_folder):
     command = [Path(sys.executable).with_name("jupyter-book"), "build", STAGE, "--config", CONFIG]
     command += ["--toc", REPOSITORY / "book" / "_toc.yml", "--path-output", REPOSITORY]
     command += ["--warningiserror", "--keep-going", "--all", "--quiet"]
+    # A page that is no more would stay, and an earlier first page would pass for this build's.
+    shutil.rmtree(BUILD / "html", ignore_errors=True)
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     index = BUILD / "html" / "index.html"
     # Jupyter Book 2 makes no page from these files, and still exits with 0.

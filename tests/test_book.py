@@ -59,9 +59,14 @@ def test_pages_and_executed_chapters_are_staged_and_pages_that_are_gone_are_not(
 def test_a_book_is_built_where_jupyter_book_says_so_and_leaves_pages(
     places, monkeypatch, status, writes
 ):
-    """A warning is an error; Jupyter Book 2 exits with 0 and leaves none."""
+    """A warning is an error; Jupyter Book 2 exits with 0 and leaves none.
+
+    A page of an earlier build does not pass for one of this.
+    """
     asked = []
     index = book.BUILD / "html" / "index.html"
+    index.parent.mkdir(parents=True)
+    index.touch()
 
     def jupyter_book(command, **_):
         asked.extend(command)
