@@ -27,13 +27,13 @@ environment:
 	fi; \
 	rm -rf .venv && $(PYTHON) -m venv .venv
 
-# uv installs in half the time; where it fails, pip does the same.
+# uv installs in half the time; where it fails, pip does the same. Like pip, it is told to compile
+# what it installs: where Python may write no bytecode, each kernel would compile TensorFlow anew.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 .venv/installed: requirements.lock pyproject.toml
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
-	@$(PIP) -r .venv/uv.txt \
-		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock 2> /dev/null \
-		|| $(PIP) -r requirements.lock
+	@$(PIP) -r .venv/uv.txt && $(UV) -r requirements.lock 2> /dev/null || $(PIP) -r requirements.lock
 	@$(PIP) --no-deps -e .
 	touch $@
 
