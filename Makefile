@@ -4,7 +4,7 @@ BIN = .venv/bin
 CHROMIUMS = chromium chromium-browser google-chrome
 CHROMIUM ?= $(firstword $(shell which $(CHROMIUMS) 2> /dev/null))
 
-.PHONY: test-workers install environment chromium chromedriver book pdf test lint run clean
+.PHONY: test-workers install environment chromium chromedriver book pdf test lint clean
 .PHONY: check-pages check-links
 
 install: environment
@@ -37,11 +37,8 @@ UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 	@$(PIP) --no-deps -e .
 	touch $@
 
-run: install
-	$(BIN)/lggseg run --profile demo --out runs/demo
-
-book: run
-	$(BIN)/lggseg book --run runs/demo
+book: install
+	$(BIN)/lggseg run --profile demo --out runs/demo --book
 
 # The built book on one page, printed by Chromium.
 SINGLE = _build/pdf/_build/singlehtml

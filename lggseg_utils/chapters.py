@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,22 +38,59 @@ def depends_on_run(notebook):
     return bool(papermill.inspect_notebook(notebook))
 
 
-def execute(run, parameters):
+@dataclass(frozen=True)
+class _Copy:
+    """An executed copy of a chapter: how it is made, and where."""
+
+    notebook: Path
+    parameters: dict
+    folder: Path  # where it appears once it is complete
+    logs: Path
+    digest: str  # of all that it is made from
+
+    def is_made(self):
+        """Return whether the copy is there, and made from the same."""
+        try:
+            text = (self.folder / self.notebook.name).read_text(encoding="utf-8")
+            return json.loads(text)["metadata"].get(DIGEST) == self.digest
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+def execute(run, parameters, whole_book=False):
     """Execute the chapters that depend on a run; complete copies alone appear in its folder.
 
-    parameters: values of the notebooks' parameters. Raises `UserError` with the reason when one
-    fails; logs/ holds what it printed.
+    parameters: values of the notebooks' parameters; whole_book: execute those that read records
+    alone meanwhile. Raises `UserError` with the reason when one fails; logs/ holds what it printed.
     """
     state = _digest_of_package() + json.dumps(run.record().get("data"), sort_keys=True)
     own = [notebook for notebook in chapters() if depends_on_run(notebook)]
-    _execute(own, parameters, run.path("notebooks"), run.path("logs"), state)
+    copies = _copies(own, parameters, run.path("notebooks"), run.path("logs"), state)
+    _execute(copies + _copies_of_records() if whole_book else copies)
 
 
 def execute_of_records():
     """Execute the chapters that read records alone, once for a state of package and records."""
+    _execute(_copies_of_records())
+
+
+def _copies_of_records():
+    """Return the copies of the chapters that read records alone."""
     state = _digest_of_package() + _digest(sorted((REPOSITORY / "records").rglob("*.*")))
     own = [notebook for notebook in chapters() if not depends_on_run(notebook)]
-    _execute(own, {}, OF_RECORDS, OF_RECORDS / "logs", state)
+    return _copies(own, {}, OF_RECORDS, OF_RECORDS / "logs", state)
+
+
+def _copies(notebooks, parameters, folder, logs, state):
+    """Return the copies of some chapters, to be made from a state of package and data."""
+    digests = [
+        hashlib.sha256((state + _digest([path]) + repr(parameters)).encode()).hexdigest()
+        for path in notebooks
+    ]
+    return [
+        _Copy(path, parameters, folder, logs, digest)
+        for path, digest in zip(notebooks, digests, strict=True)
+    ]
 
 
 def _digest_of_package():
@@ -71,54 +109,38 @@ def _digest(paths):
     return digest.hexdigest()
 
 
-def _execute(notebooks, parameters, folder, logs, state):
-    """Execute those notebooks whose copy in `folder` was made from another state, side by side."""
-    for place in (folder, logs):
-        place.mkdir(parents=True, exist_ok=True)
-    digests = {
-        path: hashlib.sha256((state + _digest([path]) + repr(parameters)).encode()).hexdigest()
-        for path in notebooks
-    }
-    todo = [path for path in notebooks if _made_from(folder / path.name) != digests[path]]
+def _execute(copies):
+    """Make those copies that are not made yet, side by side."""
+    todo = [copy for copy in copies if not copy.is_made()]
     if not todo:
         return
-    in_order = [path for path in todo if path.stem in IN_ORDER]
-    chains = [in_order, *([path] for path in todo if path not in in_order)]
-    jobs = [
-        delayed(_execute_chain)([(path, digests[path]) for path in chain], parameters, folder, logs)
-        for chain in chains
-        if chain
-    ]
+    in_order = [copy for copy in todo if copy.notebook.stem in IN_ORDER]
+    chains = [in_order, *([copy] for copy in todo if copy not in in_order)]
+    jobs = [delayed(_execute_chain)(chain) for chain in chains if chain]
     done = Parallel(n_jobs=SIDE_BY_SIDE, return_as="generator_unordered", batch_size=1)(jobs)
     with tqdm(total=len(todo), desc="chapters", unit="chapter", leave=False) as bar:
         for count in done:
             bar.update(count)
 
 
-def _made_from(executed):
-    """Return the digest in an executed notebook's metadata; '' where there is none."""
-    try:
-        return json.loads(executed.read_text(encoding="utf-8"))["metadata"].get(DIGEST, "")
-    except (OSError, ValueError, KeyError):
-        return ""
-
-
-def _execute_chain(chain, parameters, folder, logs):
-    """Execute notebooks one after another; return how many."""
-    for notebook, digest in chain:
-        _execute_one(notebook, digest, parameters, folder, logs)
+def _execute_chain(chain):
+    """Make copies one after another; return how many."""
+    for copy in chain:
+        _execute_one(copy)
     return len(chain)
 
 
-def _execute_one(notebook, digest, parameters, folder, logs):
-    """Execute one notebook; its copy appears in `folder` once it is complete."""
+def _execute_one(copy):
+    """Execute one notebook; its copy appears in its folder once it is complete."""
+    for place in (copy.folder, copy.logs):
+        place.mkdir(parents=True, exist_ok=True)
     # asyncio would report with a traceback what a stopped notebook left unfinished.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    unfinished = logs / notebook.name
+    notebook, unfinished = copy.notebook, copy.logs / copy.notebook.name
     options = {"progress_bar": False, "cwd": NOTEBOOKS, "kernel_name": "python3"}
     try:
         with stderr_into(unfinished.with_suffix(".log")), own_kernel():
-            executed = papermill.execute_notebook(notebook, unfinished, parameters, **options)
+            executed = papermill.execute_notebook(notebook, unfinished, copy.parameters, **options)
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue} (see {unfinished})"
         if error.ename == "UserError":
@@ -128,9 +150,9 @@ def _execute_one(notebook, digest, parameters, folder, logs):
         raise UserError(
             f"{notebook.stem} failed: its kernel died, perhaps because memory ran out."
         ) from None
-    executed.metadata[DIGEST] = digest
+    executed.metadata[DIGEST] = copy.digest
     papermill.iorw.write_ipynb(executed, str(unfinished))
-    unfinished.replace(folder / notebook.name)
+    unfinished.replace(copy.folder / notebook.name)
 
 
 @contextmanager

@@ -162,16 +162,23 @@ def _workers(jobs, scheduler):
 
 @commands.command()
 @_options(*EXPERIMENT)
-def run(**options):
-    """Execute the notebooks in order. After an interruption, the same command resumes."""
+@click.option("--book", "builds_book", is_flag=True, help="Then build the book of this run.")
+def run(builds_book, **options):
+    """Execute the notebooks in order. After an interruption, the same command resumes.
+
+    The last line is the folder of the executed notebooks or, with --book, the book's first page.
+    """
     from lggseg_utils import runs
 
     runs.require_clone("to execute its notebooks")
     opened = _open("run", **options)
     _read("run", opened.run)  # not kept while the notebooks run: it takes a gigabyte
-    _import("chapters").execute(opened.run, opened.parameters)
+    _import("chapters").execute(opened.run, opened.parameters, whole_book=builds_book)
     _print_scores(opened.run)
-    print(opened.run.path("notebooks"))
+    if builds_book:
+        print(_import("book").build(opened.run.folder))
+    else:
+        print(opened.run.path("notebooks"))
 
 
 @commands.command()

@@ -75,6 +75,18 @@ def test_chapters_of_records_are_executed_once_for_a_state(notebooks, tmp_path, 
     assert log.read_text().split() == ["verdict", "verdict"]
 
 
+def test_the_whole_book_has_both_kinds_of_chapters_in_folders_of_their_own(notebooks, tmp_path):
+    run = Run(tmp_path / "run")
+    chapters.execute(run, {"run_dir": "here"}, whole_book=True)
+    assert sorted(path.stem for path in run.path("notebooks").iterdir()) == [
+        "05_training",
+        "06_evaluation",
+    ]
+    assert [path.name for path in (tmp_path / "kept").glob("*.ipynb")] == ["07_verdict.ipynb"]
+    chapters.execute_of_records()
+    assert (tmp_path / "log").read_text().split().count("verdict") == 1, "kept for the book"
+
+
 def test_a_chapter_that_fails_says_which_and_why_and_leaves_no_copy(notebooks, tmp_path):
     write, _ = notebooks
     write("07_verdict", "1 / 0")
