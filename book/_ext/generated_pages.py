@@ -154,7 +154,10 @@ def _amendment(change):
 
 def _one_line(text):
     """Return a text of the criteria as it stands on a page."""
-    return " ".join(text.split()).replace("+-", "±")
+    text = " ".join(text.split())
+    for plain, set_in_type in {"+-": "±", "^2": "²", "sqrt": "√"}.items():
+        text = text.replace(plain, set_in_type)
+    return text
 
 
 def limits_text():
