@@ -66,7 +66,9 @@ def execute(run, parameters, whole_book=False):
     state = _digest_of_package() + json.dumps(run.record().get("data"), sort_keys=True)
     own = [notebook for notebook in chapters() if depends_on_run(notebook)]
     copies = _copies(own, parameters, run.path("notebooks"), run.path("logs"), state)
-    _execute(copies + _copies_of_records() if whole_book else copies)
+    if whole_book:
+        copies += _copies_of_records()
+    _execute(copies)
 
 
 def execute_of_records():
@@ -83,14 +85,12 @@ def _copies_of_records():
 
 def _copies(notebooks, parameters, folder, logs, state):
     """Return the copies of some chapters, to be made from a state of package and data."""
-    digests = [
-        hashlib.sha256((state + _digest([path]) + repr(parameters)).encode()).hexdigest()
-        for path in notebooks
-    ]
-    return [
-        _Copy(path, parameters, folder, logs, digest)
-        for path, digest in zip(notebooks, digests, strict=True)
-    ]
+    copies = []
+    for path in notebooks:
+        made_from = state + _digest([path]) + repr(parameters)
+        digest = hashlib.sha256(made_from.encode()).hexdigest()
+        copies.append(_Copy(path, parameters, folder, logs, digest))
+    return copies
 
 
 def _digest_of_package():
