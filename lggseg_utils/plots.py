@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from lggseg_utils import data, records
+from lggseg_utils import data, preprocess, records
 
 # Okabe and Ito's colours, distinguishable with every common colour blindness.
 BLUE = "#0072B2"
@@ -126,11 +126,23 @@ def show_slice(
     axis.figure.set_facecolor("black")
 
 
+def head_box(image):
+    """Return the smallest square around the head on an image (side, side, 3), with a margin of
+    three pixels where the image has it: two slice objects, rows and columns.
+    """
+    flair = image[..., data.FLAIR]
+    inside = np.argwhere(flair > preprocess.HEAD * np.percentile(flair, 99))
+    low, high = inside.min(0), inside.max(0) + 1
+    half = min((high - low).max() // 2 + 3, len(flair) // 2)
+    middle = np.clip((low + high) // 2, half, len(flair) - half)
+    return tuple(slice(centre - half, centre + half) for centre in middle)
+
+
 def slices(images, titles, truths=None, predictions=None, columns=5):
     """Draw slices side by side in rows, with the outlines of truth and prediction.
 
-    images: (n, height, width, 3); titles: n texts; masks: (n, height, width), or None. Returns the
-    figure, as do the functions below.
+    images: n of (height, width, 3); titles: n texts; masks: n of (height, width), or None. The
+    fewer columns, the thicker the outlines. Returns the figure, as do the functions below.
     """
     rows = -(-len(images) // columns)
     size = (WIDTH, 0.3 + rows * (WIDTH / columns + 0.25))
@@ -140,18 +152,17 @@ def slices(images, titles, truths=None, predictions=None, columns=5):
     for position, (image, title) in enumerate(zip(images, titles, strict=False)):
         truth = None if truths is None else truths[position]
         prediction = None if predictions is None else predictions[position]
-        show_slice(axes.flat[position], image, title, truth, prediction)
+        show_slice(axes.flat[position], image, title, truth, prediction, linewidth=8 / columns)
     if predictions is not None:
-        add_legend_of_outlines(figure)
+        add_legend_of_outlines(figure, truth=truths is not None)
     return figure
 
 
-def add_legend_of_outlines(figure):
-    """Say below a figure of slices which outline is which."""
-    handles = [
-        Line2D([], [], color=TRUTH, linestyle="-", label="truth"),
-        Line2D([], [], color=PREDICTION, linestyle="--", label="prediction"),
-    ]
+def add_legend_of_outlines(figure, truth=True):
+    """Say below a figure of slices which outline is which; truth: whether the figure shows it."""
+    handles = [Line2D([], [], color=PREDICTION, linestyle="--", label="prediction")]
+    if truth:
+        handles.insert(0, Line2D([], [], color=TRUTH, linestyle="-", label="truth"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor="white")
 
 

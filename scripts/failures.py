@@ -3,7 +3,7 @@ RUN_FOLDER
 
 Writes records/contrast.csv: how well brightness on FLAIR alone tells a patient's tumour from the
 rest of the head, as an area under the ROC curve (patient, contrast, git_commit). Draws
-records/figures/worst.jpg: the ten patients with the lowest Dice in RUN_FOLDER, a finished
+records/figures/worst.jpg: the six patients with the lowest Dice in RUN_FOLDER, a finished
 cross-validation, each on the slice where the tumour is largest.
 """
 
@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from lggseg_utils import cli, data, evaluate, plots, preprocess, records, runs, train
 
-WORST = 10
+WORST = 6
 
 
 def contrast(images, truths):
@@ -41,7 +41,7 @@ def contrasts(cohort, truths):
 
 
 def draw_worst(run_folder, cohort, dataset, experiment):
-    """Return the figure of the worst patients."""
+    """Return the figure of the worst patients, each cropped to the head."""
     worst = runs.read_csv(run_folder / "per_patient.csv").nsmallest(WORST, "dice")
     areas = pd.Series(dataset.truths.sum((1, 2)), dataset.slices.index)
     rows = [areas[dataset.slices["patient"] == patient].idxmax() for patient in worst["patient"]]
@@ -51,13 +51,16 @@ def draw_worst(run_folder, cohort, dataset, experiment):
         masks.append(
             evaluate.predict(network, dataset.images[[row]], experiment)[0] > evaluate.THRESHOLD
         )
-    names, numbers = (
-        worst["patient"].str[5:12].str.replace("_", " "),
-        dataset.slices["slice"].iloc[rows],
-    )
-    titles = [f"{name}\nslice {number}" for name, number in zip(names, numbers, strict=True)]
+    shown = dataset.slices.iloc[rows]
+    names = shown["patient"].str[5:12].str.replace("_", " ")
+    titles = names + ", slice " + shown["slice"].astype(str)
     images = [preprocess.resize_image(cohort.images[row], experiment.score_size) for row in rows]
-    return plots.slices(images, titles, dataset.truths[rows], masks)
+    boxes = [plots.head_box(image) for image in images]
+
+    def crop(slices):
+        return [picture[box] for picture, box in zip(slices, boxes, strict=True)]
+
+    return plots.slices(crop(images), titles, crop(dataset.truths[rows]), crop(masks), columns=3)
 
 
 @click.command()

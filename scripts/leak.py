@@ -3,8 +3,10 @@
 NEW_RUN and KNOWN_RUN: cross-validations of one network, split by patient and by slice, whose fold 0
 is trained. Draws records/figures/leak.jpg: of the patients that fold 0 of both tests, the two who
 gain most from being known, each on the slice with the largest tumour of those tested; and
-records/figures/opening.jpg: the first of them alone. Writes records/leak.csv:
-the Dice of all these slices (patient, slice, new, known, git_commit).
+records/figures/opening.jpg: the first of them alone; and records/figures/alarms.jpg: of the slices
+without tumour that fold 0 of NEW_RUN tests, those on which it marks most, one a patient. Writes
+records/leak.csv: the Dice of the slices of the first figure's kind (patient, slice, new, known,
+git_commit).
 """
 
 from pathlib import Path
@@ -17,6 +19,7 @@ import pandas as pd
 from lggseg_utils import cli, data, evaluate, metrics, plots, preprocess, records, runs, train
 
 SHOWN = 2
+ALARMS = 3
 TITLES = {"new": "patient is new", "known": "other slices known"}
 
 
@@ -46,23 +49,13 @@ def largest_gains(dataset, new, known):
     return table.loc[(table["new"] - table["known"]).sort_values().index]
 
 
-def head(image):
-    """Return the square (rows, columns) around the head on an image (side, side, 3)."""
-    flair = image[..., data.FLAIR]
-    inside = np.argwhere(flair > preprocess.HEAD * np.percentile(flair, 99))
-    low, high = inside.min(0), inside.max(0) + 1
-    half = min((high - low).max() // 2 + 3, len(flair) // 2)
-    middle = np.clip((low + high) // 2, half, len(flair) - half)
-    return tuple(slice(centre - half, centre + half) for centre in middle)
-
-
 def draw(cohort, dataset, gains, masks):
     """Return a figure: a row for each slice of `gains`, a column for each kind of mask."""
     size = (plots.WIDTH, 0.5 + len(gains) * (plots.WIDTH / 2 + 0.3))
     figure, axes = plt.subplots(len(gains), 2, figsize=size, squeeze=False)
     for line, (row, dice) in zip(axes, gains.iterrows(), strict=True):
         image = preprocess.resize_image(cohort.images[row], dataset.truths.shape[1])
-        box, truth = head(image), dataset.truths[row]
+        box, truth = plots.head_box(image), dataset.truths[row]
         for axis, (name, by_row) in zip(line, masks.items(), strict=True):
             title = f"{TITLES[name]}: Dice {dice[name]:.2f}"
             plots.show_slice(axis, image[box], title, truth[box], by_row[row][box], linewidth=2.6)
@@ -70,12 +63,43 @@ def draw(cohort, dataset, gains, masks):
     return figure
 
 
+def largest_alarms(dataset, masks):
+    """Return the rows of the slices without tumour with the most pixels marked, one a patient.
+
+    masks: by row of the slice.
+    """
+    marked = pd.Series(
+        {row: mask.sum() for row, mask in masks.items() if not dataset.truths[row].any()}
+    )
+    by_patient = marked.groupby(dataset.slices["patient"].loc[marked.index])
+    return marked[by_patient.idxmax()].nlargest(ALARMS).index
+
+
+def draw_alarms(cohort, dataset, masks):
+    """Return the figure of the largest false alarms; masks: by row of the slice."""
+    images, titles, alarms = [], [], []
+    for row in largest_alarms(dataset, masks):
+        image = preprocess.resize_image(cohort.images[row], dataset.truths.shape[1])
+        box = plots.head_box(image)
+        name = dataset.slices["patient"].loc[row][5:12].replace("_", " ")
+        images.append(image[box])
+        titles.append(f"{name}: {masks[row].sum():,} px")
+        alarms.append(masks[row][box])
+    return plots.slices(images, titles, predictions=alarms, columns=ALARMS)
+
+
+def save(figure, name):
+    """Write a figure to records/figures."""
+    path = records.RECORDS / "figures" / f"{name}.jpg"
+    figure.savefig(path, pil_kwargs={"quality": 88})
+
+
 @click.command()
 @click.argument("cohort_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("new_run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("known_run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(cohort_folder, new_run, known_run):
-    """Draw the two figures."""
+    """Draw the figures."""
     experiment = runs.recorded_experiment(new_run)
     cohort = data.read_cohort(cohort_folder)
     dataset = preprocess.prepare(cohort, experiment)
@@ -88,8 +112,8 @@ def main(cohort_folder, new_run, known_run):
     runs.write_csv(records.RECORDS / "leak.csv", table.assign(git_commit=runs.git_commit()))
     plots.set_style()
     for name, count in {"opening": 1, "leak": SHOWN}.items():
-        figure = draw(cohort, dataset, gains[:count], masks)
-        figure.savefig(records.RECORDS / "figures" / f"{name}.jpg", pil_kwargs={"quality": 88})
+        save(draw(cohort, dataset, gains[:count], masks), name)
+    save(draw_alarms(cohort, dataset, masks["new"]), "alarms")
 
 
 if __name__ == "__main__":
