@@ -145,7 +145,7 @@ def slices(images, titles, truths=None, predictions=None, columns=5):
     fewer columns, the thicker the outlines. Returns the figure, as do the functions below.
     """
     rows = -(-len(images) // columns)
-    size = (WIDTH, 0.3 + rows * (WIDTH / columns + 0.25))
+    size = (WIDTH, 0.5 + rows * (WIDTH / columns + 0.3))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
