@@ -1,13 +1,14 @@
 """What figures and tables show."""
 
 import math
+import types
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import plots
+from lggseg_utils import data, plots, runs
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,30 @@ def test_a_forest_shows_each_condition_with_its_interval():
     ends = [path.vertices[:, 0].tolist() for path in bars.get_paths()]
     assert np.allclose(ends, [[0, 0.4], [-0.3, 0]])
     plt.close(figure)
+
+
+def test_the_head_lies_in_its_box_with_a_margin():
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[40:101, 60:91, data.FLAIR] = 200
+    rows, columns = plots.head_box(image)
+    assert (rows.start, rows.stop, columns.start, columns.stop) == (37, 103, 42, 108)
+
+
+def test_the_box_of_a_head_that_touches_the_border_stays_on_the_image():
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[:120, 100:, data.FLAIR] = 200
+    rows, columns = plots.head_box(image)
+    assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 126, 2, 128)
+
+
+def test_the_largest_alarms_are_one_a_patient_and_none_with_tumour(monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    import leak
+
+    patients = ["A", "A", "B", "C", "D", "E"]
+    marked = [5, 7, 30, 1, 2, 3]
+    truths = np.zeros((6, 6, 6), int)
+    truths[2] = 1  # of B: much is marked, rightly
+    masks = {row: np.arange(36).reshape(6, 6) < count for row, count in enumerate(marked)}
+    dataset = types.SimpleNamespace(truths=truths, slices=pd.DataFrame({"patient": patients}))
+    assert list(leak.largest_alarms(dataset, masks)) == [1, 5, 4]
