@@ -109,10 +109,11 @@ def build_unet(experiment):
         )(x)
         x = layers.Concatenate(name=f"concat_{level + 1}")([skips[level], x])
         x = _level(x, experiment, level, "up", draw_seed)
+    on_tensorflow = keras.config.backend() == "tensorflow"
     outputs = layers.Conv2D(
         1,
         1,
-        activation="sigmoid" if keras.config.backend() == "tensorflow" else leaky_sigmoid,
+        activation="sigmoid" if on_tensorflow else leaky_sigmoid,
         kernel_initializer=initializers.GlorotUniform(draw_seed()),
         dtype="float32",
         name="probability",
@@ -138,13 +139,21 @@ def _level(x, experiment, level, side, draw_seed):
         name = f"{side}_{level + 1}_{number}"
         start = initializers.HeNormal(draw_seed())
         x = layers.Conv2D(
-            filters, 3, padding="same", kernel_initializer=start, name=f"{name}_conv"
+            filters,
+            3,
+            padding="same",
+            kernel_initializer=start,
+            name=f"{name}_conv",
         )(x)
         if experiment.normalization == "batch":
             x = BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
         x = layers.Activation("relu", name=f"{name}_relu")(x)
         if experiment.dropout:
-            x = Dropout(experiment.dropout, seed=draw_seed(), name=f"{name}_dropout")(x)
+            x = Dropout(
+                experiment.dropout,
+                seed=draw_seed(),
+                name=f"{name}_dropout",
+            )(x)
     return x
 
 

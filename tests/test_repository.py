@@ -1,7 +1,9 @@
 """What holds the repository together: notebooks, dependencies, addresses, sizes."""
 
 import ast
+import inspect
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -49,6 +51,11 @@ class TestNotebook:
             cell for cell in notebook["cells"] if cell.get("outputs") or cell.get("execution_count")
         ]
         assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+    def test_functions_of_the_package_that_it_shows_fit_on_the_page(self, path):
+        for name in re.findall(r"getsource\((\w+\.\w+)\)", path.read_text(encoding="utf-8")):
+            lines = inspect.getsource(pkgutil.resolve_name(f"lggseg_utils.{name}")).splitlines()
+            assert max(map(len, lines)) <= 78, name
 
     def test_takes_the_parameters_of_the_contract_or_none(self, path):
         declared = [
