@@ -17,3 +17,17 @@ typography = extension("typography")
 )
 def test_minus_and_times(typed, printed):
     assert typography.typeset(typed) == (printed or typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "printed"),
+    [
+        ("<p><b>Evidence.</b> The difference is -0.029.</p>", "−0.029"),
+        ("<td>tumour_area</td>", "tumour_<wbr>area"),
+        ("<p>tumour_area</p>", "tumour_area"),
+        ("<code>-1 64x64</code> -1", "<code>-1 64x64</code> −1"),
+        ("<style>a {margin: -1px}</style>", "margin: -1px"),
+    ],
+)
+def test_texts_of_html_are_typeset_and_code_is_not(typed, printed):
+    assert printed in typography.typeset_html(typed)

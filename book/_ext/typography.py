@@ -11,13 +11,29 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 MINUS = re.compile(r"(?<![\w.)\]-])-(?=\d)")
 TIMES = re.compile(r"(?<=\d)x(?=\d)")
 VERBATIM = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
-SHOWN = re.compile(r"(<(?:caption|p|li|span)\b[^>]*>)([^<]+)")
-CELL = re.compile(r"(<(?:td|th)\b[^>]*>)([^<]+)")
+TAG_AND_TEXT = re.compile(r"(<(/?\w+)\b[^>]*>)([^<]+)")
+VERBATIM_TAGS = ("code", "pre", "script", "style")
 
 
 def typeset(text):
     """Return a text with a minus sign for a hyphen before a number, and × for an x between two."""
     return TIMES.sub("×", MINUS.sub("−", text))
+
+
+def typeset_html(text):
+    """Return HTML with its texts typeset, but for code and styles.
+
+    In the cell of a table, a name such as tumour_area may break after its underscore.
+    """
+
+    def typeset_after(found):
+        tag, name, shown = found.groups()
+        if name in VERBATIM_TAGS:
+            return found[0]
+        shown = typeset(shown)
+        return tag + (shown.replace("_", "_<wbr>") if name in ("td", "th") else shown)
+
+    return TAG_AND_TEXT.sub(typeset_after, text)
 
 
 class Typography(SphinxPostTransform):
@@ -32,11 +48,7 @@ class Typography(SphinxPostTransform):
                 text.parent.replace(text, nodes.Text(typeset(text)))
         for raw in self.document.findall(nodes.raw):
             if raw.get("format") == "html" and "<script" not in raw.astext():
-                shown = SHOWN.sub(lambda text: text[1] + typeset(text[2]), raw.astext())
-                # A name such as tumour_area may break after its underscore.
-                shown = CELL.sub(
-                    lambda cell: cell[1] + typeset(cell[2]).replace("_", "_<wbr>"), shown
-                )
+                shown = typeset_html(raw.astext())
                 raw.clear()
                 raw.append(nodes.Text(shown))
 
