@@ -15,7 +15,7 @@ SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 # A .venv is kept if it has pip, a supported version and, where PYTHON was named, that version.
 KEPT = $(BIN)/python -c 'import pip; $(SUPPORTED)' 2> /dev/null && { \
-	test "$(origin PYTHON)" = file || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V)"; }
+	test "$(origin PYTHON)" = file || test "$$($(BIN)/python -V)" = "$$($(PYTHON) -V 2> /dev/null)"; }
 FOUND = $$($(PYTHON) -V 2> /dev/null || echo missing)
 
 environment:
@@ -54,9 +54,9 @@ pdf: chromium install
 	test -s _build/book.pdf && echo $(CURDIR)/_build/book.pdf
 
 chromium:
-	@test -n "$(CHROMIUM)" || { \
+	@command -v "$(CHROMIUM)" > /dev/null || { \
 		echo "Chromium was not found: install it (apt install chromium), or name it," \
-			"make pdf CHROMIUM=/path/to/chrome" >&2; \
+			"CHROMIUM=/path/to/chrome" >&2; \
 		exit 1; }
 
 chromedriver:
@@ -76,7 +76,7 @@ lint: install
 	$(BIN)/python scripts/prose.py
 
 check-pages: chromium chromedriver install
-	$(BIN)/python -m pytest -m pages
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest -m pages
 
 # Asks the network for every address in the book; not part of CI, since other people's servers
 # come and go.

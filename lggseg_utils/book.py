@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 from lggseg_utils import chapters, myst
-from lggseg_utils.runs import REPOSITORY, made_by
+from lggseg_utils.runs import REPOSITORY, made_by, read_record
 from lggseg_utils.settings import UserError
 
 CONFIG = REPOSITORY / "_config.yml"
@@ -42,9 +42,10 @@ def _require_executed(run_folder):
     own = filter(chapters.depends_on_run, chapters.chapters())
     missing = [path for path in own if not _executed(path, run_folder).exists()]
     if missing:
+        command = read_record(run_folder)["command"].replace("lggseg train", "lggseg run", 1)
         raise UserError(
             f"{_executed(missing[0], run_folder)} is missing: execute the notebooks first, "
-            f"lggseg run --out {run_folder}."
+            f"{command} --out {run_folder}"
         )
 
 

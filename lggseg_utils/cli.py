@@ -141,16 +141,6 @@ def _open(command, profile, data_dir, run_dir, seed, pairs, skip_bad):
     return _Opened(run, {**parameters, "run_dir": str(run.folder)})
 
 
-def _read(command, run):
-    """Return a run's cohort, checked and large enough to be split as the command wants."""
-    from lggseg_utils import data
-
-    cohort = data.load_cohort(run)
-    if not run.path("split.csv").exists():
-        data.check_enough(cohort.slices, run.experiment.split, NEEDED[command])
-    return cohort
-
-
 def _workers(jobs, scheduler):
     """Return the `Workers` of --jobs and --scheduler."""
     from lggseg_utils.runs import Workers
@@ -172,7 +162,9 @@ def run(builds_book, **options):
 
     runs.require_clone("to execute its notebooks")
     opened = _open("run", **options)
-    _read("run", opened.run)  # not kept while the notebooks run: it takes a gigabyte
+    _import("data").load_cohort(
+        opened.run, NEEDED["run"]
+    )  # not kept while the notebooks run: it takes a gigabyte
     _import("chapters").execute(opened.run, opened.parameters, whole_book=builds_book)
     _print_scores(opened.run)
     if builds_book:
@@ -190,7 +182,7 @@ def train(**options):
     the same folder.
     """
     opened = _open("train", **options)
-    cohort = _read("train", opened.run)
+    cohort = _import("data").load_cohort(opened.run, NEEDED["train"])
     _import("experiments").train_and_score(opened.run, cohort)
     _print_scores(opened.run)
     print(opened.run.path("metrics.json"))
@@ -202,7 +194,7 @@ def crossval(jobs, scheduler, **options):
     """Cross-validate in five folds. After an interruption, the same command resumes."""
     workers = _workers(jobs, scheduler)
     opened = _open("crossval", **options)
-    cohort = _read("crossval", opened.run)
+    cohort = _import("data").load_cohort(opened.run, NEEDED["crossval"])
     _import("experiments").cross_validate(opened.run, cohort, workers)
     _print_scores(opened.run)
     print(opened.run.path("metrics.json"))
@@ -214,7 +206,7 @@ def ablate(jobs, scheduler, **options):
     """Train under each augmentation and seed. After an interruption, the same command resumes."""
     workers = _workers(jobs, scheduler)
     opened = _open("ablate", **options)
-    cohort = _read("ablate", opened.run)
+    cohort = _import("data").load_cohort(opened.run, NEEDED["ablate"])
     scores = _import("experiments").ablate(opened.run, cohort, workers)
     _print_conditions(opened.run, scores)
     print(opened.run.path("ablation.csv"))
@@ -226,14 +218,15 @@ def _print_scores(run):
 
     scores = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))["test"]
     tested = read_csv(run.path("per_patient.csv")).query("split == 'test'")
-    patients = tested["patient"].nunique()
+    patients = _import("data").count_of(tested["patient"].nunique(), "patient")
     by_patient = "dice_patient_mean" in scores
     score = scores["dice_patient_mean" if by_patient else "dice_pooled"]
     over = "mean over" if by_patient else "all test slices, of"
     seconds = run.record()["training"]["seconds"]
-    print(
-        f"Dice {_with_interval(**score)}, {over} {patients} patient(s); trained in {seconds:.0f} s."
-    )
+    trained = f"trained for {seconds:.0f} s"
+    if run.path("folds").exists():
+        trained = f"the folds {trained} in all"
+    print(f"Dice {_with_interval(**score)}, {over} {patients}; {trained}.")
 
 
 def _print_conditions(run, scores):
@@ -246,8 +239,9 @@ def _print_conditions(run, scores):
         low, high = interval_over_patients(lambda drawn, of=values: of[drawn].mean(-1), len(values))
         print(f"{condition:20} Dice {_with_interval(values.mean(), low, high)}")
     took = run.record().get("training", {}).get("seconds")  # an older ablation did not note it
-    after = f"; trained in {took:.0f} s" if took is not None else ""
-    print(f"Mean over {scores['patient'].nunique()} validation patient(s){after}.")
+    after = f"; trained for {took:.0f} s in all" if took is not None else ""
+    patients = _import("data").count_of(scores["patient"].nunique(), "validation patient")
+    print(f"Mean over {patients}{after}.")
 
 
 def _with_interval(value, low, high):
@@ -284,21 +278,22 @@ def _with_interval(value, low, high):
     help="Folder for masks and predictions.csv.",
 )
 def predict(images, pre, flair, post, run_dir, out):
-    """Predict the masks of IMAGES: slices or volumes, or folders or zips of them.
+    """Predict the masks of IMAGES: slices, volumes, folders of them, or zips of slices.
 
     Slices are 8-bit TIFF or PNG with pre-contrast, FLAIR and post-contrast as channels, named
     PATIENT_NUMBER. Volumes are NIfTI whose names end in t1, flair and t1ce or t1gd, or folders of
     a DICOM series each, named with --pre, --flair and --post; FLAIR alone will do. Masks beside the
     images (_mask, _seg) are compared. Not for clinical use.
     """
-    predictor = _import("predict")
+    predictor, count_of = _import("predict"), _import("data").count_of
     volume = predictor.named_volume(pre, flair, post)
     found = predictor.predict([*images, *volume], run_dir or predictor.reference(), out)
     if found.dice is not None:
         print(found.dice[["patient", "slices", "dice"]].round(3).to_string(index=False))
-        print(f"Mean Dice over {len(found.dice)} patient(s) {found.dice['dice'].mean():.3f}.")
+        patients = count_of(len(found.dice), "patient")
+        print(f"Mean Dice over {patients}: {found.dice['dice'].mean():.3f}.")
     tumour = (found.slices["tumour_pixels"] > 0).sum()
-    print(f"{len(found.slices)} slice(s), {tumour} with tumour; masks: {out}")
+    print(f"{count_of(len(found.slices), 'slice')}, {tumour} with tumour; masks: {out}")
     print(predictor.NOT_VALIDATED)
 
 
@@ -338,8 +333,8 @@ def _print_comparison(row):
     """Print a row of `records.compare_with_book`: two scores, what differs, and the data."""
     for name, ending in ((row["record"], ""), (f"{row['of_book']}, of the book", "_of_book")):
         score = _with_interval(*(row[part + ending] for part in ("dice", "low", "high")))
-        over, data = row[f"patients{ending}"], row[f"data{ending}"]
-        print(f"{name}: test Dice {score}, {over} patient(s); data: {data}.")
+        over = _import("data").count_of(row[f"patients{ending}"], "patient")
+        print(f"{name}: test Dice {score}, {over}; data: {row[f'data{ending}']}.")
     print(f"Settings that differ: {row['differ'] or 'none'}.")
     if not row["same_data"]:
         print("The data differ, so these numbers do not say which network is better.")

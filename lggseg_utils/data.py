@@ -31,6 +31,7 @@ LGG_COHORT = (110, 3929)  # patients, slices
 KAGGLE = "mateuszbuda/lgg-mri-segmentation"
 SUFFIXES = (".tif", ".tiff", ".png")
 NOT_READ = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".dcm")  # images that are left out, and said
+JPEG = "JPEG has changed the pixels; export the slices again, as PNG or TIFF."
 EIGHT_BITS = "divide all slices of a patient by one number, so that they reach from 0 to 255"
 KAGGLE_NAME = re.compile(
     r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE
@@ -180,11 +181,12 @@ def _fingerprint(slices, visited):
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def load_cohort(run):
+def load_cohort(run, needed=0):
     """Read a run's cohort; write slices.csv and, where slices are bad, problems.csv.
 
-    Raises `UserError` for slices that can't be used, for data without tumour, and for a run folder
-    that was made from other data.
+    needed: how many patients the split needs or, of a split by slice, slices. Raises `UserError`
+    for slices that can't be used, for data without tumour or with fewer than needed, and for a run
+    folder that was made from other data.
     """
     cohort = read_cohort(run.data_dir, run.experiment.skip_bad, run.path("problems.csv"))
     then = run.record().get("data", {}).get("fingerprint", cohort.fingerprint)
@@ -194,6 +196,7 @@ def load_cohort(run):
         )
     if not cohort.slices["tumour_area"].any():
         raise UserError(f"no mask in {run.data_dir} shows tumour, so there is nothing to learn.")
+    check_enough(cohort.slices, run.experiment.split, needed)
     write_csv(run.path("slices.csv"), cohort.slices)
     patients, slices = cohort.slices["patient"].nunique(), len(cohort.slices)
     facts = {
@@ -311,9 +314,11 @@ def say_what_is_left_out(names, source):
     """Print a line where some images are of a kind that is not read, such as JPEG beside TIFF."""
     left = visible(names, NOT_READ)
     if left:
-        kinds = ", ".join(sorted({Path(name).suffix.lower() for name in left}))
+        kinds = sorted({Path(name).suffix.lower() for name in left})
+        advice = f" {JPEG}" if {".jpg", ".jpeg"} & set(kinds) else ""
         print(
-            f"{source}: {len(left)} image(s) left out ({kinds}); read are {', '.join(SUFFIXES)}.",
+            f"{source}: {count_of(len(left), 'image')} left out ({', '.join(kinds)}); read are "
+            f"{', '.join(SUFFIXES)}.{advice}",
             file=sys.stderr,
         )
 
@@ -411,7 +416,7 @@ def decode(content, channels):
         raise BadSlice(f"stored as {stored}, expected 8 bits per channel; {EIGHT_BITS}")
     found = 1 if pixels.ndim == 2 else pixels.shape[2]
     if found != channels:
-        raise BadSlice(f"has {found} channel(s), expected {_expected(found, channels)}")
+        raise BadSlice(f"has {count_of(found, 'channel')}, expected {_expected(found, channels)}")
     return pixels
 
 
@@ -547,6 +552,7 @@ def _check_whole(folder, advice):
     counts = (found["patient"].nunique(), len(found))
     if counts != LGG_COHORT:
         raise UserError(
-            f"{folder} holds {counts[0]} patients and {counts[1]} slices, expected "
+            f"{folder} holds {count_of(counts[0], 'patient')} and {count_of(counts[1], 'slice')}, "
+            "expected "
             f"{LGG_COHORT[0]} and {LGG_COHORT[1]}; {advice}."
         )

@@ -73,7 +73,11 @@ def named_volume(pre, flair, post):
     if not (pre or flair or post):
         return []
     if not flair:
-        raise UserError("--pre and --post need --flair: the network can do without them, not it.")
+        raise UserError(
+            "--pre and --post need --flair: the network can do without them, but not without FLAIR."
+        )
+    for path in filter(None, (flair, pre, post)):
+        _require_exists(Path(path))
     stem = re.sub(r"\.nii(\.gz)?$", "", Path(flair).resolve().name, flags=re.IGNORECASE)
     patient = re.sub(r"[-_. ](flair|t2f)$", "", stem, flags=re.IGNORECASE)
     return [volumes.Volume(patient, *(Path(path) if path else None for path in (flair, pre, post)))]
@@ -82,7 +86,7 @@ def named_volume(pre, flair, post):
 def predict(images, network_folder, out):
     """Predict the masks of slices and volumes with a trained network; return `Predicted`.
 
-    images: paths of TIFF and PNG files, of NIfTI files, of folders or zips of them, or
+    images: paths of TIFF, PNG and NIfTI files, of folders of them, and of zips of slices, or
     `volumes.Volume`s. An image has 8 bits and the channels pre-contrast, FLAIR, post-contrast.
     Files named PATIENT_NUMBER are one patient's and scaled together. Writes to `out`: for each
     image NAME_mask.png (0 and 255, on its own grid) and NAME_overlay.png (FLAIR with the outline);
@@ -111,11 +115,17 @@ def predict(images, network_folder, out):
     _write_masks(scans, masks, Path(out))
     table = pd.DataFrame([scan[:4] for scan in scans], columns=Scan._fields[:4]).assign(
         tumour_pixels=[int(mask.sum()) for mask in masks],
-        highest_probability=np.max(probabilities, (1, 2)).round(4),
+        highest_probability=np.max(probabilities, (1, 2)).astype(float).round(4),
     )
     dice = _dice(scans, masks)
     _write_tables(Path(out), table, dice)
     return Predicted(table, dice)
+
+
+def _require_exists(path):
+    """Raise `UserError` where there is nothing at a path."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist.")
 
 
 def _scans(images, out):
@@ -125,8 +135,7 @@ def _scans(images, out):
     if not images:
         raise UserError("name images to predict, folders of them, or a volume with --flair.")
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist.")
+        _require_exists(path)
     single = [path for path in paths if path.is_file() and path.suffix.lower() != ".zip"]
     scans = _of_slices(_Source.of_files([path for path in single if not volumes.is_volume(path)]))
     listed = [path for path in single if volumes.is_volume(path)]
@@ -135,6 +144,7 @@ def _scans(images, out):
             source = _Source.of_folder(path)
             scans += _of_slices(source)
             listed += source.volumes
+    left = [path for path in listed if not volumes.is_read(path)]
     for volume in [*named, *volumes.find(listed)]:
         scans += _of_volume(volume)
     if listed and not scans:
@@ -143,11 +153,16 @@ def _scans(images, out):
             "t1ce, or name the files with --pre, --flair and --post."
         )
     if not scans:
+        zips = [found for path in paths for found in sorted(path.glob("*.zip"))]
+        if zips:
+            raise UserError(f"no image in {zips[0].parent}, but a zip; name it: {zips[0]}")
         supported = ", ".join((*data.SUFFIXES, *volumes.SUFFIXES))
         raise UserError(
             f"no image in {', '.join(map(str, paths))}; supported: {supported}; the folder of a "
             "DICOM series is named with --flair."
         )
+    for path in left:
+        print(f"{path} is left out: its name ends in none of the sequences.", file=sys.stderr)
     _refuse_names(scans, out)
     _say_who_is_alone(scans)
     return scans
@@ -192,7 +207,7 @@ class _Source(NamedTuple):
 def _how_to_convert(path):
     """Return a sentence on a file of a kind that is not read."""
     if path.suffix.lower() in (".jpg", ".jpeg"):
-        return "JPEG has changed its pixels; export the slice again, as PNG or TIFF."
+        return data.JPEG
     if path.suffix.lower() in (".dcm", ".dicom", ""):
         return "if it is DICOM, name the folder of its series with --flair."
     return f"supported: {', '.join((*data.SUFFIXES, *volumes.SUFFIXES))}."

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -81,11 +82,14 @@ def record_names():
 def record(folder, name):
     """Copy a finished run's numbers to records/NAME, large tables compressed; return that folder.
 
-    Of a path, the last part is the name. Raises `UserError` where the run is not finished, or the
-    record exists.
+    A name may have records/ before it. Raises `UserError` where the run is not finished, the record
+    exists, or a name holds other signs than letters, digits, hyphens, underscores and dots.
     """
     load_record(Path(folder).resolve())
-    target = RECORDS / Path(name).name
+    name = name.removeprefix("records/")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"{name!r} names no record; use letters, digits, hyphens and underscores.")
+    target = RECORDS / name
     if target.exists():
         raise UserError(f"{target} is there already; remove it first, or choose another name.")
     with TemporaryDirectory(prefix=".part-", dir=RECORDS) as place:

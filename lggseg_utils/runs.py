@@ -123,6 +123,8 @@ def find_network(folder):
     Of a cross-validation, all folds are averaged. Raises `UserError` for any other folder.
     """
     folder = home = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; name the folder of its run or fold.")
     if (folder / "model.keras").exists() and not (folder / "run.json").exists():
         # A fold, or a training of an ablation, has its settings two folders up.
         home = folder.resolve().parents[1]

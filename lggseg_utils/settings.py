@@ -218,7 +218,8 @@ def _what_does_not_fit(problem):
         return f"setting {name}: unknown value {shown}.{nearest(value, choices)}"
     if problem["type"] == "tuple_type":
         return f"setting {name}: input should be a list, such as [{value}], got {shown}."
-    return f"setting {name}: {problem['msg'].lower()}, got {shown}."
+    what = problem["msg"].lower().split(", ")[0]  # what follows repeats what was got
+    return f"setting {name}: {what}, got {shown}."
 
 
 def _check_together(experiment):

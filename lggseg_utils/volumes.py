@@ -17,6 +17,7 @@ import pydicom
 from nibabel import orientations
 from pydicom.pixels import apply_rescale
 
+from lggseg_utils import data
 from lggseg_utils.runs import write_whole
 from lggseg_utils.settings import UserError
 
@@ -81,8 +82,9 @@ def find(paths):
     """Return a `Volume` for each patient among the paths of NIfTI files.
 
     Files of one patient lie in one folder and differ in their ending; a file called by its ending
-    alone is of the patient that the folder is named after. Masks without a sequence beside them,
-    such as those of an earlier prediction, are left out. Raises `UserError` for a patient without
+    alone is of the patient that the folder is named after. Left out are masks without a sequence
+    beside them, such as those of an earlier prediction, and files whose ending names no sequence
+    that is read (`is_read`). Raises `UserError` for a patient without
     FLAIR, and for a sequence that a patient has twice.
     """
     patients = {}
@@ -101,6 +103,11 @@ def find(paths):
                 f"{patient}_flair.nii.gz, or name it with --flair."
             )
     return [Volume(patient, **files) for (_, patient), files in patients.items()]
+
+
+def is_read(path):
+    """Return whether a file's ending is one of `ENDINGS`."""
+    return bool(_parse(path)[1])
 
 
 def _parse(path):
@@ -192,7 +199,8 @@ def _of_series(folder):
     """Return the DICOM series in a folder as a NIfTI image; `UserError` where it is not one."""
     slices = [_read_dicom(path) for path in sorted(folder.glob("[!.]*"))]
     if len(slices) < 2:
-        raise UserError(f"{folder} holds {len(slices)} DICOM slice(s); name that of a series.")
+        number = data.count_of(len(slices), "DICOM slice")
+        raise UserError(f"{folder} holds {number}; name that of a series.")
     series = sorted({each.series for each in slices})
     if len(series) > 1:
         names = ", ".join(description for description, _ in series)

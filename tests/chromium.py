@@ -1,5 +1,6 @@
 """The built book and the Chromium that opens it, for the page tests and the page benchmark."""
 
+import os
 import shutil
 import threading
 from contextlib import contextmanager
@@ -22,10 +23,8 @@ def started():
     for flag in FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chromium = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    options.binary_location = chromium or ""
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    options.binary_location = next(filter(None, map(shutil.which, filter(None, names))), "")
     driver = webdriver.Chrome(
         options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
     )

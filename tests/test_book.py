@@ -16,8 +16,9 @@ def test_the_book_of_a_cross_validation_is_refused_by_what_it_is(tmp_path):
         run = runs.open_run("smoke", run_dir=tmp_path / command, command=command)
         with pytest.raises(UserError, match=f"is {what}, which no chapter shows: the book is made"):
             book.build(run.folder)
-    run = runs.open_run("smoke", run_dir=tmp_path / "train", command="train")
-    with pytest.raises(UserError, match="is missing: execute the notebooks first, lggseg run"):
+    run = runs.open_run("smoke", "/scans", tmp_path / "train", seed=3, command="train")
+    command = f"lggseg run --profile smoke --seed 3 --data DATA_FOLDER --out {run.folder}"
+    with pytest.raises(UserError, match=f"is missing: execute the notebooks first, {command}$"):
         book.build(run.folder)
 
 

@@ -58,10 +58,7 @@ def test_help(command):
             "lggseg: data folder /no/such/folder does not exist.",
         ),
         ("crossval --profile smoke --data /dev/null", "/dev/null is neither a folder nor a zip"),
-        (
-            "book --run /no/such/run",
-            "is missing: execute the notebooks first, lggseg run --out /no/such/run.",
-        ),
+        ("book --run /no/such/run", "/no/such/run is not a run folder: run.json is missing."),
         ("record /no/such/run name", "lggseg: /no/such/run contains no finished run"),
         ("predict /no/such/image.tif --out masks", "lggseg: /no/such/image.tif does not exist."),
     ],
@@ -129,8 +126,8 @@ def test_predict_says_what_it_wrote_and_nothing_else(tmp_path):
     assert finished.stdout.splitlines() == [
         "patient  slices  dice",
         "      A       1   1.0",
-        "Mean Dice over 1 patient(s) 1.000.",
-        f"1 slice(s), 0 with tumour; masks: {tmp_path / 'masks'}",
+        "Mean Dice over 1 patient: 1.000.",
+        f"1 slice, 0 with tumour; masks: {tmp_path / 'masks'}",
         "Not for clinical use: tested on the LGG cohort alone; nobody has validated it on other scanners.",
     ]
 
@@ -145,7 +142,7 @@ def test_train_says_how_good_it_is_and_run_reads_what_it_left(tmp_path, cohort_f
     finished = call("train", *options)
     assert finished.returncode == 0, finished.stderr
     said, path = finished.stdout.splitlines()
-    assert re.fullmatch(DICE + r"mean over 1 patient\(s\); trained in \d+ s\.", said)
+    assert re.fullmatch(DICE + r"mean over 1 patient; trained for \d+ s\.", said)
     assert path == str(tmp_path / "run" / "metrics.json")
     assert not (tmp_path / "run" / "notebooks").exists()
     assert len(list((tmp_path / "run").glob("network_*"))) == 2
@@ -163,16 +160,19 @@ def test_what_a_command_says_of_its_scores(tmp_path, capsys):
     for scores, said in (
         (
             {"dice_patient_mean": {"value": 0.8034, "low": 0.71, "high": 0.9}},
-            "Dice 0.803 (95% interval 0.710 to 0.900), mean over 2 patient(s); trained in 12 s.",
+            "Dice 0.803 (95% interval 0.710 to 0.900), mean over 2 patients; trained for 12 s.",
         ),
         (
             {"dice_pooled": {"value": 0.5, "low": None, "high": None}},
-            "Dice 0.500, all test slices, of 2 patient(s); trained in 12 s.",
+            "Dice 0.500, all test slices, of 2 patients; trained for 12 s.",
         ),
     ):
         run.path("metrics.json").write_text(json.dumps({"test": scores}))
         cli._print_scores(run)
         assert capsys.readouterr().out == said + "\n"
+    run.path("folds").mkdir()
+    cli._print_scores(run)
+    assert capsys.readouterr().out.endswith("; the folds trained for 12 s in all.\n")
     rows = [
         ("none", 0, "A", 0.2),
         ("none", 1, "A", 0.4),
@@ -185,7 +185,7 @@ def test_what_a_command_says_of_its_scores(tmp_path, capsys):
     none, flip, last = capsys.readouterr().out.splitlines()
     assert none == "none                 Dice 0.500 (95% interval 0.300 to 0.700)"
     assert flip == "flip                 Dice 0.500 (95% interval 0.500 to 0.500)"
-    assert last == "Mean over 2 validation patient(s); trained in 12 s."
+    assert last == "Mean over 2 validation patients; trained for 12 s in all."
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,9 @@ def test_a_split_that_cannot_be_made_is_refused_before_anything_runs(
     folder = write_ellipses(tmp_path / "data", patients, 3)
     refused = call(command, "--profile", "smoke", "--data", folder, "--out", tmp_path / "run")
     assert_one_line(refused, message)
-    assert not list((tmp_path / "run").rglob("*.ipynb"))
+    # The folder can be used as soon as the data suffice.
+    assert [path.name for path in (tmp_path / "run").glob("[!.]*")] == ["run.json"]
+    assert "data" not in runs.read_record(tmp_path / "run")
 
 
 def test_a_run_without_a_commit_says_so(tmp_path):

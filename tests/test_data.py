@@ -127,7 +127,7 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     for name in ("a.jpg", "b.JPEG", ".hidden.jpg"):
         Image.open(image).save(image.with_name(name), "JPEG")
     data.read_cohort(tmp_path)
-    said = f"{tmp_path}: 2 image(s) left out (.jpeg, .jpg); read are .tif, .tiff, .png.\n"
+    said = f"{tmp_path}: 2 images left out (.jpeg, .jpg); read are .tif, .tiff, .png. JPEG has changed the pixels; export the slices again, as PNG or TIFF.\n"
     assert capsys.readouterr().err == said
 
 
@@ -222,14 +222,14 @@ IMAGE_DAMAGE = {
     "stored as uint16, expected 8 bits per channel": save(np.zeros((16, 16), np.uint16)),
     "stored as uint16, expected 8 bits": lambda path: path.write_bytes(sixteen_bits()),
     "stored as uint16, expected 8": lambda path: path.write_bytes(sixteen_bits_by_channel()),
-    "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast)": save(
+    "has 1 channel, expected 3 (pre-contrast, FLAIR, post-contrast)": save(
         np.zeros((16, 16), np.uint8)
     ),
-    "has 4 channel(s), expected 3": save(np.zeros((16, 16, 4), np.uint8)),
-    "has 1 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast); stack the three": save(
+    "has 4 channels, expected 3": save(np.zeros((16, 16, 4), np.uint8)),
+    "has 1 channel, expected 3 (pre-contrast, FLAIR, post-contrast); stack the three": save(
         np.full((16, 16), 90, np.uint8)
     ),
-    "has 4 channel(s), expected 3 (pre-contrast, FLAIR, post-contrast); drop the fourth": save(
+    "has 4 channels, expected 3 (pre-contrast, FLAIR, post-contrast); drop the fourth": save(
         np.full((16, 16, 4), 90, np.uint8)
     ),
     "stored as uint16, expected 8 bits per channel; divide all slices of a patient": save(
@@ -259,7 +259,7 @@ MASK_DAMAGE = {
     ),
     "mask: stored as float32, expected 8 bits": save(np.zeros((16, 16), np.float32)),
     "mask: stored as int32, expected 8 bits": save(np.zeros((16, 16), np.int32)),
-    "mask: has 3 channel(s), expected 1": save(np.zeros((16, 16, 3), np.uint8)),
+    "mask: has 3 channels, expected 1": save(np.zeros((16, 16, 3), np.uint8)),
 }
 
 
@@ -519,7 +519,7 @@ class TestFetch:
         kaggle(lambda handle: pytest.fail("fetched"))
         image, _ = write_slice(tmp_path, "holiday", 1)
         with pytest.raises(
-            UserError, match=r"holds 1 patients and 1 slices, .*; name a new or an empty folder\."
+            UserError, match=r"holds 1 patient and 1 slice, .*; name a new or an empty folder\."
         ):
             data.fetch(tmp_path)
         assert image.exists()

@@ -1,11 +1,13 @@
 """Where people open the project: a fresh machine, Binder, GitHub's runners, an installed package."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -103,11 +105,12 @@ def test_an_environment_that_does_not_fit_is_made_anew(machine, tmp_path, stale)
 
 
 @pytest.mark.parametrize("target", ["pdf", "check-pages"])
-def test_without_chromium_one_line_comes_first(machine, tmp_path, target):
+@pytest.mark.parametrize("chromium", ["", "/nonexistent/chrome"])
+def test_without_chromium_one_line_comes_first(machine, tmp_path, target, chromium):
     """An empty name made the dash of --headless make's own, and an older PDF passed for the new."""
     (tmp_path / "_build").mkdir()
     (tmp_path / "_build" / "book.pdf").write_text("older")
-    refused = machine(target, CHROMIUM="")
+    refused = machine(target, CHROMIUM=chromium)
     assert refused.returncode and refused.stdout == "" and not (tmp_path / ".venv").exists()
     assert refused.stderr.startswith("Chromium was not found: install it (apt install chromium)")
 
@@ -180,3 +183,38 @@ def test_without_a_clone_one_line_says_what_is_needed(installed, tmp_path, argum
     assert "lggseg needs a clone of the repository, and it is installed without one" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["site-packages"]
     assert [path.name for path in (tmp_path / "site-packages").iterdir()] == ["lggseg_utils"]
+
+
+def in_colab(content, address):
+    """Run the cell of Colab in IPython with other places than Colab's; return what it printed."""
+    cells = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text())["cells"]
+    (cell,) = [source for source in map("".join, (c["source"] for c in cells)) if "%pip" in source]
+    preparation = (
+        "import sys, os, types\n"
+        "sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+        "def pip(line):\n    print('pip in', os.getcwd())\n"
+        "get_ipython().register_magic_function(pip)\n"
+    )
+    (clone,) = re.findall(r"git clone -q --depth 1 (\S+)", cell)
+    script = content / "cell.ipy"
+    script.write_text(preparation + cell.replace("/content", str(content)).replace(clone, address))
+    command = [Path(sys.executable).with_name("ipython"), "--no-banner", script]
+    home = {**os.environ, "IPYTHONDIR": str(content / "ipython")}
+    finished = subprocess.run(command, capture_output=True, text=True, env=home, check=False)
+    return finished.stdout + finished.stderr
+
+
+def test_the_cell_of_colab_stops_where_the_clone_fails_and_can_be_run_again(tmp_path):
+    origin = tmp_path / "a-fork"
+    failed = in_colab(tmp_path, f"file://{origin}")
+    assert "Not cloned, see above. Run this cell again." in failed and "fatal: " in failed
+    assert "pip in" not in failed
+    origin.mkdir()
+    git = ["git", "-C", origin, "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (origin / "pyproject.toml").touch()
+    subprocess.run([*git, "add", "pyproject.toml"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "A project"], check=True)
+    for _ in range(2):
+        printed = in_colab(tmp_path, f"file://{origin}")
+        assert f"pip in {tmp_path / 'lggseg-book'}" in printed and "fatal" not in printed

@@ -79,6 +79,9 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
     cut, empty = tmp_path / "cut.tif", tmp_path / "empty"
     cut.write_bytes(good.read_bytes()[:50])
     empty.mkdir()
+    zipped = tmp_path / "download" / "scans.zip"
+    zipped.parent.mkdir()
+    zipped.touch()
     notes = tmp_path / "photo.jpg"
     Image.open(good).save(notes)
     for images, message in (
@@ -87,13 +90,16 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(finished, tmp_path)
         ([mask], "no image in .*A_1_mask.tif; supported: .tif, .tiff, .png, .nii, .nii.gz"),
         ([], "name images to predict, folders of them, or a volume with --flair"),
         ([good, tmp_path / "cohort"], "two images are named A_1"),
+        ([zipped.parent], f"no image in {zipped.parent}, but a zip; name it: {zipped}"),
         ([empty], "no image in .*empty; supported: .tif, .tiff, .png"),
-        ([notes], r"photo.jpg can't be used: JPEG has changed its pixels; export the slice again"),
+        ([notes], r"photo.jpg can't be used: JPEG has changed the pixels; export the slices again"),
     ):
         with pytest.raises(UserError, match=message):
             predict.predict(images, finished.folder, tmp_path / "out")
     with pytest.raises(UserError, match="empty is not a run folder: run.json is missing"):
         predict.predict([good], empty, tmp_path / "out")
+    with pytest.raises(UserError, match="model.keras is a file; name the folder of its run"):
+        predict.predict([good], finished.path("model.keras"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(
         UserError,
@@ -139,7 +145,7 @@ def test_what_a_folder_leaves_out_is_said(finished, tmp_path, capsys):
     for number in range(17):
         Image.open(image).save(tmp_path / "scans" / f"B_{number}.jpg")
     predict.predict([tmp_path / "scans"], finished.folder, tmp_path / "out")
-    said = f"{tmp_path / 'scans'}: 17 image(s) left out (.jpg); read are .tif, .tiff, .png.\n"
+    said = f"{tmp_path / 'scans'}: 17 images left out (.jpg); read are .tif, .tiff, .png. JPEG has changed the pixels; export the slices again, as PNG or TIFF.\n"
     assert capsys.readouterr().err == said
 
 

@@ -176,6 +176,8 @@ def test_a_record_holds_numbers_alone_and_is_not_written_over(tmp_path, monkeypa
         UserError, match=r"kept is there already; remove it first, or choose another name\."
     ):
         records.record(run.folder, "records/kept")
+    with pytest.raises(UserError, match=r"'\.\./bad name' names no record; use letters, digits"):
+        records.record(run.folder, "../bad name")
 
 
 def test_a_locked_folder_is_refused_and_leftovers_are_removed(tmp_path):

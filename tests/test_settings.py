@@ -80,7 +80,12 @@ def test_profiles_follow_their_sources():
             {"epochs": 0},
             "setting epochs: input should be greater than or equal to 1, got 0.",
         ),
-        ("smoke", {"dropout": "much"}, "setting dropout: input should be a valid number"),
+        (
+            "smoke",
+            {"dropout": "much"},
+            "setting dropout: input should be a valid number, got 'much'.",
+        ),
+        ("smoke", {"epochs": 1.5}, "setting epochs: input should be a valid integer, got 1.5."),
         (
             "smoke",
             {"size": 40, "depth": 5},

@@ -140,6 +140,22 @@ def test_a_volume_of_unknown_sequence_is_named(tmp_path):
         predict.predict([tmp_path], predict.REFERENCE, tmp_path / "out")
 
 
+def test_a_volume_of_another_sequence_is_left_out_and_said(tmp_path, capsys):
+    for name in ("P_flair", "P_t2"):
+        save(tmp_path / "P" / f"{name}.nii.gz", np.ones((3, 4, 5), np.uint8))
+    predict.predict([tmp_path / "P"], predict.REFERENCE, tmp_path / "out")
+    said = f"{tmp_path / 'P' / 'P_t2.nii.gz'} is left out: its name ends in none of the sequences."
+    assert said in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("lacking", ["flair", "pre"])
+def test_a_volume_that_is_not_there_is_named_first(tmp_path, lacking):
+    paths = dict.fromkeys(("pre", "flair"), save(tmp_path / "P" / "x.nii.gz", np.ones((3, 4, 5))))
+    paths[lacking] = tmp_path / "nowhere.nii.gz"
+    with pytest.raises(UserError, match=r"nowhere.nii.gz does not exist\.$"):
+        predict.named_volume(paths["pre"], paths["flair"], None)
+
+
 def test_true_masks_give_a_dice(tmp_path, monkeypatch):
     save(tmp_path / "P" / "P_flair.nii.gz", np.ones((3, 4, 5), np.uint8))
     label = np.zeros((3, 4, 5), np.uint8)
@@ -261,7 +277,7 @@ def test_dicom_that_cannot_be_used_is_named(tmp_path):
         ("two", r"two holds 2 series \(FLAIR, T1 post\); put each into a folder of its own"),
         ("turned", "turned are no even stack.* differ in direction"),
         ("sizes", "sizes differ in size"),
-        ("one", r"one holds 1 DICOM slice\(s\); name that of a series"),
+        ("one", r"one holds 1 DICOM slice; name that of a series"),
         ("flair", r"notes.txt can't be read as a DICOM slice \(.*\); dcm2niix may convert"),
     ):
         with pytest.raises(UserError, match=message):
