@@ -92,14 +92,14 @@ GROUPS = """\
   out only without augmentation, though the report describes one. This was found by searching;
   trainings made since that bear it out: {agreeing} of {since}. Whether its validation scores come
   out is not decided.
-- **{advice}: long training does overfit, and mixing all augmentations hurts.** Without
-  augmentation, the validation loss of the plain networks ends at {rise:.1f} times its lowest.
-  Mixing eleven augmentations costs the [small network](networks.md) of 15 epochs {mixing:.2f} of
-  Dice. Of the report's other advice (batch size, dropout, resolution), our three seeds decide
-  nothing as a whole; they do show that dropout narrows the gap between the losses.
-- **{patients}: a network does worse on them than on patients it knows.** Another network of ours,
-  the [small network](networks.md) of 15 epochs, loses {lost:.2f} of Dice (95% interval {low:.2f} to
-  {high:.2f}). Whether the patients of the report's test set were new, it does not say.
+- **{advice}: long training does overfit, and mixing all augmentations hurts short training.**
+  Without augmentation, the validation loss of the plain networks ends at {rise:.1f} times its
+  lowest. Mixing eleven augmentations costs the [small network](networks.md) of 15 epochs
+  {mixing:.2f} of Dice. Of the report's other advice (batch size, dropout, resolution), our three
+  seeds decide nothing as a whole; they do show that dropout narrows the gap between the losses.
+- **{patients}: a network does worse on them than on patients it knows.** The small network loses
+  {lost:.2f} of Dice (95% interval {low:.2f} to {high:.2f}). Whether the patients of the report's
+  test set were new, it does not say.
 - **{consistency}: its Dice and IoU were counted in two ways, or one is misprinted.** On training,
   an IoU of {iou:.3f} allows a Dice of {implied:.3f} at most; the report prints {dice:.3f}.
 """
