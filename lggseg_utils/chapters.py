@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import papermill
 from ipykernel.kernelspec import write_kernel_spec
 from joblib import Parallel, delayed
+from joblib.externals.loky.backend import resource_tracker
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -117,6 +118,9 @@ def _execute(copies):
     in_order = [copy for copy in todo if copy.notebook.stem in IN_ORDER]
     chains = [in_order, *([copy] for copy in todo if copy not in in_order)]
     jobs = [delayed(_execute_chain)(chain) for chain in chains if chain]
+    # After Ctrl-C, joblib's resource tracker would report with a traceback what is gone already.
+    with stderr_into(os.devnull):
+        resource_tracker.ensure_running()
     done = Parallel(n_jobs=SIDE_BY_SIDE, return_as="generator_unordered", batch_size=1)(jobs)
     with tqdm(total=len(todo), desc="chapters", unit="chapter", leave=False) as bar:
         for count in done:

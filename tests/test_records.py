@@ -745,7 +745,7 @@ def test_recording_a_run_ends_with_the_comparison(readers_record, capsys):
     cli._print_comparison(records.compare_with_book(["mine"]).to_dict("records")[0])
     own, of_book, settings, data = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"mine: test Dice 0\.7\d\d \(95% .*\), 11 patient\(s\); data: 16 patients\.", own
+        r"mine: test Dice 0\.7\d\d \(95% .*\), 11 patients; data: 16 patients\.", own
     )
     assert of_book.startswith("patient64, of the book: test Dice 0.7")
     assert settings == "Settings that differ: filters 4 instead of 16, epochs 2 instead of 20."
