@@ -3,7 +3,7 @@ RUN_FOLDER
 
 Writes records/contrast.csv: how well brightness on FLAIR alone tells a patient's tumour from the
 rest of the head, as an area under the ROC curve (patient, contrast, git_commit). Draws
-records/figures/worst.jpg: the six patients with the lowest Dice in RUN_FOLDER, a finished
+records/figures/worst.jpg: the four patients with the lowest Dice in RUN_FOLDER, a finished
 cross-validation, each on the slice where the tumour is largest.
 """
 
@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from lggseg_utils import cli, data, evaluate, plots, preprocess, records, runs, train
 
-WORST = 6
+WORST = 4
 
 
 def contrast(images, truths):
@@ -60,7 +60,7 @@ def draw_worst(run_folder, cohort, dataset, experiment):
     def crop(slices):
         return [picture[box] for picture, box in zip(slices, boxes, strict=True)]
 
-    return plots.slices(crop(images), titles, crop(dataset.truths[rows]), crop(masks), columns=3)
+    return plots.slices(crop(images), titles, crop(dataset.truths[rows]), crop(masks), columns=2)
 
 
 @click.command()

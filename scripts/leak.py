@@ -19,7 +19,7 @@ import pandas as pd
 from lggseg_utils import cli, data, evaluate, metrics, plots, preprocess, records, runs, train
 
 SHOWN = 2
-ALARMS = 3
+ALARMS = 2
 TITLES = {"new": "patient is new", "known": "other slices known"}
 
 
