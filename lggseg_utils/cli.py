@@ -162,9 +162,8 @@ def run(builds_book, **options):
 
     runs.require_clone("to execute its notebooks")
     opened = _open("run", **options)
-    _import("data").load_cohort(
-        opened.run, NEEDED["run"]
-    )  # not kept while the notebooks run: it takes a gigabyte
+    # Not kept while the notebooks run: it takes a gigabyte.
+    _import("data").load_cohort(opened.run, NEEDED["run"])
     _import("chapters").execute(opened.run, opened.parameters, whole_book=builds_book)
     _print_scores(opened.run)
     if builds_book:
@@ -214,11 +213,12 @@ def ablate(jobs, scheduler, **options):
 
 def _print_scores(run):
     """Print the Dice of a run's test set, with its interval, its patients and the time it took."""
+    from lggseg_utils.data import count_of
     from lggseg_utils.runs import read_csv
 
     scores = json.loads(run.path("metrics.json").read_text(encoding="utf-8"))["test"]
     tested = read_csv(run.path("per_patient.csv")).query("split == 'test'")
-    patients = _import("data").count_of(tested["patient"].nunique(), "patient")
+    patients = count_of(tested["patient"].nunique(), "patient")
     by_patient = "dice_patient_mean" in scores
     score = scores["dice_patient_mean" if by_patient else "dice_pooled"]
     over = "mean over" if by_patient else "all test slices, of"
@@ -231,6 +231,7 @@ def _print_scores(run):
 
 def _print_conditions(run, scores):
     """Print the mean Dice of each condition of an ablation over its validation patients."""
+    from lggseg_utils.data import count_of
     from lggseg_utils.stats import interval_over_patients
 
     means = scores.groupby(["condition", "patient"], sort=False)["dice"].mean()
@@ -240,7 +241,7 @@ def _print_conditions(run, scores):
         print(f"{condition:20} Dice {_with_interval(values.mean(), low, high)}")
     took = run.record().get("training", {}).get("seconds")  # an older ablation did not note it
     after = f"; trained for {took:.0f} s in all" if took is not None else ""
-    patients = _import("data").count_of(scores["patient"].nunique(), "validation patient")
+    patients = count_of(scores["patient"].nunique(), "validation patient")
     print(f"Mean over {patients}{after}.")
 
 
@@ -285,7 +286,9 @@ def predict(images, pre, flair, post, run_dir, out):
     a DICOM series each, named with --pre, --flair and --post; FLAIR alone will do. Masks beside the
     images (_mask, _seg) are compared. Not for clinical use.
     """
-    predictor, count_of = _import("predict"), _import("data").count_of
+    from lggseg_utils.data import count_of
+
+    predictor = _import("predict")
     volume = predictor.named_volume(pre, flair, post)
     found = predictor.predict([*images, *volume], run_dir or predictor.reference(), out)
     if found.dice is not None:
@@ -331,9 +334,11 @@ def record(run_dir, name):
 
 def _print_comparison(row):
     """Print a row of `records.compare_with_book`: two scores, what differs, and the data."""
+    from lggseg_utils.data import count_of
+
     for name, ending in ((row["record"], ""), (f"{row['of_book']}, of the book", "_of_book")):
         score = _with_interval(*(row[part + ending] for part in ("dice", "low", "high")))
-        over = _import("data").count_of(row[f"patients{ending}"], "patient")
+        over = count_of(row[f"patients{ending}"], "patient")
         print(f"{name}: test Dice {score}, {over}; data: {row[f'data{ending}']}.")
     print(f"Settings that differ: {row['differ'] or 'none'}.")
     if not row["same_data"]:

@@ -138,11 +138,12 @@ def head_box(image):
     return tuple(slice(centre - half, centre + half) for centre in middle)
 
 
-def slices(images, titles, truths=None, predictions=None, columns=5):
+def slices(images, titles, truths=None, predictions=None, columns=5, to_head=False):
     """Draw slices side by side in rows, with the outlines of truth and prediction.
 
     images: n of (height, width, 3); titles: n texts; masks: n of (height, width), or None. The
-    fewer columns, the thicker the outlines. Returns the figure, as do the functions below.
+    fewer columns, the thicker the outlines. to_head: show of each slice the `head_box` alone.
+    Returns the figure, as do the functions below.
     """
     rows = -(-len(images) // columns)
     size = (WIDTH, 0.5 + rows * (WIDTH / columns + 0.3))
@@ -150,9 +151,11 @@ def slices(images, titles, truths=None, predictions=None, columns=5):
     for axis in axes.flat:
         axis.axis("off")
     for position, (image, title) in enumerate(zip(images, titles, strict=False)):
-        truth = None if truths is None else truths[position]
-        prediction = None if predictions is None else predictions[position]
-        show_slice(axes.flat[position], image, title, truth, prediction, linewidth=8 / columns)
+        box = head_box(image) if to_head else np.s_[:, :]
+        truth, prediction = (
+            None if masks is None else masks[position][box] for masks in (truths, predictions)
+        )
+        show_slice(axes.flat[position], image[box], title, truth, prediction, linewidth=8 / columns)
     if predictions is not None:
         add_legend_of_outlines(figure, truth=truths is not None)
     return figure

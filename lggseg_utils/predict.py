@@ -147,25 +147,30 @@ def _scans(images, out):
     left = [path for path in listed if not volumes.is_read(path)]
     for volume in [*named, *volumes.find(listed)]:
         scans += _of_volume(volume)
-    if listed and not scans:
-        raise UserError(
-            f"{listed[0]}: its name does not say which sequence it is; end names in t1, flair and "
-            "t1ce, or name the files with --pre, --flair and --post."
-        )
     if not scans:
-        zips = [found for path in paths for found in sorted(path.glob("*.zip"))]
-        if zips:
-            raise UserError(f"no image in {zips[0].parent}, but a zip; name it: {zips[0]}")
-        supported = ", ".join((*data.SUFFIXES, *volumes.SUFFIXES))
-        raise UserError(
-            f"no image in {', '.join(map(str, paths))}; supported: {supported}; the folder of a "
-            "DICOM series is named with --flair."
-        )
+        raise UserError(_why_there_is_nothing(paths, listed))
     for path in left:
         print(f"{path} is left out: its name ends in none of the sequences.", file=sys.stderr)
     _refuse_names(scans, out)
     _say_who_is_alone(scans)
     return scans
+
+
+def _why_there_is_nothing(paths, listed):
+    """Return why no slice was found below `paths`, and what to do; listed: volumes found there."""
+    if listed:
+        return (
+            f"{listed[0]}: its name does not say which sequence it is; end names in t1, flair and "
+            "t1ce, or name the files with --pre, --flair and --post."
+        )
+    zips = [found for path in paths for found in sorted(path.glob("*.zip"))]
+    if zips:
+        return f"no image in {zips[0].parent}, but a zip; name it: {zips[0]}"
+    supported = ", ".join((*data.SUFFIXES, *volumes.SUFFIXES))
+    return (
+        f"no image in {', '.join(map(str, paths))}; supported: {supported}; the folder of a "
+        "DICOM series is named with --flair."
+    )
 
 
 class _Source(NamedTuple):

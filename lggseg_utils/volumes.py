@@ -84,8 +84,8 @@ def find(paths):
     Files of one patient lie in one folder and differ in their ending; a file called by its ending
     alone is of the patient that the folder is named after. Left out are masks without a sequence
     beside them, such as those of an earlier prediction, and files whose ending names no sequence
-    that is read (`is_read`). Raises `UserError` for a patient without
-    FLAIR, and for a sequence that a patient has twice.
+    that is read (`is_read`). Raises `UserError` for a patient without FLAIR, and for a sequence
+    that a patient has twice.
     """
     patients = {}
     for path in sorted(paths):

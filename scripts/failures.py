@@ -55,12 +55,7 @@ def draw_worst(run_folder, cohort, dataset, experiment):
     names = shown["patient"].str[5:12].str.replace("_", " ")
     titles = names + ", slice " + shown["slice"].astype(str)
     images = [preprocess.resize_image(cohort.images[row], experiment.score_size) for row in rows]
-    boxes = [plots.head_box(image) for image in images]
-
-    def crop(slices):
-        return [picture[box] for picture, box in zip(slices, boxes, strict=True)]
-
-    return plots.slices(crop(images), titles, crop(dataset.truths[rows]), crop(masks), columns=2)
+    return plots.slices(images, titles, dataset.truths[rows], masks, columns=2, to_head=True)
 
 
 @click.command()

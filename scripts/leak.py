@@ -3,10 +3,10 @@
 NEW_RUN and KNOWN_RUN: cross-validations of one network, split by patient and by slice, whose fold 0
 is trained. Draws records/figures/leak.jpg: of the patients that fold 0 of both tests, the two who
 gain most from being known, each on the slice with the largest tumour of those tested; and
-records/figures/opening.jpg: the first of them alone; and records/figures/alarms.jpg: of the slices
-without tumour that fold 0 of NEW_RUN tests, those on which it marks most, one a patient. Writes
-records/leak.csv: the Dice of the slices of the first figure's kind (patient, slice, new, known,
-git_commit).
+records/figures/opening.jpg: the first of them alone. Draws records/figures/alarms.jpg: of the
+slices without tumour that fold 0 of NEW_RUN tests, those with most marked, one a patient. Writes
+records/leak.csv: the Dice of the patients whom fold 0 of both tests, each on that slice (patient,
+slice, new, known, git_commit).
 """
 
 from pathlib import Path
@@ -77,15 +77,13 @@ def largest_alarms(dataset, masks):
 
 def draw_alarms(cohort, dataset, masks):
     """Return the figure of the largest false alarms; masks: by row of the slice."""
-    images, titles, alarms = [], [], []
-    for row in largest_alarms(dataset, masks):
-        image = preprocess.resize_image(cohort.images[row], dataset.truths.shape[1])
-        box = plots.head_box(image)
-        name = dataset.slices["patient"].loc[row][5:12].replace("_", " ")
-        images.append(image[box])
-        titles.append(f"{name}: {masks[row].sum():,} px")
-        alarms.append(masks[row][box])
-    return plots.slices(images, titles, predictions=alarms, columns=ALARMS)
+    rows = largest_alarms(dataset, masks)
+    side = dataset.truths.shape[1]
+    images = [preprocess.resize_image(cohort.images[row], side) for row in rows]
+    names = dataset.slices["patient"].loc[rows].str[5:12].str.replace("_", " ")
+    alarms = [masks[row] for row in rows]
+    titles = [f"{name}: {mask.sum():,} px" for name, mask in zip(names, alarms, strict=True)]
+    return plots.slices(images, titles, predictions=alarms, columns=ALARMS, to_head=True)
 
 
 def save(figure, name):
