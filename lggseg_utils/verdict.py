@@ -504,7 +504,7 @@ def _sets_alike(question):
     for by, name in drawn.items():
         errors = sources.error_ratios(records.load_training(name)[0], by)
         # Patients differ so much that only many draws tell how rare such a share is.
-        shares = sources.tumour_shares(by, draws=400_000 if by == "patient" else stats.DRAWS)
+        shares = sources.tumour_shares(by, draws=200_000 if by == "patient" else stats.DRAWS)
         rows.append(
             {
                 "drawn": by,
