@@ -63,20 +63,25 @@ def ended_calmly(names):
 
 
 @cache
-def _wide_scores():
-    """Return the scores on the 128x128 grid: a row a training, a column each score."""
+def _wide_scores(grid):
+    """Return the scores on a grid: a row a training, a column each score."""
     scores = records.read_scores()
     keys = ["set", "subset", *records.WAY]
-    kept = scores[(scores["grid"] == "128")].set_index(["training", *keys])["value"]
+    kept = scores[(scores["grid"] == grid)].set_index(["training", *keys])["value"]
     return kept.unstack(keys)
 
 
-def scores_of(names, part, subset, way):
+def scores_of(names, part, subset, way, grid="128"):
     """Return one score of some trainings, float (n,), NaN where a training lacks it.
 
-    part: 'train', 'val' or 'test'; way: (score, values, unit, smooth), as in records/scores.csv.gz.
+    part: 'train', 'val' or 'test'; way: (score, values, unit, smooth); grid: '128', to which
+    smaller predictions are enlarged, or 'own', the network's; all as in records/scores.csv.gz.
     """
-    return _wide_scores().loc[list(names), (part, subset, *way)].to_numpy()
+    table = _wide_scores(grid)
+    column = (part, subset, *way)
+    if column not in table:
+        return np.full(len(names), np.nan)
+    return table[column].reindex(list(names)).to_numpy()
 
 
 def split_of(name):

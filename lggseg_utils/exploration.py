@@ -31,8 +31,9 @@ def number_table(names):
     chosen = chosen[(chosen["set"] == "val") | (chosen["subset"] == "all slices")]
     rows = []
     for key, group in chosen.groupby(["set", "subset", *records.WAY], sort=False):
-        values = arms.by_split(group["training"], group["value"])
-        rows.append((*key, _reported(key[0], key[2]), *stats.prediction_interval(values)))
+        splits = group["training"].map(arms.split_of)
+        interval = stats.prediction_interval(group["value"], splits)
+        rows.append((*key, _reported(key[0], key[2]), *interval))
     columns = ["set", "subset", *records.WAY, "reported", "mean", "half"]
     table = pd.DataFrame(rows, columns=columns)
     error = np.where(table["score"] == "accuracy", 1 - table["reported"], table["reported"])
@@ -172,6 +173,15 @@ def try_rule_for_numbers(own="plain64", others=()):
                 answer = _judge_training(name, judging, part, subset, way)
                 rows.append((name, kind, part, way, answer))
     return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "answer"])
+
+
+def by_table(tried):
+    """Return what `try_rule_for_numbers` says of each table: one way that replicates suffices.
+
+    Returns a table kind, training, set, answer.
+    """
+    grouped = tried.groupby(["kind", "training", "set"], sort=False)["answer"]
+    return grouped.agg(verdict.best_of).reset_index()
 
 
 def _judge_training(name, judging, part, subset, way):

@@ -35,16 +35,25 @@ def _quantile_of_t(level, freedom):
     return scipy.special.stdtrit(freedom, level)
 
 
-def prediction_interval(values, level=0.95):
+def prediction_interval(values, groups=None, level=0.95):
     """Return (centre, half-width) of the interval for one more value of the same kind.
 
-    values: float (n,), n at least 2, from a normal distribution; mean +- t s sqrt(1 + 1/n), as in
-    Hahn and Meeker, "Statistical Intervals", 1991.
+    values: float (m,), from a normal distribution; groups: labels (m,) of values that share a
+    draw, such as a split, n different ones, at least 2; by default each value is a group. The mean
+    of the groups' means +- t(n - 1) sqrt(s^2 (1 + 1/n) + w^2 (1 - mean of 1/k)): s is their
+    standard deviation, w that within groups, k the size of each. With groups of one this is the
+    interval of Hahn and Meeker, "Statistical Intervals", 1991. A mean of k values spreads less than
+    one value; the last term makes up for it, as in a one-way random model (Searle, Casella and
+    McCulloch, "Variance Components", 1992).
     """
     values = np.asarray(values, dtype=float)
-    n = len(values)
-    t = _quantile_of_t((1 + level) / 2, n - 1)
-    return values.mean(), t * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    labels = np.arange(len(values)) if groups is None else np.asarray(groups)
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.bincount(group, values) / sizes
+    n, between = len(means), means.var(ddof=1)
+    within = ((values - means[group]) ** 2).sum() / max(1, len(values) - n)
+    variance = between * (1 + 1 / n) + within * (1 - (1 / sizes).mean())
+    return means.mean(), _quantile_of_t((1 + level) / 2, n - 1) * np.sqrt(variance)
 
 
 def interval_over_seeds(values):

@@ -59,28 +59,29 @@ def together(answers):
 # The rule for numbers
 
 
-def judge_pair(reported, names, part, subset, way, reading=0.0):
+def judge_pair(reported, names, part, subset, way, reading=0.0, grid="128"):
     """Judge Dice and IoU of one table by the trainings `names`, under one way of counting.
 
-    reported: a dictionary dice, iou; reading: how far both may be off. Returns a dictionary:
-    answer, n (splits; trainings that share one count as one), and for each score its mean, half (of
-    the interval) and whether it is met.
+    reported: a dictionary dice, iou; reading: how far both may be off; grid: as in
+    `arms.scores_of`. Returns a dictionary: answer, n (splits; trainings that share one count as
+    one), and for each score its mean, half (of the interval) and whether it is met.
     """
-    result = {"n": len({arms.split_of(name) for name in names})}
+    splits = [arms.split_of(name) for name in names]
+    result = {"n": len(set(splits))}
     answers = []
     for score in ("dice", "iou"):
-        values = arms.scores_of(names, part, subset, (score, *WAYS[way][score]))
-        outcome = _judge_number(reported[score], arms.by_split(names, values), reading)
+        values = arms.scores_of(names, part, subset, (score, *WAYS[way][score]), grid)
+        outcome = _judge_number(reported[score], values, splits, reading)
         answers.append(outcome.pop("answer"))
         result.update({f"{score}_{key}": value for key, value in outcome.items()})
     return {"answer": together(answers), **result}
 
 
-def _judge_number(reported, values, reading):
+def _judge_number(reported, values, splits, reading):
     """Judge one of two numbers: answer, mean, half-width of the 97.5% interval, met."""
-    if len(values) < CLAIMS["seeds"] or np.isnan(values).any():
+    if len(set(splits)) < CLAIMS["seeds"] or np.isnan(values).any():
         return {"answer": Verdict.NOT_DECIDED, "mean": np.nan, "half": np.nan, "met": False}
-    mean, half = stats.prediction_interval(values, level=0.975)
+    mean, half = stats.prediction_interval(values, splits, level=0.975)
     met = bool(abs(reported - mean) <= max(half, CLAIMS["margin"]) + reading)
     if half > CLAIMS["wide"]:
         answer = Verdict.NOT_DECIDED
@@ -103,10 +104,10 @@ def _trainings(question, arm):
     return [name for name in names if name.startswith(question.get("only", ""))]
 
 
-def judge_arm(question, arm, keep=arms.ended_calmly):
+def judge_arm(question, arm, keep=arms.ended_calmly, grid="128"):
     """Judge a question about numbers by one arm: a row for each subset of slices and way.
 
-    keep: returns those of a list of trainings that judge.
+    keep: returns those of a list of trainings that judge; grid: as in `arms.scores_of`.
     """
     claim = question["claims"][0]
     names = keep(_trainings(question, arm))
@@ -115,7 +116,9 @@ def judge_arm(question, arm, keep=arms.ended_calmly):
     for subset in question["subsets"]:
         for way in WAYS:
             judging = list(filter(arms.is_new, names)) if way == JOINED else names
-            outcome = judge_pair(_reported(claim), judging, claim["set"], subset, way, reading)
+            outcome = judge_pair(
+                _reported(claim), judging, claim["set"], subset, way, reading, grid
+            )
             rows.append({"arm": arm, "slices": subset, "way": way, **outcome})
     return pd.DataFrame(rows)
 
@@ -125,12 +128,19 @@ def _that_count(table):
     return table[table["n"] >= CLAIMS["seeds"]]
 
 
-def _arm_answer(question, arm, keep=arms.ended_calmly):
+def _arm_answer(question, arm, keep=arms.ended_calmly, grid="128"):
     """Return what the trainings of an arm that `keep` returns answer to a question of numbers."""
-    return _best_of(_that_count(judge_arm(question, arm, keep))["answer"])
+    return best_of(_that_count(judge_arm(question, arm, keep, grid))["answer"])
 
 
-def _best_of(answers):
+def _scored_on_own_grid(names):
+    """Return the trainings that ended calmly and are scored on their network's own grid too."""
+    names = arms.ended_calmly(names)
+    values = arms.scores_of(names, "test", "all slices", ("dice", "masks", "pooled", 0), "own")
+    return [name for name, value in zip(names, values, strict=True) if not np.isnan(value)]
+
+
+def best_of(answers):
     """Return what several ways of counting say: one that replicates suffices."""
     answers = set(answers)
     if Verdict.REPLICATED in answers:
@@ -144,7 +154,7 @@ def _numbers(question):
     arm = next(filter(_can_judge, question["arms"]))
     table = judge_arm(question, arm)
     counting = _that_count(table)
-    answer = _best_of(counting["answer"])
+    answer = best_of(counting["answer"])
     reported = _reported(question["claims"][0])
     row = _shown(counting, answer, reported)
     names = _trainings(question, arm)
@@ -153,14 +163,15 @@ def _numbers(question):
         _strength(answer, _hinges(question, arm, counting)),
         f"Dice {row['dice_mean']:.3f} ± {row['dice_half']:.3f}, "
         f"IoU {row['iou_mean']:.3f} ± {row['iou_half']:.3f}",
-        _pair_sentence(row, reported, names, counting["answer"]),
+        _pair_sentence(question, row, names, counting["answer"]),
         table,
         tuple(names),
     )
 
 
-def _pair_sentence(row, reported, names, answers):
+def _pair_sentence(question, row, names, answers):
     """Return what the numbers of one way of counting rest on, and how the other ways came out."""
+    reported = _reported(question["claims"][0])
     calm = len(arms.ended_calmly(names))
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
@@ -174,6 +185,22 @@ def _pair_sentence(row, reported, names, answers):
         f"± the 97.5% interval for one more; met is what lies inside it or within "
         f"{CLAIMS['margin']}). {len(names)} trainings, of which {len(names) - calm} ended in a "
         f"spike and are left out. Of {len(answers)} ways of counting: {tally}"
+        f"{_own_grid_sentence(question, row, names)}"
+    )
+
+
+def _own_grid_sentence(question, row, names):
+    """Return what the trainings scored on their network's own grid have there; '' for none."""
+    names, part = _scored_on_own_grid(names), question["claims"][0]["set"]
+    if not names:
+        return ""
+    dice, iou = (
+        arms.scores_of(names, part, row["slices"], (score, *WAYS[row["way"]][score]), "own").mean()
+        for score in ("dice", "iou")
+    )
+    return (
+        f". All this is on the 128x128 grid, to which predictions are enlarged; on the network's "
+        f"own grid, Dice is {dice:.3f} and IoU {iou:.3f} (trainings scored there: {len(names)})"
     )
 
 
@@ -197,10 +224,13 @@ def _hinges(question, arm, counting):
     for other in filter(_can_judge, question.get("against", [])):
         if replicated.any() and _arm_answer(question, other) == Verdict.NOT_REPLICATED:
             parts.append("hangs on augmentation")
-    if _arm_answer(question, arm, keep=list) != _best_of(counting["answer"]):
+    if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
-    confirming = [name for name in arms.trainings(arm) if arms.is_new(name)]
-    if len(confirming) < CLAIMS["seeds"]:
+    by_grid = {_arm_answer(question, arm, _scored_on_own_grid, grid) for grid in ("128", "own")}
+    if len(by_grid) > 1:
+        parts.append("hangs on the grid")
+    confirming = filter(arms.is_new, arms.ended_calmly(arms.trainings(arm)))
+    if len(set(map(arms.split_of, confirming))) < CLAIMS["seeds"]:
         parts.append("exploratory")
     return parts
 
@@ -433,10 +463,10 @@ def _ratio_claim(question, claim):
     """Judge one claim: its numbers, the parts of its strength, and the trainings that decide."""
     told = {"claim": claim["text"], "score": claim["score"], "parts": []}
     if "more" in claim:
-        names = _named(claim["more"]) + _named(claim["less"])
+        names = _paired_names(claim["more"], claim["less"])
         return {**told, "ratio": np.nan, **claim_difference(claim), "names": names}
     if "than" in claim:
-        names = _named(claim["larger"]) + _named(claim["than"])
+        names = _paired_names(claim["larger"], claim["than"])
         return {**told, **claim_ratio(claim), "names": names}
     arm = next(filter(_can_judge, claim["larger"]))
     names = arms.trainings(arm)
@@ -446,9 +476,11 @@ def _ratio_claim(question, claim):
     return {**told, **outcome, "names": names, "parts": parts}
 
 
-def _named(prefixes):
-    """Return all recorded trainings of some prefixes."""
-    return [name for names in arms.with_prefix(prefixes).values() for name in names]
+def _paired_names(first, second):
+    """Return the recorded trainings of some prefixes whose seed both sides have."""
+    sides = arms.with_prefix(first), arms.with_prefix(second)
+    both = [seed for seed in sides[0] if seed in sides[1]]
+    return [name for side in sides for seed in both for name in side[seed]]
 
 
 def _hangs_on_augmentation(question, claim, answer):
@@ -514,6 +546,7 @@ def _sets_alike(question):
             }
         )
     table = pd.DataFrame(rows).set_index("drawn")
+    by_slice, by_patient = table.loc["slice"], table.loc["patient"]
     signs = table[["error ratio", "tumour share"]].max()
     if (signs < 0.001).any():
         answer = Verdict.NOT_REPLICATED
@@ -523,12 +556,12 @@ def _sets_alike(question):
         answer,
         _strength(answer, ["hangs on a reading"]),
         f"{least:.1%} to {tumour + CLAIMS['reading_error']:.1%} tumour",
-        f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio occurs "
-        f"in {table.loc['slice', 'error ratio']:.1%} of pairs of random tenths drawn by slice and "
-        f"in {table.loc['patient', 'error ratio']:.1%} by patient. If run 3 marks nothing in its "
+        f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio, either "
+        f"way round, occurs in {by_slice['error ratio']:.1%} of pairs of random tenths drawn by "
+        f"slice and in {by_patient['error ratio']:.1%} by patient. If run 3 marks nothing in its "
         f"first epochs, their validation accuracy means {tumour:.1%} tumour, or {least:.1%} within "
-        f"the reading error; {table.loc['slice', 'tumour share']:.2%} and "
-        f"{table.loc['patient', 'tumour share']:.2%} of the tenths have that much",
+        f"the reading error; {by_slice['tumour share']:.2%} and "
+        f"{by_patient['tumour share']:.2%} of the tenths have that much",
         table.reset_index(),
         tuple(drawn.values()),
     )

@@ -107,6 +107,26 @@ def test_the_interval_for_one_more_value_by_hand():
     assert stats.prediction_interval([1, 2, 3], level=0.99)[1] > half
 
 
+def test_the_interval_for_one_more_value_of_groups_by_hand():
+    """Means 2 and 6, s^2 = 8; within w^2 = 2 and 1/k of 1/2 and 1; t of 0.975 for 1: 12.706."""
+    centre, half = stats.prediction_interval([1, 6, 3], groups=[7, 5, 7])
+    assert centre == 4
+    assert half == pytest.approx(12.706 * np.sqrt(8 * 3 / 2 + 2 * (1 - 3 / 4)), rel=1e-4)
+
+
+@pytest.mark.parametrize("shared", [0.3, 1, 3])
+def test_the_interval_for_one_more_value_of_groups_holds_at_least_19_in_20(shared):
+    """Values of a group share a part with this spread, and each has one of its own, spread 1."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(range(4), (3, 2, 1, 1))
+    inside = []
+    for _ in range(2000):
+        together, own = rng.normal(0, shared, 5), rng.normal(0, 1, 8)
+        centre, half = stats.prediction_interval(together[groups] + own[:7], groups)
+        inside.append(abs(together[4] + own[7] - centre) <= half)
+    assert 0.94 < np.mean(inside) < 0.985
+
+
 def test_the_interval_for_one_more_value_holds_19_in_20():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(4000, 6))

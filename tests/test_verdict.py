@@ -86,7 +86,12 @@ def _deciding(claims):
 
 def test_every_question_of_the_first_edition_is_answered_again():
     assert set(CLAIMS["first_edition"]) == set(QUESTIONS)
-    assert all(old["why"] for old in CLAIMS["first_edition"].values())
+    for old in CLAIMS["first_edition"].values():
+        assert set(old) == {"answer", "why"}, "a comma without quotes cuts a reason off"
+
+
+def test_every_rule_is_printed_as_it_is_in_force():
+    assert set(CLAIMS["in_force"]) == set(CLAIMS["rules"])
 
 
 def test_judging_loads_no_tensorflow():
@@ -121,7 +126,9 @@ def scored(monkeypatch):
 
     def put(dice, iou):
         values = {"dice": np.array(dice), "iou": np.array(iou)}
-        monkeypatch.setattr(arms, "scores_of", lambda names, part, subset, way: values[way[0]])
+        monkeypatch.setattr(
+            arms, "scores_of", lambda names, part, subset, way, grid: values[way[0]]
+        )
 
     return put
 
@@ -175,6 +182,11 @@ def test_trainings_that_share_a_split_count_as_one():
     assert arms.by_split(names, [1.0, 2.0, 5.0, 3.0]).tolist() == [2.0, 5.0]
 
 
+def test_only_trainings_whose_seed_both_sides_have_decide(monkeypatch):
+    monkeypatch.setattr(arms, "recorded", lambda: ["a-0", "a-1", "b-1", "b-2"])
+    assert verdict._paired_names("a", "b") == ["a-1", "b-1"]
+
+
 @pytest.mark.parametrize(
     ("answers", "best"),
     [
@@ -184,7 +196,7 @@ def test_trainings_that_share_a_split_count_as_one():
     ],
 )
 def test_one_way_of_counting_that_replicates_suffices(answers, best):
-    assert verdict._best_of(map(Verdict, answers)) == best
+    assert verdict.best_of(map(Verdict, answers)) == best
 
 
 def test_a_training_that_ended_in_a_spike_does_not_judge(monkeypatch):
@@ -440,6 +452,11 @@ def test_the_rule_for_numbers_rejects_none_of_our_own_trainings_and_most_others(
     other = tried[tried["kind"] == "other settings"]
     rejected = other.groupby(["training", "way"])["answer"].agg(verdict.together)
     assert (rejected == "not replicated").mean() >= 0.9
+    by_kind = exploration.by_table(tried).query("set == 'train'").groupby("kind")["answer"]
+    assert by_kind.unique().map(list).to_dict() == {
+        "same settings": ["replicated"],
+        "other settings": ["not replicated"],
+    }
 
 
 def test_the_other_rules_find_differences_where_there_are_some():
@@ -466,6 +483,14 @@ def test_predictions_say_what_came_of_them_or_that_they_are_to_come():
     assert "to come" in set(table["outcome"])
 
 
+def numbers_of_three(monkeypatch, names=("x-0", "x-1", "x-2")):
+    """Let these trainings, calm ones, be every arm; return what `_hinges` asks."""
+    monkeypatch.setattr(arms, "trainings", lambda arm: list(names))
+    monkeypatch.setattr(arms, "ended_calmly", list)
+    question = {**QUESTIONS["test-scores"], "against": []}
+    return question, "plain64", verdict.judge_arm(question, "plain64", keep=list)
+
+
 class TestWhatAnAnswerHangsOn:
     """Choices of ours that change an answer stand beside it."""
 
@@ -484,6 +509,30 @@ class TestWhatAnAnswerHangsOn:
         assert verdict._met_by_margin(row, {"dice": 0.957}, "dice")
         assert not verdict._met_by_margin(row, {"dice": 0.953}, "dice")
         assert not verdict._met_by_margin({**row, "dice_met": False}, {"dice": 0.99}, "dice")
+
+    @pytest.mark.parametrize(("own", "hangs"), [(0.0, False), (0.1, True)])
+    def test_another_answer_on_the_networks_own_grid_is_named(self, monkeypatch, own, hangs):
+        """Three trainings give the report's numbers on the 128x128 grid, and so much more."""
+
+        def scores_of(names, part, subset, way, grid="128"):
+            reported = verdict._reported(QUESTIONS["test-scores"]["claims"][0])
+            return np.full(len(names), reported[way[0]] + (own if grid == "own" else 0.0))
+
+        monkeypatch.setattr(arms, "scores_of", scores_of)
+        found = verdict._hinges(*numbers_of_three(monkeypatch))
+        assert ("hangs on the grid" in found) is hangs
+
+    @pytest.mark.parametrize(
+        ("new", "exploratory"),
+        [({"x-0", "x-1", "x-2"}, False), ({"x-0", "x-1", "y-0"}, True), ({"x-0"}, True)],
+    )
+    def test_an_answer_is_exploratory_until_three_new_splits_joined(
+        self, monkeypatch, new, exploratory
+    ):
+        monkeypatch.setattr(arms, "scores_of", lambda names, *_: np.full(len(names), 0.8))
+        monkeypatch.setattr(arms, "is_new", new.__contains__)
+        found = verdict._hinges(*numbers_of_three(monkeypatch, names=["x-0", "x-1", "x-2", "y-0"]))
+        assert ("exploratory" in found) is exploratory
 
     def test_leaving_out_spikes_is_named_where_it_changes_the_answer(self):
         assert "hangs on leaving out spikes" in verdict.judge("test-scores").strength
