@@ -182,6 +182,19 @@ def test_trainings_that_share_a_split_count_as_one():
     assert arms.by_split(names, [1.0, 2.0, 5.0, 3.0]).tolist() == [2.0, 5.0]
 
 
+def test_scores_are_those_of_the_grid_that_is_asked():
+    names = ["grid64-batch16-0", "grid64-batch16-3"]
+    way = ("iou", "masks", "pooled", 0)
+    wide = arms.scores_of(names, "train", "all slices", way)
+    own = arms.scores_of(names, "train", "all slices", way, "own")
+    assert np.isnan(own).tolist() == [True, False], "not kept for the first"
+    counts = records.load_record("grid64-batch16-3").per_slice.query("split == 'train'")
+    assert wide[1] == pytest.approx(metrics.iou(*counts[["tp", "fp", "fn"]].sum()), abs=1e-6)
+    assert own[1] > wide[1]
+    assert "own grid, Dice is 0.9" in verdict.judge("training-scores").evidence
+    assert "own grid" not in verdict.judge("run-6").evidence
+
+
 def test_only_trainings_whose_seed_both_sides_have_decide(monkeypatch):
     monkeypatch.setattr(arms, "recorded", lambda: ["a-0", "a-1", "b-1", "b-2"])
     assert verdict._paired_names("a", "b") == ["a-1", "b-1"]
