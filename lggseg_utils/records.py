@@ -284,6 +284,17 @@ def _quotient(part, whole):
     return np.divide(part, whole, out=np.ones_like(whole), where=whole != 0)
 
 
+def score_sets(per_slice):
+    """Return `score_set` of each set of a per-slice table, with the columns set and subset."""
+    tables = []
+    for part, scored in per_slice.groupby("split", sort=False):
+        tumour = scored["tp"] + scored["fn"] > 0
+        subsets = {"all slices": scored, "slices with tumour": scored[tumour]}
+        for subset, slices in subsets.items():
+            tables.append(score_set(slices).assign(set=part, subset=subset))
+    return pd.concat(tables, ignore_index=True)
+
+
 def score_training(name):
     """Return the scores of one training: training, set, subset, grid, the columns of `score_set`.
 
@@ -299,11 +310,7 @@ def score_training(name):
         if table is None:
             continue
         rows = table[table["fold"] == int(fold)] if fold else table
-        for part, scored in rows.groupby("split", sort=False):
-            tumour = scored["tp"] + scored["fn"] > 0
-            subsets = {"all slices": scored, "slices with tumour": scored[tumour]}
-            for subset, slices in subsets.items():
-                tables.append(score_set(slices).assign(set=part, subset=subset, grid=grid))
+        tables.append(score_sets(rows).assign(grid=grid))
     if history is not None and not fold:
         tables.append(_history_ends(history))
     return pd.concat(tables, ignore_index=True).assign(training=name)[SCORE_COLUMNS]
