@@ -169,7 +169,7 @@ def limits_text():
     limits = {
         "margin": "differences in Dice or IoU smaller than this do not matter",
         "wide": "an interval that reaches further to either side is too wide to say anything",
-        "seeds": "fewer trainings than this decide nothing",
+        "seeds": "fewer splits, or pairs of seeds, than this decide nothing",
         "spike": "a training whose last loss is more than this times the median of its last 20 "
         "epochs ended in a spike, and does not judge the report's tables",
         "reading_error": "numbers read off a chart are good to this",
