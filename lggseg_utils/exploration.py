@@ -101,22 +101,39 @@ def in_words(way):
     return f"{values}, {unit if unit == 'pooled' else f'by {unit}'}{plus}"
 
 
-# The predictions of `claims.yml`
-
-NINE = [
-    (part, subset, score)
-    for part, subset in (
-        ("train", "all slices"),
-        ("val", "slices with tumour"),
-        ("test", "all slices"),
-    )
-    for score in ("loss", "accuracy", "iou")
-]
+SCORED_ON = {"train": "all slices", "val": "slices with tumour", "test": "all slices"}
 WAY_OF = {
     "loss": ("loss", "probabilities", "pooled", 0),
     "accuracy": ("accuracy", "masks", "pooled", 0),
     "iou": ("iou", "masks", "batch", 1),
+    "dice": ("dice", "probabilities", "slice", 1),
 }
+
+
+def by_epoch():
+    """Compare the twelve reported numbers with trainings that were scored at two epochs.
+
+    Those are the trainings of records/early.csv.gz; validation is scored on slices with tumour.
+    Returns a table set, score, reported, early, end (both on the network's own grid), enlarged (at
+    the end, on the 128x128 grid) and between: whether the report lies between early and end. Scores
+    are means over the trainings.
+    """
+    early = records.read_early()
+    names = early["training"].unique()
+    at = early[early["grid"] == "own"].groupby(["set", "subset", *records.WAY])["value"].mean()
+    rows = []
+    for (part, subset), (score, way) in product(SCORED_ON.items(), WAY_OF.items()):
+        ends = [arms.scores_of(names, part, subset, way, grid).mean() for grid in ("own", "128")]
+        rows.append((part, score, _reported(part, score), at[(part, subset, *way)], *ends))
+    columns = ["set", "score", "reported", "early", "end", "enlarged"]
+    table = pd.DataFrame(rows, columns=columns)
+    between = (table["reported"] - table["early"]) * (table["reported"] - table["end"]) <= 0
+    return table.assign(between=between)
+
+
+# The predictions of `claims.yml`
+
+NINE = [(*where, score) for where, score in product(SCORED_ON.items(), ("loss", "accuracy", "iou"))]
 
 
 def nine_numbers(names):

@@ -343,6 +343,15 @@ def _history_ends(history):
 
 
 @cache
+def read_early():
+    """Return records/early.csv.gz, the scores of networks of earlier epochs by `scripts/early.py`.
+
+    Do not change the table: it is read once.
+    """
+    return pd.read_csv(RECORDS / "early.csv.gz", dtype={"grid": str})
+
+
+@cache
 def read_scores():
     """Return records/scores.csv.gz, the scores of all trainings by `scripts/scores.py`.
 
