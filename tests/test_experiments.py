@@ -292,6 +292,25 @@ def test_a_run_keeps_the_precision_it_began_in_on_another_machine(
     )
 
 
+def test_the_network_of_an_earlier_epoch_is_scored_as_a_run_is(trained, monkeypatch):
+    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
+    import early
+
+    run, cohort, per_slice, _ = trained
+    split, network = (
+        runs.read_csv(run.path("split.csv")),
+        train.load_network(run.path("model.keras")),
+    )
+    assert early.epoch_of(network, split, run.experiment) == 2
+    dataset = preprocess.prepare(cohort, run.experiment)
+    scored = early.scores(network, dataset, split, run.experiment)
+    own = runs.read_csv(run.path("per_slice_own_grid.csv"))
+    for grid, table in {"128": per_slice, "own": own}.items():
+        found, expected = scored[scored["grid"] == grid], records.score_sets(table)
+        assert found.drop(columns="grid").equals(expected.assign(value=found["value"]))
+        np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-5)
+
+
 def test_a_network_that_was_deleted_is_made_again(trained, tmp_path):
     run, cohort, before, _ = trained
     shutil.copytree(run.folder, tmp_path / "run")

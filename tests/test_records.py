@@ -589,6 +589,13 @@ def test_what_chapter_12_says_of_unknown_hospitals_holds():
     assert 0.3 < 1 - slices[0] / slices[1] < 0.38
 
 
+def test_earlier_networks_are_of_the_first_epoch_with_the_reports_training_loss():
+    for name, scores in records.read_early().groupby("training"):
+        loss = records.load_record(name).history.set_index("epoch")["loss"]
+        first = (loss <= sources.TABLES["train"]["loss"]).idxmax()
+        assert scores["epoch"].unique().tolist() == [first]
+
+
 def test_what_chapter_12_says_of_calibration_holds():
     tenths = runs.read_csv(records.RECORDS / "calibration.csv").set_index("probability")
     assert tenths["pixels"].sum() == 3929 * 128**2

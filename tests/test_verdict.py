@@ -438,6 +438,38 @@ def test_a_spread_that_says_nothing_meets_nothing(put_there):
     assert not table["met"].any()
 
 
+@pytest.fixture
+def early(monkeypatch):
+    """Let x-0 be 0.01 above every reported number at an earlier epoch, x-1 0.04 and x-2 below."""
+    rows = []
+    for part, subset in exploration.SCORED_ON.items():
+        for score, way in exploration.EARLY_WAY_OF.items():
+            for name, apart in {"x-0": 0.01, "x-1": 0.04, "x-2": -0.001}.items():
+                value = exploration._reported(part, score) + apart
+                rows.append((name, 66, part, subset, "own", *way, value))
+                rows.append((name, 66, part, subset, "128", *way, 0.5))
+    columns = ["training", "epoch", "set", "subset", "grid", *records.WAY, "value"]
+    monkeypatch.setattr(records, "read_early", lambda: pd.DataFrame(rows, columns=columns))
+
+
+def test_an_earlier_epoch_is_compared_on_the_own_grid(early, monkeypatch):
+    monkeypatch.setattr(arms, "scores_of", lambda names, *_: np.full(len(names), 0.9))
+    table = exploration.by_epoch()
+    assert len(table) == 12
+    assert (table["early"] - table["reported"]).to_numpy() == pytest.approx(0.049 / 3)
+    assert (table["end"] == 0.9).all()
+
+
+def test_what_came_of_the_prediction_for_an_earlier_epoch(early):
+    near = "of 2 trainings (the farthest score is 0.0"
+    both = exploration._earlier(["x-0", "x-2", "without an earlier network"])
+    assert both == f"within 0.03 of all six: 2 {near}10 off); both losses lower: 1 of 2"
+    assert exploration._earlier(["x-0", "x-1"]).startswith(
+        f"within 0.03 of all six: 1 {near}40 off"
+    )
+    assert exploration._earlier(["y"]) == "to come"
+
+
 def test_no_training_judges_itself_or_its_split(monkeypatch):
     judged_by = {}
     monkeypatch.setattr(
