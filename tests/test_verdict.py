@@ -52,6 +52,8 @@ def test_the_answers_are_those_of_the_first_page():
     lost = verdict.judge("new-patients").table["difference"].iloc[0]
     readme = (runs.REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"loses {lost:.2f} of Dice" in readme
+    assert "two thirds of the way" in readme
+    assert records.read_early()["epoch"].between(60, 73).all(), "of 100"
 
 
 @pytest.mark.parametrize("prediction", CLAIMS["predictions"], ids=lambda each: each["id"])
