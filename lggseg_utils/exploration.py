@@ -119,13 +119,14 @@ def by_epoch():
     """Compare the twelve reported numbers with trainings that were scored at two epochs.
 
     Those are the trainings of records/early.csv.gz, scored on their network's own grid, validation
-    on slices with tumour. Returns a table set, score, reported, early, end: means over trainings.
+    on slices with tumour. Returns a table set, score, reported, early, end: means over trainings,
+    at the end over those that did not end in a spike.
     """
     early = _early_scores()
-    names = early.index.unique("training")
+    calm = arms.ended_calmly(early.index.unique("training"))
     rows = []
     for (part, subset), (score, way) in product(SCORED_ON.items(), EARLY_WAY_OF.items()):
-        end = arms.scores_of(names, part, subset, way, "own").mean()
+        end = arms.scores_of(calm, part, subset, way, "own").mean()
         at = early[(part, subset, *way)].mean()
         rows.append((part, score, _reported(part, score), at, end))
     return pd.DataFrame(rows, columns=["set", "score", "reported", "early", "end"])
