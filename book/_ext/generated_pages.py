@@ -87,13 +87,13 @@ def all_questions():
 
 GROUPS = """\
 - **{numbers}: its test scores can be had; its training scores, on one grid or at one epoch.** Our
-  [plain networks](networks.md), which are smaller than its own (64x64, 16 filters) and trained
-  without the augmentation that it describes, have a Dice of {test:.3f} ± {half:.3f} on their test
-  sets (reported: {reported:.3f}; ±: where one more training would lie). Augmented networks score
-  alike there, but miss the training scores. Plain networks give those at the end of training if
-  their predictions are enlarged to 128x128, and on their own grid two thirds of the way there.
-  This was found by searching. Of the scores of trainings made since, {agreeing} of {since} lie
-  where the earlier ones say. Whether its validation scores come out is not decided.
+  [plain networks](networks.md), smaller than its own and trained without the augmentation that it
+  describes, have a test Dice of {test:.3f} ± {half:.3f} (reported: {reported:.3f}; ±: where one
+  more training would lie). Augmented networks score alike on test, but miss the training scores.
+  Plain networks give those at the end of training if their predictions are enlarged to 128x128,
+  and on their own 64x64 grid two thirds of the way there. This was found by searching; of the
+  scores of trainings made since, {agreeing} of {since} lie where the earlier ones say. Its
+  validation scores stay undecided.
 - **{advice}: long training does overfit, and mixing all augmentations hurts short training.**
   Without augmentation, the validation loss of the plain networks ends at {rise:.1f} times its
   lowest. Mixing eleven augmentations costs the [small network](networks.md) of 15 epochs
@@ -140,12 +140,14 @@ def _link(group):
 
 
 def rules_text():
-    """Return the rules in force, and how they were amended, as Markdown."""
-    rules = CLAIMS["in_force"]
-    lines = [f"- **{name.capitalize()}.** {_one_line(text)}" for name, text in rules.items()]
-    lines.append("\nSo they stand after these amendments, made because readers found faults:\n")
-    lines += [_amendment(each) for each in CLAIMS["amendments"]]
-    return "\n".join(lines) + "\n"
+    """Return the rules in force as Markdown."""
+    rules = CLAIMS["in_force"].items()
+    return "".join(f"- **{name.capitalize()}.** {_one_line(text)}\n" for name, text in rules)
+
+
+def amendments_text():
+    """Return how the rules were amended, as Markdown."""
+    return "".join(_amendment(each) + "\n" for each in CLAIMS["amendments"])
 
 
 def _amendment(change):
@@ -387,6 +389,7 @@ GENERATED = {
     "groups": groups,
     "questions": all_questions,
     "rules": rules_text,
+    "amendments": amendments_text,
     "limits": limits_text,
     "groups_of_trainings": groups_of_trainings_table,
     "test_of_numbers": test_of_numbers_table,
