@@ -1,5 +1,7 @@
 """Predictions, counted and scored (report, section 1-6)."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -82,6 +84,13 @@ def score_split(network, dataset, split, experiment, sets=preprocess.SETS):
     scored = pd.concat(tables, ignore_index=True)
     per_patient = per_patient_table(scored).merge(_surface_table(scored), on=["patient", "split"])
     return scored[PER_SLICE_COLUMNS], per_patient
+
+
+def score_own_grid(network, dataset, split, experiment):
+    """Return the per-slice table of `score_split` on the network's own grid."""
+    own = replace(dataset, truths=dataset.masks)
+    settings = experiment.model_copy(update={"score_size": experiment.size})
+    return score_split(network, own, split, settings)[0]
 
 
 def _score_rows(network, dataset, rows, experiment):

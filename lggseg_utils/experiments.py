@@ -3,7 +3,7 @@
 import os
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -256,9 +256,7 @@ def train_and_score(run, cohort):
 def _score_own_grid(run, dataset, split):
     """Score a run's network on its own grid, too, and write per_slice_own_grid.csv."""
     network = train.load_network(run.path("model.keras"))
-    own = replace(dataset, truths=dataset.masks)
-    settings = run.experiment.model_copy(update={"score_size": run.experiment.size})
-    per_slice, _ = evaluate.score_split(network, own, split, settings)
+    per_slice = evaluate.score_own_grid(network, dataset, split, run.experiment)
     write_csv(run.path("per_slice_own_grid.csv"), per_slice)
 
 

@@ -18,16 +18,15 @@ SUBSETS = ("all slices", "slices with tumour")
 WIDE = CLAIMS["wide"]
 
 
-def number_table(names, grid="128"):
+def number_table(names):
     """Compare the twelve reported numbers with some trainings, under every way of counting.
 
-    Training and test are scored on all slices, validation on all or on those with tumour; grid: as
-    in `arms.scores_of`. Returns a table: set, subset, score, values, unit, smooth, reported, mean,
-    half (of the 95% prediction interval), met, wide.
+    Training and test are scored on all slices, validation on all or on those with tumour. Returns a
+    table: set, subset, score, values, unit, smooth, reported, mean, half (of the 95% prediction
+    interval), met, wide.
     """
     scores = records.read_scores()
-    chosen = scores[scores["training"].isin(names) & (scores["grid"] == grid)]
-    chosen = chosen[~chosen["unit"].str.startswith("last")]  # ends of histories have no test set
+    chosen = scores[scores["training"].isin(names) & (scores["grid"] == "128")]
     chosen = chosen[chosen["score"].isin(sources.NAMES.values())]
     chosen = chosen[(chosen["set"] == "val") | (chosen["subset"] == "all slices")]
     rows = []
@@ -50,17 +49,17 @@ def _reported(part, score):
     return sources.TABLES[part][names[score]]
 
 
-def hypotheses(by_arm, grid="128"):
+def hypotheses(by_arm):
     """Rank what may have been done by how many of the twelve numbers lie within the spread.
 
-    by_arm: name -> trainings; grid: as in `arms.scores_of`. A hypothesis is an arm, the slices that
-    validation is scored on, and a way of counting each for Dice and IoU. Returns a table arm,
-    validation, dice, iou (ways in words), met (of twelve), met_dice, met_iou, met_others and
-    distance (mean distance of the six Dice and IoU), the best first.
+    by_arm: name -> trainings. A hypothesis is an arm, the slices that validation is scored on, and
+    a way of counting each for Dice and IoU. Returns a table arm, validation, dice, iou (ways in
+    words), met (of twelve), met_dice, met_iou, met_others and distance (mean distance of the six
+    Dice and IoU), the best first.
     """
     rows = []
     for arm, names in by_arm.items():
-        table = number_table(names, grid)
+        table = number_table(names)
         for subset in SUBSETS:
             kept = table[(table["set"] != "val") | (table["subset"] == subset)]
             rows.extend(_of_subset(kept, arm, subset))

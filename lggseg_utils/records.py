@@ -321,6 +321,12 @@ def _own_grid(name):
     return load_once(name).own_grid if (RECORDS / name).exists() else None
 
 
+def write_scores(table, name):
+    """Write a table of scores into the records, compressed; the same table gives the same bytes."""
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    (RECORDS / name).write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
 SCORE_COLUMNS = ["training", "set", "subset", "grid", *WAY, "value"]
 HISTORY_SCORES = {"dice_coef": "dice", "jacard_coef": "iou", "accuracy": "accuracy", "loss": "loss"}
 

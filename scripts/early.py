@@ -7,9 +7,7 @@ that epoch. Adds to records/early.csv.gz the network's scores on the 128x128 gri
 training, epoch, the columns of records/scores.csv.gz, git_commit.
 """
 
-import gzip
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,7 +15,7 @@ import pandas as pd
 
 from lggseg_utils import cli, data, evaluate, preprocess, records, runs, train
 
-TARGET = records.RECORDS / "early.csv.gz"
+TARGET = "early.csv.gz"
 
 
 def epoch_of(network, split, experiment):
@@ -28,13 +26,11 @@ def epoch_of(network, split, experiment):
 
 def scores(network, dataset, split, experiment):
     """Return the scores of a network on the scoring grid and on its own, as `score_set`."""
-    own = experiment.model_copy(update={"score_size": experiment.size})
-    grids = {"128": (dataset, experiment), "own": (replace(dataset, truths=dataset.masks), own)}
-    tables = []
-    for grid, (slices, settings) in grids.items():
-        per_slice, _ = evaluate.score_split(network, slices, split, settings)
-        tables.append(records.score_sets(per_slice).assign(grid=grid))
-    return pd.concat(tables)
+    grids = {
+        "128": evaluate.score_split(network, dataset, split, experiment)[0],
+        "own": evaluate.score_own_grid(network, dataset, split, experiment),
+    }
+    return pd.concat(records.score_sets(table).assign(grid=grid) for grid, table in grids.items())
 
 
 @click.command()
@@ -51,12 +47,10 @@ def main(cohort_folder, run_folder, checkpoint):
     table = scores(network, dataset, split, experiment).assign(
         training=name, epoch=epoch, git_commit=runs.git_commit()
     )
-    if TARGET.exists():
-        earlier = pd.read_csv(TARGET, dtype={"grid": str})
-        table = pd.concat([earlier[earlier["training"] != name], table])
+    earlier = records.read_early()
+    table = pd.concat([earlier[earlier["training"] != name], table])
     columns = ["training", "epoch", *records.SCORE_COLUMNS[1:], "git_commit"]
-    text = table[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    TARGET.write_bytes(gzip.compress(text.encode(), mtime=0))
+    records.write_scores(table[columns], TARGET)
     print(f"{TARGET}: {name} after epoch {epoch}, {len(table)} scores in all")
 
 
