@@ -245,9 +245,17 @@ def _resume(experiment, folder, steps, build):
     if not checkpoint.exists():
         return compile_unet(experiment, steps * experiment.epochs, build), []
     network = load_network(checkpoint)
+    history = read_csv(folder / "history.csv").head(epochs_trained(network, steps))
+    return network, history.to_dict("records")
+
+
+def epochs_trained(network, steps):
+    """Return after how many epochs a compiled network was saved.
+
+    steps: training steps of an epoch.
+    """
     # Rounded up: in float16, Adam does not count a step whose gradient overflowed.
-    epochs = math.ceil(int(network.optimizer.iterations) / steps)
-    return network, read_csv(folder / "history.csv").head(epochs).to_dict("records")
+    return math.ceil(int(network.optimizer.iterations) / steps)
 
 
 def _train(network, experiment, dataset, rows, folder, history):

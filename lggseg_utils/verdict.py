@@ -161,12 +161,25 @@ def _numbers(question):
     return Answer(
         answer,
         _strength(answer, _hinges(question, arm, counting)),
-        f"Dice {row['dice_mean']:.3f} ± {row['dice_half']:.3f}, "
-        f"IoU {row['iou_mean']:.3f} ± {row['iou_half']:.3f}",
+        _pair_number(row),
         _pair_sentence(question, row, names, counting["answer"]),
         table,
         tuple(names),
     )
+
+
+def _pair_number(row):
+    """Return the Dice and IoU that carry an answer, and whether an interval is too wide."""
+    number = (
+        f"Dice {row['dice_mean']:.3f} ± {row['dice_half']:.3f}, "
+        f"IoU {row['iou_mean']:.3f} ± {row['iou_half']:.3f}"
+    )
+    return f"{number} (too wide to say anything)" if _too_wide(row) else number
+
+
+def _too_wide(row):
+    """Return whether an interval of a row of `judge_arm` is too wide to say anything."""
+    return max(row["dice_half"], row["iou_half"]) > CLAIMS["wide"]
 
 
 def _pair_sentence(question, row, names, answers):
@@ -176,7 +189,7 @@ def _pair_sentence(question, row, names, answers):
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
     margin = [score for score in ("Dice", "IoU") if _met_by_margin(row, reported, score.lower())]
-    if not outside and max(row["dice_half"], row["iou_half"]) > CLAIMS["wide"]:
+    if not outside and _too_wide(row):
         said += ", but an interval is too wide to say anything"
     said += f", {' and '.join(margin)} by the margin alone" if margin else ""
     tally = ", ".join(f"{name} {count}" for name, count in answers.value_counts().items())

@@ -21,7 +21,7 @@ TARGET = "early.csv.gz"
 def epoch_of(network, split, experiment):
     """Return after how many epochs a network was saved."""
     steps = math.ceil((split["split"] == "train").sum() / experiment.batch_size)
-    return int(network.optimizer.iterations) // steps
+    return train.epochs_trained(network, steps)
 
 
 def scores(network, dataset, split, experiment):

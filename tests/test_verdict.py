@@ -165,6 +165,16 @@ def test_a_number_is_met_within_the_interval_for_one_more_training(scored):
     assert judge_pair(0.80 + half + 1e-3, 0.70)["answer"] == Verdict.NOT_REPLICATED
 
 
+@pytest.mark.parametrize(("spread", "said"), [(0.001, False), (0.03, True)])
+def test_a_number_whose_interval_is_too_wide_says_so(scored, spread, said, monkeypatch):
+    names = [f"grid64-dropout2-{seed}" for seed in range(3)]
+    monkeypatch.setattr(arms, "trainings", lambda arm: names)
+    scored([0.74, 0.74 + spread, 0.74 - spread], [0.71, 0.71 + spread, 0.71 - spread])
+    answer = verdict.judge.__wrapped__("run-6")
+    assert answer.number.startswith("Dice 0.740 ± ")
+    assert ("too wide" in answer.number) == said
+
+
 def test_dice_and_iou_are_judged_together(scored):
     scored([0.80, 0.801, 0.799], [0.700, 0.701, 0.699])
     assert judge_pair(0.80, 0.70)["answer"] == Verdict.REPLICATED
