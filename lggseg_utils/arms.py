@@ -84,6 +84,13 @@ def scores_of(names, part, subset, way, grid="128"):
     return table[column].reindex(list(names)).to_numpy()
 
 
+def calm_on_own_grid(names):
+    """Return those trainings that ended calmly and are scored on their network's own grid too."""
+    names = ended_calmly(names)
+    values = scores_of(names, "test", "all slices", ("dice", "masks", "pooled", 0), "own")
+    return [name for name, value in zip(names, values, strict=True) if not np.isnan(value)]
+
+
 def split_of(name):
     """Return the seed of a training, which also draws its split."""
     end = name.rpartition("-")[2]

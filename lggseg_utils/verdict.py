@@ -133,13 +133,6 @@ def _arm_answer(question, arm, keep=arms.ended_calmly, grid="128"):
     return best_of(_that_count(judge_arm(question, arm, keep, grid))["answer"])
 
 
-def _scored_on_own_grid(names):
-    """Return the trainings that ended calmly and are scored on their network's own grid too."""
-    names = arms.ended_calmly(names)
-    values = arms.scores_of(names, "test", "all slices", ("dice", "masks", "pooled", 0), "own")
-    return [name for name, value in zip(names, values, strict=True) if not np.isnan(value)]
-
-
 def best_of(answers):
     """Return what several ways of counting say: one that replicates suffices."""
     answers = set(answers)
@@ -161,20 +154,29 @@ def _numbers(question):
     return Answer(
         answer,
         _strength(answer, _hinges(question, arm, counting)),
-        _pair_number(row),
+        _pair_number(row, reported),
         _pair_sentence(question, row, names, counting["answer"]),
         table,
         tuple(names),
     )
 
 
-def _pair_number(row):
-    """Return the Dice and IoU that carry an answer, and whether an interval is too wide."""
+def _pair_number(row, reported):
+    """Return the Dice and IoU that carry an answer, and what their intervals do not show."""
     number = (
         f"Dice {row['dice_mean']:.3f} ± {row['dice_half']:.3f}, "
         f"IoU {row['iou_mean']:.3f} ± {row['iou_half']:.3f}"
     )
-    return f"{number} (too wide to say anything)" if _too_wide(row) else number
+    if _too_wide(row):
+        return f"{number} (too wide to say anything)"
+    margin = _met_by_margin_alone(row, reported)
+    return f"{number} ({margin} met by the margin of {CLAIMS['margin']})" if margin else number
+
+
+def _met_by_margin_alone(row, reported):
+    """Return which of Dice and IoU are met though they lie outside their interval, in words."""
+    scores = ("Dice", "IoU")
+    return " and ".join(score for score in scores if _met_by_margin(row, reported, score.lower()))
 
 
 def _too_wide(row):
@@ -188,23 +190,23 @@ def _pair_sentence(question, row, names, answers):
     calm = len(arms.ended_calmly(names))
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
-    margin = [score for score in ("Dice", "IoU") if _met_by_margin(row, reported, score.lower())]
+    margin = _met_by_margin_alone(row, reported)
     if not outside and _too_wide(row):
         said += ", but an interval is too wide to say anything"
-    said += f", {' and '.join(margin)} by the margin alone" if margin else ""
+    said += f", {margin} by the margin alone" if margin else ""
     tally = ", ".join(f"{name} {count}" for name, count in answers.value_counts().items())
     return (
-        f"Counted by {row['way'].lower()}, on {row['slices']}: {said} (mean of {row['n']} splits, "
-        f"± the 97.5% interval for one more; met is what lies inside it or within "
-        f"{CLAIMS['margin']}). {len(names)} trainings, of which {len(names) - calm} ended in a "
-        f"spike and are left out. Of {len(answers)} ways of counting: {tally}"
-        f"{_own_grid_sentence(question, row, names)}"
+        f"Counted by {row['way'].lower()}, on {row['slices']}: {said}. This is the mean of "
+        f"{row['n']} splits; ± is the 97.5% interval for one more training, and a number is met "
+        f"inside it or within {CLAIMS['margin']} of the mean. Of {len(names)} trainings, "
+        f"{len(names) - calm} ended in a spike and are left out. Of {len(answers)} ways of "
+        f"counting: {tally}{_own_grid_sentence(question, row, names)}"
     )
 
 
 def _own_grid_sentence(question, row, names):
     """Return what the trainings scored on their network's own grid have there; '' for none."""
-    names, part = _scored_on_own_grid(names), question["claims"][0]["set"]
+    names, part = arms.calm_on_own_grid(names), question["claims"][0]["set"]
     if not names:
         return ""
     dice, iou = (
@@ -239,7 +241,7 @@ def _hinges(question, arm, counting):
             parts.append("hangs on augmentation")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
-    by_grid = {_arm_answer(question, arm, _scored_on_own_grid, grid) for grid in ("128", "own")}
+    by_grid = {_arm_answer(question, arm, arms.calm_on_own_grid, grid) for grid in ("128", "own")}
     if len(by_grid) > 1:
         parts.append("hangs on the grid")
     confirming = filter(arms.is_new, arms.ended_calmly(arms.trainings(arm)))
@@ -278,7 +280,7 @@ def judge_difference(question):
     table = pd.DataFrame(rows)
     answer = together(table["answer"])
     row = table.iloc[0]
-    parts = _model_parts(question)
+    parts = _model_parts(question) + question.get("hangs", [])
     if answer != Verdict.NOT_DECIDED and row["one_seed_decides"]:
         parts.append("hangs on a seed")
     if _hangs_on_margin(question["claims"][0], row):
@@ -543,7 +545,9 @@ def _sets_alike(question):
     """Compare reported error rates and the tumour share of validation with random tenths."""
     drawn = dict(zip(("slice", "patient"), question["uses"], strict=True))
     ratio = sources.error_ratio()
-    tumour = 1 - sources.REPORTED["first_val_accuracy"]
+    tumour, of_run_1 = (
+        1 - sources.REPORTED["first_val_accuracy"][run] for run in ("run 3", "run 1")
+    )
     least = tumour - CLAIMS["reading_error"]
     rows = []
     for by, name in drawn.items():
@@ -556,28 +560,35 @@ def _sets_alike(question):
                 "error ratio": (errors >= ratio).mean(),
                 "tumour share": (shares >= least).mean(),
                 "as read": (shares >= tumour).mean(),
+                "by run 1": (shares >= of_run_1 - CLAIMS["reading_error"]).mean(),
             }
         )
     table = pd.DataFrame(rows).set_index("drawn")
     by_slice, by_patient = table.loc["slice"], table.loc["patient"]
-    signs = table[["error ratio", "tumour share"]].max()
-    if (signs < 0.001).any():
-        answer = Verdict.NOT_REPLICATED
-    else:
-        answer = Verdict.REPLICATED if (signs > 0.05).all() else Verdict.NOT_DECIDED
+    answer = _by_signs(table[["error ratio", "tumour share"]].max())
+    by_run_1 = _by_signs(table[["error ratio", "by run 1"]].max())
     return Answer(
         answer,
-        _strength(answer, ["hangs on a reading"]),
+        _strength(answer, question["hangs"]),
         f"{least:.1%} to {tumour + CLAIMS['reading_error']:.1%} tumour",
         f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio, either "
         f"way round, occurs in {by_slice['error ratio']:.1%} of pairs of random tenths drawn by "
         f"slice and in {by_patient['error ratio']:.1%} by patient. If run 3 marks nothing in its "
         f"first epochs, their validation accuracy means {tumour:.1%} tumour, or {least:.1%} within "
         f"the reading error; {by_slice['tumour share']:.2%} and "
-        f"{by_patient['tumour share']:.2%} of the tenths have that much",
+        f"{by_patient['tumour share']:.2%} of the tenths have that much. Run 1 does not rest, but "
+        f"starts near {1 - of_run_1:.3f}; if that were its empty mask, the answer would be: "
+        f"{by_run_1}",
         table.reset_index(),
         tuple(drawn.values()),
     )
+
+
+def _by_signs(signs):
+    """Return what two signs say: the shares of random tenths that show each of them."""
+    if (signs < 0.001).any():
+        return Verdict.NOT_REPLICATED
+    return Verdict.REPLICATED if (signs > 0.05).all() else Verdict.NOT_DECIDED
 
 
 RULES = {
