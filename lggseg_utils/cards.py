@@ -10,22 +10,22 @@ from lggseg_utils.arms import CLAIMS
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 
 
-def cards(group, here="07_verdict"):
-    """Return the cards of one group of `claims.yml` as HTML, each with the question's id.
+HERE = "07_verdict"  # the chapter that shows the cards; its own do not link to it
 
-    here: the chapter that shows them; its own cards do not link to it.
-    """
+
+def cards(group):
+    """Return the cards of one group of `claims.yml` as HTML, each with the question's id."""
     chosen = [question for question in CLAIMS["questions"] if question["group"] == group]
     template = TEMPLATES.get_template("cards.html")
-    shown = [_card(question, here) for question in chosen]
+    shown = list(map(_card, chosen))
     return template.render(cards=shown, downloads="../book/downloads.html")
 
 
-def _card(question, here):
+def _card(question):
     """Return what a card shows of one question, as a dictionary."""
     found = verdict.judge(question["id"])
     evidence = found.evidence[0].upper() + found.evidence[1:]
-    chapter = "" if question["chapter"] == here else question["chapter"]
+    chapter = "" if question["chapter"] == HERE else question["chapter"]
     return {
         **question,
         "answer": found.answer,
@@ -40,7 +40,9 @@ def _card(question, here):
 
 def in_words(question, found):
     """Return the number that carries an answer, and what it counts."""
-    return question.get("found", "{}").format(found.number)
+    if "found" not in question:
+        return found.number
+    return question["found"][found.claim].format(found.number)
 
 
 def css_class(answer):

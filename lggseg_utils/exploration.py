@@ -181,20 +181,18 @@ def new_trainings(arm):
 # The rules, tried on ourselves
 
 
-def try_rule_for_numbers(own="plain64", others=()):
+def try_rule_for_numbers(others):
     """Put trainings in the report's place and let the rule for numbers judge them.
 
-    Each calm training of the arm `own` is judged by those of its arm that have another split, and
-    each training of `others` by all of it, under every way with one definition, on the three sets.
-    Returns a table training, kind ('same settings' or 'other settings'), set, way, answer.
+    Each calm training of plain64 and each of `others` is judged by the calm trainings of plain64
+    that have another split, under every way with one definition, on the three sets. Returns a table
+    training, kind ('same settings' or 'other settings'), set, way, answer.
     """
-    calm = arms.ended_calmly(arms.trainings(own))
+    calm = arms.ended_calmly(arms.trainings("plain64"))
     rows = []
     for name in (*calm, *others):
         kind = "same settings" if name in calm else "other settings"
-        judging = calm
-        if name in calm:
-            judging = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
+        judging = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
         for part, subset in dict.fromkeys(key[:2] for key in NINE):
             for way in list(verdict.WAYS)[:-1]:
                 answer = _judge_training(name, judging, part, subset, way)
@@ -238,8 +236,8 @@ def _compared(same, other):
         yield "other settings", first, second
 
 
-def try_rule_for_differences(same, other, part="train"):
-    """Compare groups of three trainings by the rule for differences, on the pooled Dice of a set.
+def try_rule_for_differences(same, other):
+    """Compare groups of three trainings by the rule for differences, on the Dice of training.
 
     same: trainings of equal settings, compared with each other; other: trainings of clearly other
     settings, compared with all groups of `same`. Returns a table kind, low, high, found (whether
@@ -248,20 +246,25 @@ def try_rule_for_differences(same, other, part="train"):
     rows = []
     for kind, first, second in _compared(same, other):
         more, less = ([[name] for name in group] for group in (first, second))
-        result = verdict.compare_arms(more, less, part=part)
+        result = verdict.compare_arms(more, less, part="train")
         found = result["low"] * result["high"] > 0
         reaches = max(abs(result["low"]), abs(result["high"])) >= CLAIMS["margin"]
         rows.append((kind, result["low"], result["high"], found and reaches))
     return pd.DataFrame(rows, columns=["kind", "low", "high", "found"])
 
 
-def try_rule_for_ratios(same, other, score="gap", matters=1.2):
-    """Compare groups of three trainings by the rule for ratios, as `try_rule_for_differences`."""
-    values = {name: arms.training_score(name, score) for name in (*same, *other)}
+def try_rule_for_ratios(same, other):
+    """Compare the gaps of groups of three trainings by the rule for ratios.
+
+    same, other and what is returned: as for `try_rule_for_differences`.
+    """
+    values = {name: arms.training_score(name, "gap") for name in (*same, *other)}
     rows = []
     for kind, first, second in _compared(same, other):
         ratios = [values[one] / values[two] for one, two in zip(first, second, strict=True)]
-        either = [verdict.judge_ratios(each, matters) for each in (ratios, 1 / np.array(ratios))]
+        either = [
+            verdict.judge_ratios(each, matters=1.2) for each in (ratios, 1 / np.array(ratios))
+        ]
         found = any(outcome["answer"] == verdict.Verdict.REPLICATED for outcome in either)
         rows.append((kind, either[0]["low"], either[0]["high"], found))
     return pd.DataFrame(rows, columns=["kind", "low", "high", "found"])
@@ -269,12 +272,14 @@ def try_rule_for_ratios(same, other, score="gap", matters=1.2):
 
 def predictions():
     """Return the predictions of `claims.yml` and what came of them: a table prediction, outcome."""
-    rows = []
-    for prediction in CLAIMS["predictions"]:
-        there = [name for name in arms.made(prediction["records"]) if arms.is_new(name)]
-        outcome = OUTCOMES[prediction["id"]](there) if there else "to come"
-        rows.append((prediction["says"], outcome))
+    rows = [(prediction["says"], outcome_of(prediction)) for prediction in CLAIMS["predictions"]]
     return pd.DataFrame(rows, columns=["prediction", "outcome"])
+
+
+def outcome_of(prediction):
+    """Return what came of one of the predictions, 'to come' where no training tests it yet."""
+    there = [name for name in arms.made(prediction["records"]) if arms.is_new(name)]
+    return OUTCOMES[prediction["id"]](there) if there else "to come"
 
 
 def _again(names):

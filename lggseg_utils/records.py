@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
+from lggseg_utils import metrics
 from lggseg_utils.runs import REPOSITORY, made_by, read_csv, read_record, recorded_experiment
 from lggseg_utils.settings import UserError, read_yaml
 
@@ -270,18 +271,13 @@ def score_set(per_slice):
 
 def _unit_scores(shared, total, size, smooth):
     """Return the mean over units of Dice, IoU and mean IoU; size: pixels of each unit."""
-    iou = _quotient(shared + smooth, total - shared + smooth)
-    background = _quotient(size - total + shared + smooth, size - shared + smooth)
+    iou = metrics.ratio(shared + smooth, total - shared + smooth, empty=1)
+    background = metrics.ratio(size - total + shared + smooth, size - shared + smooth, empty=1)
     return {
-        "dice": _quotient(2 * shared + smooth, total + smooth).mean(),
+        "dice": metrics.ratio(2 * shared + smooth, total + smooth, empty=1).mean(),
         "iou": iou.mean(),
         "mean_iou": ((iou + background) / 2).mean(),
     }
-
-
-def _quotient(part, whole):
-    """Return part/whole, and 1 where whole is 0."""
-    return np.divide(part, whole, out=np.ones_like(whole), where=whole != 0)
 
 
 def score_sets(per_slice):

@@ -30,7 +30,8 @@ class Answer:
     """The answer to one question, how strong it is, and what it rests on.
 
     strength: '' where nothing is decided; number: the one that carries the answer; evidence: a
-    sentence; table: what it was read from; records: names of the trainings that decided.
+    sentence; table: what it was read from; records: names of the trainings that were asked; claim:
+    which of the question's claims the number belongs to.
     """
 
     answer: Verdict
@@ -39,6 +40,7 @@ class Answer:
     evidence: str
     table: pd.DataFrame
     records: tuple = ()
+    claim: int = 0
 
 
 @cache
@@ -115,12 +117,17 @@ def judge_arm(question, arm, keep=arms.ended_calmly, grid="128"):
     rows = []
     for subset in question["subsets"]:
         for way in WAYS:
-            judging = list(filter(arms.is_new, names)) if way == JOINED else names
+            judging = _judging(way, names)
             outcome = judge_pair(
                 _reported(claim), judging, claim["set"], subset, way, reading, grid
             )
             rows.append({"arm": arm, "slices": subset, "way": way, **outcome})
     return pd.DataFrame(rows)
+
+
+def _judging(way, names):
+    """Return those of some trainings that judge under a way of counting."""
+    return list(filter(arms.is_new, names)) if way == JOINED else names
 
 
 def _that_count(table):
@@ -187,6 +194,7 @@ def _too_wide(row):
 def _pair_sentence(question, row, names, answers):
     """Return what the numbers of one way of counting rest on, and how the other ways came out."""
     reported = _reported(question["claims"][0])
+    names = _judging(row["way"], names)
     calm = len(arms.ended_calmly(names))
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
@@ -196,7 +204,7 @@ def _pair_sentence(question, row, names, answers):
     said += f", {margin} by the margin alone" if margin else ""
     tally = ", ".join(f"{name} {count}" for name, count in answers.value_counts().items())
     return (
-        f"Counted by {row['way'].lower()}, on {row['slices']}: {said}. This is the mean of "
+        f"Counted by {row['way']}, on {row['slices']}: {said}. This is the mean of "
         f"{row['n']} splits; ± is the 97.5% interval for one more training, and a number is met "
         f"inside it or within {CLAIMS['margin']} of the mean. Of {len(names)} trainings, "
         f"{len(names) - calm} ended in a spike and are left out. Of {len(answers)} ways of "
@@ -237,7 +245,7 @@ def _hinges(question, arm, counting):
     if replicated.any() and not replicated.all():
         parts.append("hangs on the definition")
     for other in filter(_can_judge, question.get("against", [])):
-        if replicated.any() and _arm_answer(question, other) == Verdict.NOT_REPLICATED:
+        if _arm_answer(question, other) != best_of(counting["answer"]):
             parts.append("hangs on augmentation")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
@@ -462,15 +470,16 @@ def _ratios(question):
     found = [_ratio_claim(question, claim) for claim in question["claims"]]
     table = pd.DataFrame(found).drop(columns=["parts", "names"])
     answer = together(table["answer"])
-    carrying = table[table["answer"] == answer].iloc[0]
+    carrying = (table["answer"] == answer).idxmax()
     parts = _model_parts(question) + [part for row in found for part in row["parts"]]
     return Answer(
         answer,
         _strength(answer, list(dict.fromkeys(parts))),
-        _number(carrying),
+        _number(table.loc[carrying]),
         "; ".join(map(_ratio_sentence, found)),
         table,
         tuple(dict.fromkeys(name for row in found for name in row["names"])),
+        carrying,
     )
 
 
@@ -509,6 +518,8 @@ def _hangs_on_augmentation(question, claim, answer):
 
 def _number(row):
     """Return the number that carries a claim, a ratio or a difference, with its interval."""
+    if np.isnan(row["low"]):
+        return "an unknown number of times (a value is not positive)"
     if not np.isnan(row.get("ratio", np.nan)):
         return f"{row['ratio']:.2f} times ({row['low']:.2f} to {row['high']:.2f})"
     text = f"{row['difference']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
@@ -565,8 +576,8 @@ def _sets_alike(question):
         )
     table = pd.DataFrame(rows).set_index("drawn")
     by_slice, by_patient = table.loc["slice"], table.loc["patient"]
-    answer = _by_signs(table[["error ratio", "tumour share"]].max())
-    by_run_1 = _by_signs(table[["error ratio", "by run 1"]].max())
+    answer = _by_signs(table[["error ratio", "tumour share"]])
+    by_run_1 = _by_signs(table[["error ratio", "by run 1"]])
     return Answer(
         answer,
         _strength(answer, question["hangs"]),
@@ -584,11 +595,16 @@ def _sets_alike(question):
     )
 
 
-def _by_signs(signs):
-    """Return what two signs say: the shares of random tenths that show each of them."""
-    if (signs < 0.001).any():
+def _by_signs(shares):
+    """Return what two signs say.
+
+    shares: a table of the shares of random tenths that show a sign, a row for each kind of draw, a
+    column for each sign.
+    """
+    if (shares.max() < 0.001).any():
         return Verdict.NOT_REPLICATED
-    return Verdict.REPLICATED if (signs > 0.05).all() else Verdict.NOT_DECIDED
+    usual = (shares > 0.05).all(axis=1).any()
+    return Verdict.REPLICATED if usual else Verdict.NOT_DECIDED
 
 
 RULES = {

@@ -1,5 +1,6 @@
 """The verdict: criteria older than the runs, rules that can come out either way, all by hand."""
 
+import re
 import subprocess
 import sys
 from itertools import product
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from conftest import pages_of_the_book
 
-from lggseg_utils import arms, exploration, metrics, records, runs, sources, verdict
+from lggseg_utils import arms, cards, exploration, metrics, records, runs, sources, verdict
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.verdict import QUESTIONS, Verdict
 
@@ -50,7 +51,13 @@ def test_the_answers_are_those_of_the_first_page():
     assert told["test-scores"] == told["training-scores"] == told["overfitting"] == "replicated"
     assert told["validation-scores"] == "not decided"
     lost = verdict.judge("new-patients").table["difference"].iloc[0]
-    readme = (runs.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    readme, index = (
+        (runs.REPOSITORY / path).read_text(encoding="utf-8")
+        for path in ("README.md", "book/index.md")
+    )
+    (lead,) = re.findall(r"^\*\*Partly\..*\*\*$", readme, re.MULTILINE)
+    assert lead in index
+    assert "Its validation scores stay undecided." in lead
     assert f"loses {lost:.2f} of Dice" in readme
 
 
@@ -248,7 +255,67 @@ def test_the_way_found_by_searching_counts_with_new_trainings_alone():
     assert not arms.is_new("grid64-batch16-0")
 
 
+def test_the_card_of_that_way_names_the_trainings_that_it_rests_on(monkeypatch):
+    monkeypatch.setattr(arms, "is_new", {"x-1", "x-2"}.__contains__)
+    monkeypatch.setattr(arms, "ended_calmly", list)
+    monkeypatch.setattr(arms, "calm_on_own_grid", lambda names: [])
+    row = {"way": verdict.JOINED, "slices": "all slices", "n": 2}
+    row |= {f"{score}_{key}": 0.0 for score in ("dice", "iou") for key in ("mean", "half", "met")}
+    names, answers = ["x-0", "x-1", "x-2"], pd.Series(["not replicated"])
+    said = verdict._pair_sentence(QUESTIONS["test-scores"], row, names, answers)
+    assert f"Counted by {verdict.JOINED}, on all slices" in said
+    assert "Of 2 trainings, 0 ended in a spike" in said
+
+
+def test_run_6_is_judged_by_its_own_dropout_and_with_its_reading_error(monkeypatch):
+    asked = []
+
+    def judge_pair(reported, names, part, subset, way, reading, grid):
+        asked.append((part, reading, {name.rpartition("-")[0] for name in names}))
+        pair = {f"{score}_{key}": 0.0 for score in reported for key in ("mean", "half", "met")}
+        return {"answer": Verdict.NOT_REPLICATED, "n": 3, **pair}
+
+    monkeypatch.setattr(verdict, "judge_pair", judge_pair)
+    verdict.judge_arm(QUESTIONS["run-6"], "dropout64")
+    verdict.judge_arm(QUESTIONS["test-scores"], "dropout64")
+    both = {"grid64-dropout1", "grid64-dropout2"}
+    of_run_6 = [each for each in asked if each[0] == "val" and each[2]]
+    assert of_run_6
+    assert all(each == ("val", 0.01, {"grid64-dropout2"}) for each in of_run_6)
+    assert ("test", 0.0, both) in asked
+
+
+def test_the_row_that_is_shown_meets_most_and_comes_nearest():
+    rows = [(False, True, 0.80), (True, True, 0.79), (True, True, 0.81), (True, True, 0.84)]
+    table = pd.DataFrame(rows, columns=["dice_met", "iou_met", "dice_mean"])
+    table = table.assign(answer=Verdict.REPLICATED, iou_mean=0.7)
+    shown = verdict._shown(table, Verdict.REPLICATED, {"dice": 0.805, "iou": 0.7})
+    assert shown["dice_mean"] == 0.81
+
+
 # The rule for differences
+
+
+@pytest.mark.parametrize(
+    ("name", "claim", "part", "score"),
+    [
+        ("mixing", 0, "test", "dice_patient_mean"),
+        ("size", 0, "test", "dice_pooled"),
+        ("dropout", 3, "val", "dice_pooled"),
+    ],
+)
+def test_a_difference_is_of_the_score_that_the_question_names(
+    monkeypatch, name, claim, part, score
+):
+    asked = {}
+
+    def compare_arms(more, less, **how):
+        asked.update(how)
+        return {"low": 0.0, "high": 0.0}
+
+    monkeypatch.setattr(verdict, "compare_arms", compare_arms)
+    verdict.claim_difference(QUESTIONS[name]["claims"][claim])
+    assert asked == {"part": part, "score": score}
 
 
 def sums(patients, tp, fp=10, fn=10):
@@ -273,6 +340,8 @@ def test_arms_are_compared_on_the_patients_that_all_have(counted):
     assert result["patients"] == 3
     assert result["more"] == pytest.approx(2 * 210 / (2 * 210 + 60))
     assert result["difference"] == pytest.approx(result["more"] - 2 * 180 / (2 * 180 + 60))
+    assert not result["one_seed_decides"]
+    assert verdict.compare_arms([["a"], ["b"]], [["b"], ["a"]])["one_seed_decides"]
     by_patient = verdict.compare_arms([["a"]], [["b"]], score="dice_patient_mean")
     by_hand = np.mean([160 / 180, 140 / 160, 120 / 140])
     assert by_patient["more"] == pytest.approx(by_hand)
@@ -364,6 +433,47 @@ def test_what_a_training_scores_is_read_from_its_history(monkeypatch):
     assert arms.training_score("x", "Dice steps") == pytest.approx(0.01)
 
 
+def test_steps_and_gaps_are_those_of_the_last_epochs(monkeypatch):
+    """120 epochs: steps of 0.1, of 0.01 in the last 45, of 0.001 in the last 20; the gap grows."""
+    steps = np.r_[np.full(74, 0.1), np.full(25, 0.01), np.full(20, 0.001)]
+    curve = np.r_[0, np.cumsum(steps)]
+    training = curve - np.r_[np.zeros(115), np.full(5, 0.2)]
+    history = pd.DataFrame({"loss": training, "val_loss": curve, "val_dice_coef": -curve})
+    monkeypatch.setattr(records, "load_training", lambda name: (None, history))
+    assert arms.training_score("x", "loss steps") == pytest.approx(0.01)
+    assert arms.training_score("x", "Dice steps") == pytest.approx(0.01)
+    assert arms.training_score("x", "gap") == pytest.approx(0.1)
+
+
+def test_a_value_that_is_not_positive_leaves_a_ratio_undecided(monkeypatch):
+    monkeypatch.setattr(arms, "training_score", lambda name, score: -0.001)
+    answer = verdict.judge.__wrapped__("batch")
+    assert answer.answer == Verdict.NOT_DECIDED
+    assert "a value is not positive" in cards.in_words(QUESTIONS["batch"], answer)
+
+
+def test_the_number_of_an_answer_is_that_of_the_claim_that_carries_it(monkeypatch):
+    outcomes = iter(["replicated", "replicated", "not decided", "replicated"])
+
+    def judged(question, claim):
+        found = {"answer": Verdict(next(outcomes)), "ratio": 2.0, "low": 1.0, "high": 4.0}
+        told = {"claim": claim["text"], "score": claim["score"], "parts": [], "names": []}
+        return {**told, **found, "seeds": 3}
+
+    monkeypatch.setattr(verdict, "_ratio_claim", judged)
+    answer = verdict.judge.__wrapped__("dropout")
+    assert (answer.answer, answer.claim) == (Verdict.NOT_DECIDED, 2)
+    shown = cards.in_words(QUESTIONS["dropout"], answer)
+    assert shown == "steps of the Dice 2.00 times (1.00 to 4.00) as large"
+
+
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if "found" in QUESTIONS[name]])
+def test_each_claim_says_what_its_number_counts(name):
+    question = QUESTIONS[name]
+    assert len(question["found"]) == len(question["claims"])
+    assert all(text.count("{}") == 1 for text in question["found"])
+
+
 def test_prefixes_find_the_seeds_that_all_of_them_have():
     both = arms.with_prefix(["grid64-dropout1", "grid64-dropout2"])
     assert both[0] == ["grid64-dropout1-0", "grid64-dropout2-0"]
@@ -373,6 +483,20 @@ def test_prefixes_find_the_seeds_that_all_of_them_have():
 
 
 # Arithmetic
+
+
+@pytest.mark.parametrize(
+    ("by_slice", "by_patient", "answer"),
+    [
+        ((0.2, 0.1), (0.0, 0.0), Verdict.REPLICATED),
+        ((0.2, 0.0), (0.0, 0.2), Verdict.NOT_DECIDED),
+        ((0.2, 0.004), (0.2, 0.0), Verdict.NOT_DECIDED),
+        ((0.2, 0.0), (0.2, 0.0009), Verdict.NOT_REPLICATED),
+    ],
+)
+def test_two_signs_must_be_usual_in_draws_of_one_kind(by_slice, by_patient, answer):
+    shares = pd.DataFrame([by_slice, by_patient], columns=["error ratio", "tumour share"])
+    assert verdict._by_signs(shares) == answer
 
 
 def test_implied_scores_by_hand():
@@ -414,24 +538,28 @@ def test_error_ratios_are_one_where_all_slices_are_alike():
 
 @pytest.fixture
 def put_there(monkeypatch):
-    """Let three trainings be this far apart around the report's Dice by slice and IoU by batch.
+    """Let trainings of three splits be this far apart around some numbers of the report.
 
-    All other scores are far from the report's.
+    Those are Dice by slice, IoU by batch, loss and accuracy, on the slices that `SCORED_ON` names.
+    All other scores are far from the report's. Two trainings share a split.
     """
+    near = {"dice": "slice", "iou": "batch", "loss": "pooled", "accuracy": "pooled"}
+    shifts = {"x-0": -1, "x-1": 0, "x-2": 1, "y-2": 1}
 
     def put(spread):
-        keys = product(("train", "val", "test"), exploration.SUBSETS, ("slice", "batch"))
+        keys = product(("train", "val", "test"), exploration.SUBSETS, ("dice", "iou"))
+        keys = [(*key, unit) for key in keys for unit in ("slice", "batch")]
+        histories = product(("train", "val", "test"), exploration.SUBSETS, ("loss", "accuracy"))
         rows = []
-        for (part, subset, unit), score in product(keys, ("dice", "iou")):
-            there = (score, unit) in (("dice", "slice"), ("iou", "batch"))
+        for part, subset, score, unit in [*keys, *((*key, "pooled") for key in histories)]:
+            there = unit == near[score] and subset == exploration.SCORED_ON[part]
             value = exploration._reported(part, score) + (0 if there else 0.2)
-            for number in range(3):
-                shifted = value + spread * (number - 1)
-                key = (f"x-{number}", part, subset, "128", score, "masks", unit, 1)
-                rows.append((*key, shifted))
+            for name, shift in shifts.items():
+                key = (name, part, subset, "128", score, "masks", unit, 1)
+                rows.append((*key, value + spread * shift))
         columns = ["training", "set", "subset", "grid", *records.WAY, "value"]
         monkeypatch.setattr(records, "read_scores", lambda: pd.DataFrame(rows, columns=columns))
-        return ["x-0", "x-1", "x-2"]
+        return list(shifts)
 
     return put
 
@@ -439,7 +567,19 @@ def put_there(monkeypatch):
 def test_the_search_finds_numbers_that_were_put_there(put_there):
     best = exploration.hypotheses({"arm": put_there(1e-3)}).iloc[0]
     assert (best["dice"], best["iou"]) == ("masks, by slice, plus 1", "masks, by batch, plus 1")
-    assert (best["met"], best["met_dice"], best["met_iou"]) == (6, 3, 3)
+    assert best["validation"] == "slices with tumour"
+    assert (best["met_dice"], best["met_iou"]) == (3, 3)
+    assert best["met_others"] == 3, "the rest is wider than the reported loss or error itself"
+
+
+def test_numbers_are_compared_split_by_split_on_the_slices_that_are_scored(put_there):
+    """t of 0.975 for two degrees of freedom, from a printed table: 4.303."""
+    table = exploration.number_table(put_there(1e-3))
+    assert set(table[table["set"] != "val"]["subset"]) == {"all slices"}
+    row = table.query("set == 'test' and score == 'dice' and unit == 'slice'").iloc[0]
+    assert row["mean"] == pytest.approx(row["reported"]), "two of the four share a split"
+    losses = table[(table["score"] == "loss") & ~table["wide"]]
+    assert set(losses["set"]) == {"val", "test"}, "0.005 to either side; training has 0.0022"
 
 
 def test_a_spread_that_says_nothing_meets_nothing(put_there):
@@ -506,15 +646,34 @@ def test_six_numbers_that_were_not_named_do_not_pass_for_those_that_were(
     assert exploration._with_the_report([]) == outcome
 
 
+def test_the_nine_numbers_have_an_interval_for_one_more_training(monkeypatch):
+    """t of 0.975 for two degrees of freedom, from a printed table: 4.303."""
+    monkeypatch.setattr(arms, "scores_of", lambda *_: np.array([0.80, 0.81, 0.79]))
+    table = exploration.nine_numbers(["x-0", "x-1", "x-2"])
+    assert table["mean"].to_numpy() == pytest.approx(0.80)
+    assert table["half"].to_numpy() == pytest.approx(4.303 * 0.01 * np.sqrt(4 / 3), rel=1e-3)
+
+
+def test_a_new_training_is_not_part_of_the_interval_that_judges_it(monkeypatch):
+    values = {"x-0": 0.80, "x-1": 0.81, "x-2": 0.79, "x-3": 2.0}
+    monkeypatch.setattr(arms, "trainings", lambda arm: list(values))
+    monkeypatch.setattr(arms, "ended_calmly", list)
+    monkeypatch.setattr(arms, "is_new", {"x-3"}.__contains__)
+    monkeypatch.setattr(arms, "scores_of", lambda names, *_: np.array([values[n] for n in names]))
+    table = exploration.new_trainings("any")
+    assert set(table["training"]) == {"x-3"}
+    assert table["mean"].to_numpy() == pytest.approx(0.80)
+    assert not table["met"].any()
+
+
 def test_no_training_judges_itself_or_its_split(monkeypatch):
     judged_by = {}
     monkeypatch.setattr(
         exploration, "_judge_training", lambda name, judging, *_: judged_by.update({name: judging})
     )
-    exploration.try_rule_for_numbers("plain64", ["report64"])
+    exploration.try_rule_for_numbers(["report64"])
     calm = arms.ended_calmly(arms.trainings("plain64"))
-    assert judged_by.pop("report64") == calm
-    assert list(judged_by) == calm
+    assert list(judged_by) == [*calm, "report64"]
     for name, judging in judged_by.items():
         assert judging
         assert arms.split_of(name) not in set(map(arms.split_of, judging))
@@ -533,7 +692,7 @@ def test_a_difference_is_found_where_its_interval_excludes_0_and_reaches_the_mar
 
 def test_the_rule_for_numbers_rejects_none_of_our_own_trainings_and_most_others():
     others = [*arms.trainings("dropout64"), "patient64", "report64", "size64"]
-    tried = exploration.try_rule_for_numbers("plain64", others)
+    tried = exploration.try_rule_for_numbers(others)
     same = tried[tried["kind"] == "same settings"]
     assert (same["answer"] == "not replicated").mean() <= 0.1
     decided = same[same["answer"] != "not decided"]
@@ -622,6 +781,30 @@ class TestWhatAnAnswerHangsOn:
         monkeypatch.setattr(arms, "is_new", new.__contains__)
         found = verdict._hinges(*numbers_of_three(monkeypatch, names=["x-0", "x-1", "x-2", "y-0"]))
         assert ("exploratory" in found) is exploratory
+
+    @pytest.mark.parametrize(("augmented", "hangs"), [(0.0, False), (-0.3, True)])
+    def test_another_answer_of_augmented_trainings_is_named(self, monkeypatch, augmented, hangs):
+        question, arm, _ = numbers_of_three(monkeypatch)
+        monkeypatch.setattr(arms, "trainings", lambda arm: [f"{arm}-{seed}" for seed in range(3)])
+        monkeypatch.setattr(arms, "is_new", lambda name: False)
+        monkeypatch.setattr(arms, "spike", lambda name: 1.0)
+
+        def scores_of(names, part, subset, way, grid="128"):
+            reported = verdict._reported(question["claims"][0])[way[0]]
+            return np.array([reported + augmented * name.startswith("augm") for name in names])
+
+        monkeypatch.setattr(arms, "scores_of", scores_of)
+        question = {**question, "against": ["augmented64"]}
+        found = verdict._hinges(question, arm, verdict.judge_arm(question, arm))
+        assert ("hangs on augmentation" in found) is hangs
+
+    @pytest.mark.parametrize("one_decides", [True, False])
+    def test_a_seed_that_says_the_contrary_is_named(self, monkeypatch, one_decides):
+        found = {"difference": 0.05, "low": 0.03, "high": 0.07, "by_seed": (), "seeds": 3}
+        found |= {"patients": 9, "one_seed_decides": one_decides}
+        monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: found)
+        strength = verdict.judge_difference(QUESTIONS["mixing"]).strength
+        assert ("hangs on a seed" in strength) is one_decides
 
     def test_leaving_out_spikes_is_named_where_it_changes_the_answer(self):
         assert "hangs on leaving out spikes" in verdict.judge("test-scores").strength
