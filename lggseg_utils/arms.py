@@ -97,11 +97,6 @@ def split_of(name):
     return int(end) if end.isdigit() else 0
 
 
-def one_of_each_split(names):
-    """Return the first of those trainings that share a split."""
-    return list({split_of(name): name for name in reversed(names)}.values())[::-1]
-
-
 def by_split(names, values):
     """Return the means of values of trainings that share a split, float (splits,).
 
