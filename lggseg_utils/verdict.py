@@ -206,9 +206,9 @@ def _pair_sentence(question, row, names, answers):
     return (
         f"Counted by {row['way']}, on {row['slices']}: {said}. This is the mean of "
         f"{row['n']} splits; ± is the 97.5% interval for one more training, and a number is met "
-        f"inside it or within {CLAIMS['margin']} of the mean. Of {len(names)} trainings, "
-        f"{len(names) - calm} ended in a spike and are left out. Of {len(answers)} ways of "
-        f"counting: {tally}{_own_grid_sentence(question, row, names)}"
+        f"inside it or within {CLAIMS['margin']} of the mean. Of {len(names)} trainings, the "
+        f"{calm} that did not end in a spike judge. Of {len(answers)} ways of counting: "
+        f"{tally}{_own_grid_sentence(question, row, names)}"
     )
 
 
