@@ -215,7 +215,7 @@ def _judge_training(name, judging, part, subset, way):
         score: arms.scores_of([name], part, subset, (score, *verdict.WAYS[way][score]))[0]
         for score in ("dice", "iou")
     }
-    return verdict.judge_pair(pair, judging, part, subset, way)["answer"]
+    return verdict.judge_pair(pair, judging, part, subset, verdict.WAYS[way])["answer"]
 
 
 def groups_of_three(names):

@@ -64,7 +64,8 @@ def together(answers):
 def judge_pair(reported, names, part, subset, way, reading=0.0, grid="128"):
     """Judge Dice and IoU of one table by the trainings `names`, under one way of counting.
 
-    reported: a dictionary dice, iou; reading: how far both may be off; grid: as in
+    reported: a dictionary dice, iou; way: a dictionary dice, iou of definitions (values, unit,
+    smooth), as in `WAYS`; reading: how far both reported may be off; grid: as in
     `arms.scores_of`. Returns a dictionary: answer, n (splits; trainings that share one count as
     one), and for each score its mean, half (of the interval) and whether it is met.
     """
@@ -72,7 +73,7 @@ def judge_pair(reported, names, part, subset, way, reading=0.0, grid="128"):
     result = {"n": len(set(splits))}
     answers = []
     for score in ("dice", "iou"):
-        values = arms.scores_of(names, part, subset, (score, *WAYS[way][score]), grid)
+        values = arms.scores_of(names, part, subset, (score, *way[score]), grid)
         outcome = _judge_number(reported[score], values, splits, reading)
         answers.append(outcome.pop("answer"))
         result.update({f"{score}_{key}": value for key, value in outcome.items()})
@@ -119,7 +120,7 @@ def judge_arm(question, arm, keep=arms.ended_calmly, grid="128"):
         for way in WAYS:
             judging = _judging(way, names)
             outcome = judge_pair(
-                _reported(claim), judging, claim["set"], subset, way, reading, grid
+                _reported(claim), judging, claim["set"], subset, WAYS[way], reading, grid
             )
             rows.append({"arm": arm, "slices": subset, "way": way, **outcome})
     return pd.DataFrame(rows)
@@ -242,7 +243,8 @@ def _hinges(question, arm, counting):
     """Return what an answer about numbers hangs on, as the parts of its strength."""
     parts = _model_parts(question, arm)
     replicated = counting["answer"] == Verdict.REPLICATED
-    if replicated.any() and not replicated.all():
+    some_do = replicated.any() or _two_definitions_replicate(question, arm)
+    if some_do and not replicated.all():
         parts.append("hangs on the definition")
     for other in filter(_can_judge, question.get("against", [])):
         if _arm_answer(question, other) != best_of(counting["answer"]):
@@ -256,6 +258,22 @@ def _hinges(question, arm, counting):
     if len(set(map(arms.split_of, confirming))) < CLAIMS["seeds"]:
         parts.append("exploratory")
     return parts
+
+
+def _two_definitions_replicate(question, arm):
+    """Return whether Dice and IoU come out together if each is counted by a definition of its own.
+
+    Such pairs do not decide: the criteria fixed none but one.
+    """
+    names, claim = arms.ended_calmly(_trainings(question, arm)), question["claims"][0]
+    singles = [WAYS[way] for way in WAYS if way != JOINED]
+    pairs = [{"dice": one["dice"], "iou": other["iou"]} for one in singles for other in singles]
+    return any(
+        judge_pair(_reported(claim), names, claim["set"], subset, pair)["answer"]
+        == Verdict.REPLICATED
+        for subset in question["subsets"]
+        for pair in pairs
+    )
 
 
 def _model_parts(question, arm=None):

@@ -50,6 +50,7 @@ def test_the_answers_are_those_of_the_first_page():
     assert told["new-patients"] == told["validation-scores"] == "not replicated"
     assert told["test-scores"] == told["training-scores"] == told["overfitting"] == "replicated"
     assert "hangs on the grid" in verdict.judge("training-scores").strength
+    assert "hangs on the definition" in verdict.judge("validation-scores").strength
     lost = verdict.judge("new-patients").table["difference"].iloc[0]
     readme, index = (
         (runs.REPOSITORY / path).read_text(encoding="utf-8")
@@ -59,7 +60,10 @@ def test_the_answers_are_those_of_the_first_page():
     assert lead in index
     assert "its training scores only without" in lead
     assert "and only on one of two grids" in lead
-    assert "We do not get its validation scores, however they are counted." in lead
+    assert (
+        "We get its validation scores only if its Dice and its IoU were counted in two ways."
+        in lead
+    )
     assert f"loses {lost:.2f} of Dice" in readme
 
 
@@ -111,6 +115,17 @@ def test_every_rule_is_printed_as_it_is_in_force():
     assert set(CLAIMS["in_force"]) == set(CLAIMS["rules"])
 
 
+@pytest.mark.parametrize(
+    ("part", "answer"), [("val", Verdict.REPLICATED), ("test", Verdict.NOT_REPLICATED)]
+)
+def test_the_pair_of_definitions_on_the_first_page_gives_validation_but_not_test(part, answer):
+    pair = {"dice": ("masks", "slice", 1), "iou": ("masks", "batch", 1)}
+    reported = {score: exploration._reported(part, score) for score in pair}
+    plain = arms.ended_calmly(arms.trainings("plain64"))
+    found = verdict.judge_pair(reported, plain, part, exploration.SCORED_ON[part], pair)
+    assert found["answer"] == answer
+
+
 def test_judging_loads_no_tensorflow():
     code = (
         "import sys; from lggseg_utils import records, stats, verdict;"
@@ -153,9 +168,8 @@ def scored(monkeypatch):
 def judge_pair(dice, iou, reading=0.0):
     """Judge a reported pair by whatever `scored` has put."""
     names = ["x-0", "x-1", "x-2"]
-    return verdict.judge_pair(
-        {"dice": dice, "iou": iou}, names, "test", "all slices", "masks, by batch", reading
-    )
+    way = verdict.WAYS["masks, by batch"]
+    return verdict.judge_pair({"dice": dice, "iou": iou}, names, "test", "all slices", way, reading)
 
 
 def test_a_number_is_met_within_the_interval_for_one_more_training(scored):
@@ -200,7 +214,8 @@ def test_two_splits_decide_nothing_however_many_trainings_share_them(scored):
     names = ["x-0", "y-0", "x-1", "y-1"]
     scored([0.80] * 4, [0.70] * 4)
     pair = {"dice": 0.80, "iou": 0.70}
-    result = verdict.judge_pair(pair, names, "test", "all slices", "masks, by batch")
+    way = verdict.WAYS["masks, by batch"]
+    result = verdict.judge_pair(pair, names, "test", "all slices", way)
     assert (result["n"], result["answer"]) == (2, Verdict.NOT_DECIDED)
 
 
@@ -783,6 +798,22 @@ class TestWhatAnAnswerHangsOn:
         monkeypatch.setattr(arms, "is_new", new.__contains__)
         found = verdict._hinges(*numbers_of_three(monkeypatch, names=["x-0", "x-1", "x-2", "y-0"]))
         assert ("exploratory" in found) is exploratory
+
+    @pytest.mark.parametrize(("iou_by", "hangs"), [("batch", True), ("nothing", False)])
+    def test_a_pair_of_two_definitions_that_replicates_is_named(self, monkeypatch, iou_by, hangs):
+        """The Dice of masks comes out slice by slice alone, their IoU batch by batch alone."""
+        unit_of = {"dice": "slice", "iou": iou_by}
+
+        def scores_of(names, part, subset, way, grid="128"):
+            reported = verdict._reported(QUESTIONS["test-scores"]["claims"][0])[way[0]]
+            there = way[1:3] == ("masks", unit_of[way[0]])
+            return np.full(len(names), reported + (0.0 if there else 0.3))
+
+        monkeypatch.setattr(arms, "scores_of", scores_of)
+        monkeypatch.setattr(arms, "is_new", lambda name: False)
+        question, arm, table = numbers_of_three(monkeypatch)
+        assert verdict.best_of(verdict._that_count(table)["answer"]) == Verdict.NOT_REPLICATED
+        assert ("hangs on the definition" in verdict._hinges(question, arm, table)) is hangs
 
     @pytest.mark.parametrize(("augmented", "hangs"), [(0.0, False), (-0.3, True)])
     def test_another_answer_of_augmented_trainings_is_named(self, monkeypatch, augmented, hangs):
