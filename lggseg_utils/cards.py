@@ -8,8 +8,6 @@ from lggseg_utils import verdict
 from lggseg_utils.arms import CLAIMS
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-
-
 HERE = "07_verdict"  # the chapter that shows the cards; its own do not link to it
 
 

@@ -140,6 +140,7 @@ def _early_scores():
 
 # The predictions of `claims.yml`
 
+PREDICTIONS = {prediction["id"]: prediction for prediction in CLAIMS["predictions"]}
 # The numbers that `plain64-report` says will be met.
 NAMED_SIX = {("train", "iou"), *product(("val", "test"), ("iou", "loss")), ("test", "accuracy")}
 NINE = [(*where, score) for where, score in product(SCORED_ON.items(), ("loss", "accuracy", "iou"))]
@@ -194,7 +195,7 @@ def try_rule_for_numbers(others):
         kind = "same settings" if name in calm else "other settings"
         judging = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
         for part, subset in dict.fromkeys(key[:2] for key in NINE):
-            for way in list(verdict.WAYS)[:-1]:
+            for way in verdict.SINGLE:
                 answer = _judge_training(name, judging, part, subset, way)
                 rows.append((name, kind, part, way, answer))
     return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "answer"])
@@ -272,14 +273,15 @@ def try_rule_for_ratios(same, other):
 
 def predictions():
     """Return the predictions of `claims.yml` and what came of them: a table prediction, outcome."""
-    rows = [(prediction["says"], outcome_of(prediction)) for prediction in CLAIMS["predictions"]]
+    rows = [(prediction["says"], outcome_of(name)) for name, prediction in PREDICTIONS.items()]
     return pd.DataFrame(rows, columns=["prediction", "outcome"])
 
 
 def outcome_of(prediction):
-    """Return what came of one of the predictions, 'to come' where no training tests it yet."""
-    there = [name for name in arms.made(prediction["records"]) if arms.is_new(name)]
-    return OUTCOMES[prediction["id"]](there) if there else "to come"
+    """Return what came of the prediction of that id, 'to come' where no training tests it yet."""
+    made = arms.made(PREDICTIONS[prediction]["records"])
+    there = list(filter(arms.is_new, made))
+    return OUTCOMES[prediction](there) if there else "to come"
 
 
 def _again(names):

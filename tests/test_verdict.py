@@ -585,7 +585,7 @@ def test_the_search_finds_numbers_that_were_put_there(put_there):
     best = exploration.hypotheses({"arm": put_there(1e-3)}).iloc[0]
     assert (best["dice"], best["iou"]) == ("masks, by slice, plus 1", "masks, by batch, plus 1")
     assert best["validation"] == "slices with tumour"
-    assert (best["met_dice"], best["met_iou"]) == (3, 3)
+    assert (best["met"], best["met_dice"], best["met_iou"]) == (9, 3, 3)
     assert best["met_others"] == 3, "the rest is wider than the reported loss or error itself"
 
 
