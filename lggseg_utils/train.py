@@ -99,7 +99,7 @@ def training_batches(images, masks, experiment, epoch):
     batches that it would have seen.
     """
     count = len(images)
-    steps = math.ceil(count / experiment.batch_size)
+    steps = steps_per_epoch(experiment, count)
     images = tf.constant(images)
     masks = tf.constant(masks[..., None])
 
@@ -227,13 +227,18 @@ def fit(experiment, dataset, split, folder, build=build_unet):
     rows = preprocess.rows_by_set(split)
     if not experiment.hold_out:
         rows["train"] = np.union1d(rows["train"], rows["val"])
-    steps = math.ceil(len(rows["train"]) / experiment.batch_size)
+    steps = steps_per_epoch(experiment, len(rows["train"]))
     network, history = _resume(experiment, Path(folder), steps, build)
     if not _finished(history, experiment):
         history = _train(network, experiment, dataset, rows, folder, history)
     if experiment.weights == "best":
         network = load_network(Path(folder, "best.keras"))
     return network, pd.DataFrame(history)
+
+
+def steps_per_epoch(experiment, count):
+    """Return the number of training steps in an epoch of `count` slices."""
+    return math.ceil(count / experiment.batch_size)
 
 
 def _resume(experiment, folder, steps, build):

@@ -7,7 +7,6 @@ that epoch. Adds to records/early.csv.gz the network's scores on the 128x128 gri
 training, epoch, the columns of records/scores.csv.gz, git_commit.
 """
 
-import math
 from pathlib import Path
 
 import click
@@ -20,8 +19,8 @@ TARGET = "early.csv.gz"
 
 def epoch_of(network, split, experiment):
     """Return after how many epochs a network was saved."""
-    steps = math.ceil((split["split"] == "train").sum() / experiment.batch_size)
-    return train.epochs_trained(network, steps)
+    count = (split["split"] == "train").sum()
+    return train.epochs_trained(network, train.steps_per_epoch(experiment, count))
 
 
 def scores(network, dataset, split, experiment):
