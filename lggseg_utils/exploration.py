@@ -179,6 +179,33 @@ def new_trainings(arm):
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 
+# A pair of definitions that gives the validation table; found after the answers, it decides none.
+FOUND_LATER = {"dice": ("masks", "slice", 1), "iou": ("masks", "batch", 1)}
+FOUND_LATER_IN_WORDS = "Dice of masks by slice, IoU of masks by batch (found later)"
+
+
+def answers_by_way():
+    """Return what each way of counting says of the report's tables.
+
+    Returns a table of answers: a row for each way of `claims.yml`, and one for the pair found
+    later; a column for each (set, subset of slices).
+    """
+    columns = {}
+    for name in ("training-scores", "validation-scores", "test-scores"):
+        part = verdict.QUESTIONS[name]["claims"][0]["set"]
+        for subset, rows in verdict.judge(name).table.groupby("slices", sort=False):
+            answers = dict(zip(rows["way"], rows["answer"], strict=True))
+            columns[part, subset] = {**answers, FOUND_LATER_IN_WORDS: _found_later(part, subset)}
+    return pd.DataFrame(columns)
+
+
+def _found_later(part, subset):
+    """Return what the pair of definitions that was found later says of one table."""
+    reported = {score: _reported(part, score) for score in FOUND_LATER}
+    plain = arms.ended_calmly(arms.trainings("plain64"))
+    return verdict.judge_pair(reported, plain, part, subset, FOUND_LATER)["answer"]
+
+
 # The rules, tried on ourselves
 
 
@@ -186,18 +213,20 @@ def try_rule_for_numbers(others):
     """Put trainings in the report's place and let the rule for numbers judge them.
 
     Each calm training of plain64 and each of `others` is judged by the calm trainings of plain64
-    that have another split, under every way with one definition, on the three sets. Returns a table
-    training, kind ('same settings' or 'other settings'), set, way, answer.
+    that have another split, under every way with one definition, on those of the three sets on
+    which it is scored. Returns a table training, kind ('same settings' or 'other settings'), set,
+    way, answer.
     """
     calm = arms.ended_calmly(arms.trainings("plain64"))
     rows = []
     for name in (*calm, *others):
         kind = "same settings" if name in calm else "other settings"
         judging = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
-        for part, subset in dict.fromkeys(key[:2] for key in NINE):
-            for way in verdict.SINGLE:
-                answer = _judge_training(name, judging, part, subset, way)
-                rows.append((name, kind, part, way, answer))
+        for (part, subset), way in product(SCORED_ON.items(), verdict.SINGLE):
+            pair = _pair_of(name, part, subset, way)
+            if not np.isnan(list(pair.values())).any():
+                found = verdict.judge_pair(pair, judging, part, subset, verdict.WAYS[way])
+                rows.append((name, kind, part, way, found["answer"]))
     return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "answer"])
 
 
@@ -210,13 +239,12 @@ def by_table(tried):
     return grouped.agg(verdict.best_of).reset_index()
 
 
-def _judge_training(name, judging, part, subset, way):
-    """Return what the rule for numbers says of one training's Dice and IoU."""
-    pair = {
+def _pair_of(name, part, subset, way):
+    """Return Dice and IoU of one training as a dictionary, NaN where it is not scored."""
+    return {
         score: arms.scores_of([name], part, subset, (score, *verdict.WAYS[way][score]))[0]
         for score in ("dice", "iou")
     }
-    return verdict.judge_pair(pair, judging, part, subset, verdict.WAYS[way])["answer"]
 
 
 def groups_of_three(names):

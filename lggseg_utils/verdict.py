@@ -197,8 +197,7 @@ def _too_wide(row):
 def _pair_sentence(question, row, names, answers):
     """Return what the numbers of one way of counting rest on, and how the other ways came out."""
     reported = _reported(question["claims"][0])
-    names = _judging(row["way"], names)
-    calm = len(arms.ended_calmly(names))
+    judging = _judging(row["way"], names)
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
     margin = _met_by_margin_alone(row, reported)
@@ -209,9 +208,20 @@ def _pair_sentence(question, row, names, answers):
     return (
         f"Counted by {row['way']}, on {row['slices']}: {said}. This is the mean of "
         f"{row['n']} splits; ± is the 97.5% interval for one more training, and a number is met "
-        f"inside it or within {CLAIMS['margin']} of the mean. Of {len(names)} trainings, the "
-        f"{calm} that did not end in a spike judge. Of {len(answers)} ways of counting: "
-        f"{tally}{_own_grid_sentence(question, row, names)}"
+        f"inside it or within {CLAIMS['margin']} of the mean. "
+        f"{_judges_sentence(row['way'], names)}. Of {len(answers)} ways of counting: "
+        f"{tally}{_own_grid_sentence(question, row, judging)}"
+    )
+
+
+def _judges_sentence(way, names):
+    """Return which trainings judge under a way of counting, and why."""
+    calm = len(arms.ended_calmly(_judging(way, names)))
+    if way != JOINED:
+        return f"Of {len(names)} trainings, the {calm} that did not end in a spike judge"
+    return (
+        f"This way was found by searching, so of {len(names)} trainings only those made since "
+        f"count; {calm} of them did not end in a spike"
     )
 
 
