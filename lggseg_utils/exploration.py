@@ -247,6 +247,21 @@ def _pair_of(name, part, subset, way):
     }
 
 
+def near(names, part):
+    """Return those trainings whose Dice and IoU come within the margin of the report's together.
+
+    part: the set, on the slices of `SCORED_ON`. One of the ways with a single definition suffices.
+    """
+    reported = {score: _reported(part, score) for score in ("dice", "iou")}
+    found = []
+    for name in names:
+        pairs = [_pair_of(name, part, SCORED_ON[part], way) for way in verdict.SINGLE]
+        apart = [max(abs(pair[score] - reported[score]) for score in reported) for pair in pairs]
+        if min(apart) <= CLAIMS["margin"]:
+            found.append(name)
+    return found
+
+
 def groups_of_three(names):
     """Return all pairs of groups of three trainings that have none in common."""
     pairs = []

@@ -774,6 +774,44 @@ def test_a_record_is_read_once_for_all_its_scores(monkeypatch):
     records.load_training.cache_clear()
 
 
+def test_captions_say_what_the_patients_of_the_leak_gain():
+    table = runs.read_csv(records.RECORDS / "leak.csv")
+    assert table["gain"].is_monotonic_decreasing
+    assert table["gain"].median() < 0.05
+    dice = {}
+    for kind in ("new", "known"):
+        for seed in ("", "-1", "-2"):
+            scored = records.load_record(f"{kind}-patients{seed}").per_slice
+            scored["dice"] = metrics.dice(scored["tp"], scored["fp"], scored["fn"])
+            scored = scored.set_index(["patient", "slice"])["dice"]
+            dice[kind, seed] = scored[list(zip(table["patient"], table["slice"], strict=True))]
+    upper, lower = (
+        pd.Series({key: each.iloc[row] for key, each in dice.items()}) for row in (0, 1)
+    )
+    assert (upper["known"] - upper["new"] > 0.4).all()
+    assert lower["new"][""] == 0
+    assert (lower["new"][["-1", "-2"]] > 0.9).all()
+
+
+def test_what_chapters_10_and_12_say_in_words_holds():
+    new = records.load_record("new-patients").per_patient
+    drawn = stats.draw(new[["tp", "fp", "fn"]].to_numpy(), 11).sum(axis=1)
+    low, high = np.quantile(metrics.dice(*drawn.T), (0.025, 0.975))
+    assert (round(low, 2), round(high, 2)) == (0.54, 0.87)
+    dice = new["dice"].sort_values()
+    assert round(dice.iloc[10:].mean() - dice.mean(), 2) == 0.06
+    names = ("new-patients", "new-patients-1", "new-patients-2", "recipe-cv")
+    tables = [records.load_record(name).per_patient.set_index("patient") for name in names]
+    mean = sum(table["dice"] for table in tables) / len(tables)
+    sequences = runs.read_csv(records.RECORDS / "sequences.csv").set_index("patient")["missing"]
+    volume = tables[0]["tp"] + tables[0]["fn"]
+    flair_alone = sequences.index[sequences == "pre-contrast and post-contrast"]
+    small = volume[~volume.index.isin(sequences.index)] <= volume[flair_alone].median()
+    assert small.sum() == 36
+    assert round(mean[small.index[small]].mean(), 2) == 0.71
+    assert mean[flair_alone].mean() < 0.6
+
+
 def test_captions_count_the_patients_of_the_leak():
     count = len(runs.read_csv(records.RECORDS / "leak.csv"))
     for path in ("book/index.md", "notebooks/11_leak.ipynb"):

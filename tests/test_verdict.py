@@ -702,6 +702,25 @@ def test_no_training_judges_itself_or_its_split(monkeypatch):
         assert arms.split_of(name) not in set(map(arms.split_of, judging))
 
 
+def test_a_training_is_near_where_one_way_brings_both_scores_within_the_margin(monkeypatch):
+    first, second = verdict.SINGLE[:2]
+    apart = {
+        ("both", second): (0.02, -0.019),
+        ("one each", first): (0.0, 0.03),
+        ("one each", second): (0.03, 0.0),
+    }
+
+    def pair_of(name, part, subset, way):
+        assert subset == exploration.SCORED_ON[part]
+        shifts = apart.get((name, way), (0.5, 0.5))
+        scores = zip(("dice", "iou"), shifts, strict=True)
+        return {score: exploration._reported(part, score) + shift for score, shift in scores}
+
+    monkeypatch.setattr(exploration, "_pair_of", pair_of)
+    monkeypatch.setitem(CLAIMS, "margin", 0.0201)
+    assert exploration.near(["one each", "both"], "val") == ["both"]
+
+
 def test_a_training_takes_the_reports_place_only_on_sets_on_which_it_is_scored():
     tried = exploration.try_rule_for_numbers(["report64", "report128-1"])
     sets = tried.groupby("training")["set"].unique().map(set)
