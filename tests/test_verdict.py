@@ -60,6 +60,8 @@ def test_the_answers_are_those_of_the_first_page():
     assert lead in index
     assert "its training and validation scores only under conditions" in lead
     assert f"loses {lost:.2f} of Dice" in readme
+    leak = (runs.REPOSITORY / "notebooks" / "11_leak.ipynb").read_text(encoding="utf-8")
+    assert f"by about {lost:.2f} of pooled Dice" in leak
 
 
 @pytest.mark.parametrize("prediction", CLAIMS["predictions"], ids=lambda each: each["id"])
