@@ -29,6 +29,12 @@ def trainings(arm):
     return made([*entry["records"], *entry.get("to_come", [])])
 
 
+def augmented():
+    """Return the recorded trainings with flips and quarter turns, by slice and without dropout."""
+    size64 = made(["size64", "size64-1", "size64-2"])
+    return [*trainings("augmented64"), *trainings("augmented128"), *size64]
+
+
 def with_prefix(prefixes):
     """Return the recorded trainings 'PREFIX-SEED' as seed -> names, one for each of the prefixes.
 

@@ -215,18 +215,7 @@ def groups_of_trainings_table():
     return markdown_table(("name", "trainings", "what they share"), rows)
 
 
-OTHER_SETTINGS = (
-    "report64",
-    "report64-plain",
-    "report128",
-    "report128-1",
-    "report128-2",
-    "size64",
-    "size64-1",
-    "size64-2",
-    "patient64",
-    "patient64-first",
-)
+OTHER_SETTINGS = ("report64", "report64-plain", "patient64", "patient64-first")
 MOST_COMPARED = 6  # trainings: 10 pairs of groups of three; of 12 there would be 9,240
 ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 
@@ -234,7 +223,7 @@ ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 @cache
 def numbers_tried():
     """Return how the rule for numbers judges our own trainings, as `exploration.by_table`."""
-    others = arms.made([*OTHER_SETTINGS, *arms.trainings("dropout64")])
+    others = [*arms.made(OTHER_SETTINGS), *arms.augmented(), *arms.trainings("dropout64")]
     return exploration.by_table(exploration.try_rule_for_numbers(others))
 
 
