@@ -109,6 +109,13 @@ WAY_OF = {
 }
 
 
+def twelve_numbers(names):
+    """Return those rows of `number_table` that count as in `SCORED_ON` and `WAY_OF`, set by set."""
+    rows = [(*where, *WAY_OF[score]) for where, score in product(SCORED_ON.items(), WAY_OF)]
+    table = number_table(names).set_index(["set", "subset", *records.WAY])
+    return table.loc[rows].reset_index()
+
+
 # The usual Keras code: both scores of probabilities, Dice slice by slice and IoU batch by batch.
 EARLY_WAY_OF = {**WAY_OF, "iou": ("iou", "probabilities", "batch", 1)}
 EARLY_WITHIN = 0.03  # as predicted

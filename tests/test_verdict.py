@@ -704,6 +704,18 @@ def test_no_training_judges_itself_or_its_split(monkeypatch):
         assert arms.split_of(name) not in set(map(arms.split_of, judging))
 
 
+def test_the_twelve_numbers_stand_set_by_set_as_they_are_counted():
+    names = ["grid64-batch16-0", "grid64-batch16-1", "grid64-batch16-2"]
+    table = exploration.twelve_numbers(names)
+    assert list(table["set"]) == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    assert list(table["score"]) == ["loss", "accuracy", "iou", "dice"] * 3
+    for row in table.itertuples():
+        subset = exploration.SCORED_ON[row.set]
+        values = arms.scores_of(names, row.set, subset, exploration.WAY_OF[row.score])
+        assert row.mean == pytest.approx(values.mean())
+        assert row.reported == exploration._reported(row.set, row.score)
+
+
 def test_a_training_is_near_where_one_way_brings_both_scores_within_the_margin(monkeypatch):
     first, second = verdict.SINGLE[:2]
     apart = {
