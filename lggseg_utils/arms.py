@@ -35,6 +35,12 @@ def augmented():
     return [*trainings("augmented64"), *trainings("augmented128"), *size64]
 
 
+def with_other_settings():
+    """Return the recorded trainings that differ from plain64 in dropout, augmentation or split."""
+    single = made(["report64", "report64-plain", "patient64", "patient64-first"])
+    return [*single, *augmented(), *trainings("dropout64")]
+
+
 def with_prefix(prefixes):
     """Return the recorded trainings 'PREFIX-SEED' as seed -> names, one for each of the prefixes.
 

@@ -129,8 +129,7 @@ def groups():
     loss = judged["new-patients"].table.iloc[0]
     pair = judged["one-quantity"].table.set_index("set").loc["train"]
     since = exploration.new_trainings("plain64")["met"]
-    tried = numbers_tried()
-    others = tried[tried["kind"] == "other settings"].set_index("set")
+    others = numbers_tried().query("kind == 'other settings'").set_index("set")
     trained = others.loc["train", "training"]
     on_test = others.loc["test", "answer"]
     augmented = [arms.training_score(name, "rise") for name in arms.trainings("augmented64")]
@@ -218,7 +217,6 @@ def groups_of_trainings_table():
     return markdown_table(("name", "trainings", "what they share"), rows)
 
 
-OTHER_SETTINGS = ("report64", "report64-plain", "patient64", "patient64-first")
 MOST_COMPARED = 6  # trainings: 10 pairs of groups of three; of 12 there would be 9,240
 ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 
@@ -226,8 +224,7 @@ ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 @cache
 def numbers_tried():
     """Return how the rule for numbers judges our own trainings, as `exploration.by_table`."""
-    others = [*arms.made(OTHER_SETTINGS), *arms.augmented(), *arms.trainings("dropout64")]
-    return exploration.by_table(exploration.try_rule_for_numbers(others))
+    return exploration.by_table(exploration.try_rule_for_numbers(arms.with_other_settings()))
 
 
 def test_of_numbers_table():
