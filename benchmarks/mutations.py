@@ -32,7 +32,7 @@ LINKED = (
     "_config.yml",
 )
 # Modules whose tests stand in another module's file.
-TESTED_WITH = {"arms": "verdict", "sources": "verdict", "exploration": "verdict"}
+TESTED_WITH = {"arms": "verdict", "sources": "verdict"}
 PRELOADED = (
     "altair",
     "hypothesis",

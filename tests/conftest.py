@@ -11,11 +11,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
-from lggseg_utils import runs
+from lggseg_utils import exploration, records, runs, sources
 
 hypothesis_settings.register_profile("quick", max_examples=100, deadline=None, derandomize=True)
 hypothesis_settings.load_profile("quick")
@@ -142,3 +143,17 @@ def extension(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def early(monkeypatch):
+    """Let x-0 be 0.01 above every reported number at an earlier epoch, x-1 0.04 and x-2 below."""
+    rows = []
+    for part, subset in exploration.SCORED_ON.items():
+        for score, way in exploration.EARLY_WAY_OF.items():
+            for name, apart in {"x-0": 0.01, "x-1": 0.04, "x-2": -0.001}.items():
+                value = sources.reported(part, score) + apart
+                rows.append((name, 66, part, subset, "own", *way, value))
+                rows.append((name, 66, part, subset, "128", *way, 0.5))
+    columns = ["training", "epoch", "set", "subset", "grid", *records.WAY, "value"]
+    monkeypatch.setattr(records, "read_early", lambda: pd.DataFrame(rows, columns=columns))

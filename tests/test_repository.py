@@ -170,7 +170,7 @@ def test_help_loads_nothing_heavy():
     assert loaded_by("cli", ("tensorflow", "keras", "pandas", "cv2", "matplotlib")) == "[]"
 
 
-@pytest.mark.parametrize("name", ["verdict", "exploration", "records", "stats"])
+@pytest.mark.parametrize("name", ["verdict", "self_test", "predictions", "records", "stats"])
 def test_what_judges_records_loads_nothing_that_it_does_not_need(name):
     heavy = ("tensorflow", "keras", "matplotlib", "cv2", "scipy.stats")
     assert loaded_by(name, heavy) == "[]"

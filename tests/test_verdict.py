@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import pytest
 import yaml
 from conftest import pages_of_the_book
 
-from lggseg_utils import arms, cards, exploration, metrics, records, runs, sources, verdict
+from lggseg_utils import arms, cards, metrics, records, runs, sources, verdict
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.verdict import QUESTIONS, Verdict
 
@@ -110,19 +109,6 @@ def test_every_question_of_the_first_edition_is_answered_again():
 
 def test_every_rule_is_printed_as_it_is_in_force():
     assert set(CLAIMS["in_force"]) == set(CLAIMS["rules"])
-
-
-def test_answers_by_way_say_what_the_first_page_says_of_them():
-    table = exploration.answers_by_way()
-    assert list(table.index[:-1]) == list(verdict.WAYS)
-    fixed, found_later = table.iloc[:-1], table.iloc[-1]
-    for part, name in (("train", "training"), ("val", "validation"), ("test", "test")):
-        judged = verdict.judge(f"{name}-scores").answer
-        assert verdict.best_of(fixed[part].to_numpy().ravel()) == judged
-    assert found_later["train", "all slices"] == Verdict.REPLICATED
-    assert found_later["val", "slices with tumour"] == Verdict.REPLICATED
-    assert found_later["val", "all slices"] == Verdict.NOT_REPLICATED
-    assert found_later["test", "all slices"] == Verdict.NOT_REPLICATED
 
 
 def test_judging_loads_no_tensorflow():
@@ -550,248 +536,6 @@ def test_error_ratios_are_one_where_all_slices_are_alike():
     table = pd.DataFrame({"fp": 3, "fn": 4, "patient": np.repeat(list("abcdefghij"), 4)})
     for by in ("slice", "patient"):
         assert sources.error_ratios(table, by, draws=50) == pytest.approx(1)
-
-
-# The search, and the rules tried on ourselves
-
-
-@pytest.fixture
-def put_there(monkeypatch):
-    """Let trainings of three splits be this far apart around some numbers of the report.
-
-    Those are Dice by slice, IoU by batch, loss and accuracy, on the slices that `SCORED_ON` names.
-    All other scores are far from the report's. Two trainings share a split.
-    """
-    near = {"dice": "slice", "iou": "batch", "loss": "pooled", "accuracy": "pooled"}
-    shifts = {"x-0": -1, "x-1": 0, "x-2": 1, "y-2": 1}
-
-    def put(spread):
-        keys = product(("train", "val", "test"), exploration.SUBSETS, ("dice", "iou"))
-        keys = [(*key, unit) for key in keys for unit in ("slice", "batch")]
-        histories = product(("train", "val", "test"), exploration.SUBSETS, ("loss", "accuracy"))
-        rows = []
-        for part, subset, score, unit in [*keys, *((*key, "pooled") for key in histories)]:
-            there = unit == near[score] and subset == exploration.SCORED_ON[part]
-            value = exploration._reported(part, score) + (0 if there else 0.2)
-            for name, shift in shifts.items():
-                key = (name, part, subset, "128", score, "masks", unit, 1)
-                rows.append((*key, value + spread * shift))
-        columns = ["training", "set", "subset", "grid", *records.WAY, "value"]
-        monkeypatch.setattr(records, "read_scores", lambda: pd.DataFrame(rows, columns=columns))
-        return list(shifts)
-
-    return put
-
-
-def test_the_search_finds_numbers_that_were_put_there(put_there):
-    best = exploration.hypotheses({"arm": put_there(1e-3)}).iloc[0]
-    assert (best["dice"], best["iou"]) == ("masks, by slice, plus 1", "masks, by batch, plus 1")
-    assert best["validation"] == "slices with tumour"
-    assert (best["met"], best["met_dice"], best["met_iou"]) == (9, 3, 3)
-    assert best["met_others"] == 3, "the rest is wider than the reported loss or error itself"
-
-
-def test_numbers_are_compared_split_by_split_on_the_slices_that_are_scored(put_there):
-    """t of 0.975 for two degrees of freedom, from a printed table: 4.303."""
-    table = exploration.number_table(put_there(1e-3))
-    assert set(table[table["set"] != "val"]["subset"]) == {"all slices"}
-    row = table.query("set == 'test' and score == 'dice' and unit == 'slice'").iloc[0]
-    assert row["mean"] == pytest.approx(row["reported"]), "two of the four share a split"
-    losses = table[(table["score"] == "loss") & ~table["wide"]]
-    assert set(losses["set"]) == {"val", "test"}, "0.005 to either side; training has 0.0022"
-
-
-def test_a_spread_that_says_nothing_meets_nothing(put_there):
-    table = exploration.number_table(put_there(0.1))
-    assert table["wide"].all()
-    assert not table["met"].any()
-
-
-@pytest.fixture
-def early(monkeypatch):
-    """Let x-0 be 0.01 above every reported number at an earlier epoch, x-1 0.04 and x-2 below."""
-    rows = []
-    for part, subset in exploration.SCORED_ON.items():
-        for score, way in exploration.EARLY_WAY_OF.items():
-            for name, apart in {"x-0": 0.01, "x-1": 0.04, "x-2": -0.001}.items():
-                value = exploration._reported(part, score) + apart
-                rows.append((name, 66, part, subset, "own", *way, value))
-                rows.append((name, 66, part, subset, "128", *way, 0.5))
-    columns = ["training", "epoch", "set", "subset", "grid", *records.WAY, "value"]
-    monkeypatch.setattr(records, "read_early", lambda: pd.DataFrame(rows, columns=columns))
-
-
-def test_an_earlier_epoch_is_compared_on_the_own_grid(early, monkeypatch):
-    ends = {"x-0": 0.9, "x-1": 0.8, "x-2": 0.1, "x-3": np.nan}
-    monkeypatch.setattr(arms, "trainings", {"plain64": list(ends)}.get)
-    monkeypatch.setattr(arms, "ended_calmly", lambda names: [n for n in names if n != "x-2"])
-    monkeypatch.setattr(arms, "scores_of", lambda names, *_: np.array([ends[n] for n in names]))
-    table = exploration.by_epoch()
-    assert len(table) == 12
-    assert (table["early"] - table["reported"]).to_numpy() == pytest.approx(0.049 / 3)
-    assert table["end"].to_numpy() == pytest.approx(0.85), "x-2 ended in a spike, x-3 lacks it"
-
-
-def test_what_came_of_the_prediction_for_an_earlier_epoch(early):
-    near = "of 2 trainings (the farthest score is 0.0"
-    both = exploration._earlier(["x-0", "x-2", "without an earlier network"])
-    assert both == f"within 0.03 of all six: 2 {near}10 off); both losses lower: 1 of 2"
-    assert exploration._earlier(["x-0", "x-1"]).startswith(
-        f"within 0.03 of all six: 1 {near}40 off"
-    )
-    assert exploration._earlier(["y"]) == "to come"
-
-
-@pytest.mark.parametrize(
-    ("inside", "outcome"),
-    [
-        (
-            "train iou, val iou, val loss, test iou, test loss, test accuracy",
-            "6 of 9 inside, as named",
-        ),
-        (
-            "train iou, val iou, val loss, test iou, val accuracy, test accuracy",
-            "6 of 9 inside, but not those named: test loss is outside, validation accuracy is inside",
-        ),
-    ],
-)
-def test_six_numbers_that_were_not_named_do_not_pass_for_those_that_were(
-    monkeypatch, inside, outcome
-):
-    rows = [(part, score) for part, _, score in exploration.NINE]
-    table = pd.DataFrame(rows, columns=["set", "score"])
-    table["met"] = (table["set"] + " " + table["score"]).isin(inside.split(", "))
-    monkeypatch.setattr(exploration, "nine_numbers", lambda names: table)
-    assert exploration._with_the_report([]) == outcome
-
-
-def test_the_nine_numbers_have_an_interval_for_one_more_training(monkeypatch):
-    """t of 0.975 for two degrees of freedom, from a printed table: 4.303."""
-    monkeypatch.setattr(arms, "scores_of", lambda *_: np.array([0.80, 0.81, 0.79]))
-    table = exploration.nine_numbers(["x-0", "x-1", "x-2"])
-    assert table["mean"].to_numpy() == pytest.approx(0.80)
-    assert table["half"].to_numpy() == pytest.approx(4.303 * 0.01 * np.sqrt(4 / 3), rel=1e-3)
-
-
-def test_a_new_training_is_not_part_of_the_interval_that_judges_it(monkeypatch):
-    values = {"x-0": 0.80, "x-1": 0.81, "x-2": 0.79, "x-3": 2.0}
-    monkeypatch.setattr(arms, "trainings", lambda arm: list(values))
-    monkeypatch.setattr(arms, "ended_calmly", list)
-    monkeypatch.setattr(arms, "is_new", {"x-3"}.__contains__)
-    monkeypatch.setattr(arms, "scores_of", lambda names, *_: np.array([values[n] for n in names]))
-    table = exploration.new_trainings("any")
-    assert set(table["training"]) == {"x-3"}
-    assert table["mean"].to_numpy() == pytest.approx(0.80)
-    assert not table["met"].any()
-
-
-def test_no_training_judges_itself_or_its_split(monkeypatch):
-    judged_by = {}
-    asked = []
-    monkeypatch.setattr(
-        exploration, "_pair_of", lambda name, *_: asked.append(name) or {"dice": 0.5, "iou": 0.5}
-    )
-    monkeypatch.setattr(
-        verdict,
-        "judge_pair",
-        lambda pair, judging, *_: judged_by.update({asked[-1]: judging}) or {"answer": None},
-    )
-    exploration.try_rule_for_numbers(["report64"])
-    calm = arms.ended_calmly(arms.trainings("plain64"))
-    assert list(judged_by) == [*calm, "report64"]
-    for name, judging in judged_by.items():
-        assert judging
-        assert arms.split_of(name) not in set(map(arms.split_of, judging))
-
-
-def test_the_twelve_numbers_stand_set_by_set_as_they_are_counted():
-    names = ["grid64-batch16-0", "grid64-batch16-1", "grid64-batch16-2"]
-    table = exploration.twelve_numbers(names)
-    assert list(table["set"]) == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
-    assert list(table["score"]) == ["loss", "accuracy", "iou", "dice"] * 3
-    for row in table.itertuples():
-        subset = exploration.SCORED_ON[row.set]
-        values = arms.scores_of(names, row.set, subset, exploration.WAY_OF[row.score])
-        assert row.mean == pytest.approx(values.mean())
-        assert row.reported == exploration._reported(row.set, row.score)
-
-
-def test_a_training_is_near_where_one_way_brings_both_scores_within_the_margin(monkeypatch):
-    first, second = verdict.SINGLE[:2]
-    apart = {
-        ("both", second): (0.02, -0.019),
-        ("one each", first): (0.0, 0.03),
-        ("one each", second): (0.03, 0.0),
-    }
-
-    def pair_of(name, part, subset, way):
-        assert subset == exploration.SCORED_ON[part]
-        shifts = apart.get((name, way), (0.5, 0.5))
-        scores = zip(("dice", "iou"), shifts, strict=True)
-        return {score: exploration._reported(part, score) + shift for score, shift in scores}
-
-    monkeypatch.setattr(exploration, "_pair_of", pair_of)
-    monkeypatch.setitem(CLAIMS, "margin", 0.0201)
-    assert exploration.near(["one each", "both"], "val") == ["both"]
-
-
-def test_a_training_takes_the_reports_place_only_on_sets_on_which_it_is_scored():
-    tried = exploration.try_rule_for_numbers(["report64", "report128-1"])
-    sets = tried.groupby("training")["set"].unique().map(set)
-    assert sets["report64"] == {"train", "val", "test"}
-    assert sets["report128-1"] == {"test"}
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "found"), [(-0.05, 0.05, False), (0.01, 0.03, True), (0.001, 0.01, False)]
-)
-def test_a_difference_is_found_where_its_interval_excludes_0_and_reaches_the_margin(
-    monkeypatch, low, high, found
-):
-    monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: {"low": low, "high": high})
-    tried = exploration.try_rule_for_differences(list("abcdef"), list("ghi"))
-    assert (tried["found"] == found).all()
-
-
-def test_the_rule_for_numbers_rejects_none_of_our_own_trainings_and_most_others():
-    others = [*arms.trainings("dropout64"), "patient64", "report64", "size64"]
-    tried = exploration.try_rule_for_numbers(others)
-    same = tried[tried["kind"] == "same settings"]
-    assert (same["answer"] == "not replicated").mean() <= 0.1
-    decided = same[same["answer"] != "not decided"]
-    assert decided.empty or (decided["answer"] == "replicated").mean() >= 0.9
-    other = tried[tried["kind"] == "other settings"]
-    rejected = other.groupby(["training", "way"])["answer"].agg(verdict.together)
-    assert (rejected == "not replicated").mean() >= 0.9
-    by_kind = exploration.by_table(tried).query("set == 'train'").groupby("kind")["answer"]
-    assert by_kind.unique().map(list).to_dict() == {
-        "same settings": ["replicated"],
-        "other settings": ["not replicated"],
-    }
-
-
-def test_the_other_rules_find_differences_where_there_are_some():
-    plain = arms.ended_calmly(arms.trainings("plain64"))[:6]
-    dropout = arms.ended_calmly(arms.trainings("dropout64"))
-    for tried in (
-        exploration.try_rule_for_differences(plain, dropout),
-        exploration.try_rule_for_ratios(plain, dropout),
-    ):
-        found = tried.groupby("kind")["found"].mean()
-        assert found["same settings"] <= 0.1
-        assert found["other settings"] > 0.5
-
-
-def test_groups_of_three_have_none_in_common_and_come_once():
-    pairs = exploration.groups_of_three(list("abcdef"))
-    assert len(pairs) == 10
-    assert all(not set(first) & set(second) for first, second in pairs)
-
-
-def test_predictions_say_what_came_of_them_or_that_they_are_to_come():
-    table = exploration.predictions()
-    assert len(table) == len(CLAIMS["predictions"])
-    assert "to come" in set(table["outcome"])
 
 
 def numbers_of_three(monkeypatch, names=("x-0", "x-1", "x-2")):

@@ -11,7 +11,19 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from lggseg_utils import arms, cards, data, exploration, plots, records, runs, sources, verdict
+from lggseg_utils import (
+    arms,
+    cards,
+    data,
+    exploration,
+    plots,
+    predictions,
+    records,
+    runs,
+    self_test,
+    sources,
+    verdict,
+)
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.predict import REFERENCE
 from lggseg_utils.settings import PROFILES, Experiment, profile_names
@@ -35,6 +47,8 @@ MODULES = (
     "arms",
     "verdict",
     "exploration",
+    "self_test",
+    "predictions",
     "cards",
     "predict",
     "plots",
@@ -128,7 +142,7 @@ def groups():
     test = judged["test-scores"].table.iloc[0]
     loss = judged["new-patients"].table.iloc[0]
     pair = judged["one-quantity"].table.set_index("set").loc["train"]
-    since = exploration.new_trainings("plain64")["met"]
+    since = predictions.new_trainings("plain64")["met"]
     others = numbers_tried().query("kind == 'other settings'").set_index("set")
     trained = others.loc["train", "training"]
     on_test = others.loc["test", "answer"]
@@ -223,8 +237,8 @@ ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 
 @cache
 def numbers_tried():
-    """Return how the rule for numbers judges our own trainings, as `exploration.by_table`."""
-    return exploration.by_table(exploration.try_rule_for_numbers(arms.with_other_settings()))
+    """Return how the rule for numbers judges our own trainings, as `self_test.by_table`."""
+    return self_test.by_table(self_test.try_rule_for_numbers(arms.with_other_settings()))
 
 
 def test_of_numbers_table():
@@ -258,8 +272,8 @@ def test_of_comparisons_table():
     """Return how the rules for differences and ratios judge our own trainings, as Markdown."""
     plain, dropout = (arms.ended_calmly(arms.trainings(name)) for name in ("plain64", "dropout64"))
     tests = {
-        "differences (Dice on training slices)": exploration.try_rule_for_differences,
-        "ratios (gap between the losses)": exploration.try_rule_for_ratios,
+        "differences (Dice on training slices)": self_test.try_rule_for_differences,
+        "ratios (gap between the losses)": self_test.try_rule_for_ratios,
     }
     heads = ("rule", "groups of three trainings with", "comparisons", "difference found")
     rows = []
