@@ -257,9 +257,9 @@ def _hinges(question, arm, counting):
     some_do = replicated.any() or _two_definitions_replicate(question, arm)
     if some_do and not replicated.all():
         parts.append("hangs on the definition")
-    for other in filter(_can_judge, question.get("against", [])):
-        if _arm_answer(question, other) != best_of(counting["answer"]):
-            parts.append("hangs on augmentation")
+    against = filter(_can_judge, question.get("against", []))
+    if any(_contradicts(judge_arm(question, other), counting) for other in against):
+        parts.append("hangs on augmentation")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
     by_grid = {_arm_answer(question, arm, arms.calm_on_own_grid, grid) for grid in ("128", "own")}
@@ -269,6 +269,15 @@ def _hinges(question, arm, counting):
     if len(set(map(arms.split_of, confirming))) < CLAIMS["seeds"]:
         parts.append("exploratory")
     return parts
+
+
+def _contradicts(other, table):
+    """Return whether one result of `judge_arm` says the contrary of another, way by way."""
+    replicated = table.index[table["answer"] == Verdict.REPLICATED]
+    if (other["answer"] == Verdict.REPLICATED).any():
+        return replicated.empty
+    excluded = (other.loc[replicated, "answer"] == Verdict.NOT_REPLICATED).all()
+    return excluded and not replicated.empty
 
 
 def _two_definitions_replicate(question, arm):
@@ -539,12 +548,11 @@ def _paired_names(first, second):
 
 
 def _hangs_on_augmentation(question, claim, answer):
-    """Return the strength's part where trainings with augmentation give another answer."""
-    against = [arms.trainings(arm) for arm in question.get("against", [])]
-    others = [
-        claim_ratio(claim, names)["answer"] for names in against if len(names) >= CLAIMS["seeds"]
-    ]
-    return ["hangs on augmentation"] if any(other != answer for other in others) else []
+    """Return the strength's part where trainings with augmentation decide the contrary."""
+    against = map(arms.trainings, question.get("against", []))
+    others = {claim_ratio(claim, names)["answer"] for names in against}
+    contrary = others - {answer, Verdict.NOT_DECIDED}
+    return ["hangs on augmentation"] if contrary else []
 
 
 def _number(row):

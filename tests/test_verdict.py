@@ -605,21 +605,64 @@ class TestWhatAnAnswerHangsOn:
         assert verdict.best_of(verdict._that_count(table)["answer"]) == Verdict.NOT_REPLICATED
         assert ("hangs on the definition" in verdict._hinges(question, arm, table)) is hangs
 
-    @pytest.mark.parametrize(("augmented", "hangs"), [(0.0, False), (-0.3, True)])
-    def test_another_answer_of_augmented_trainings_is_named(self, monkeypatch, augmented, hangs):
-        question, arm, _ = numbers_of_three(monkeypatch)
+    @pytest.mark.parametrize(
+        ("plain", "augmented", "spread", "hangs"),
+        [
+            (0.0, 0.0, 0.0, False),
+            (0.0, -0.3, 0.0, True),
+            (0.0, -0.3, 0.3, False),  # too wide to decide
+            (-0.3, 0.0, 0.0, True),
+            (-0.3, 0.3, 0.0, False),
+        ],
+    )
+    def test_a_contrary_answer_of_augmented_trainings_is_named(
+        self, monkeypatch, plain, augmented, spread, hangs
+    ):
+        """How far plain and augmented trainings lie from the report's scores, under every way."""
         monkeypatch.setattr(arms, "trainings", lambda arm: [f"{arm}-{seed}" for seed in range(3)])
-        monkeypatch.setattr(arms, "is_new", lambda name: False)
+        monkeypatch.setattr(arms, "is_new", lambda name: True)
         monkeypatch.setattr(arms, "spike", lambda name: 1.0)
+        question = {**QUESTIONS["test-scores"], "against": ["augmented64"]}
+
+        def score(name, reported):
+            if name.startswith("plain"):
+                return reported + plain
+            return reported + augmented + spread * (arms.split_of(name) - 1)
 
         def scores_of(names, part, subset, way, grid="128"):
             reported = verdict._reported(question["claims"][0])[way[0]]
-            return np.array([reported + augmented * name.startswith("augm") for name in names])
+            return np.array([score(name, reported) for name in names])
 
         monkeypatch.setattr(arms, "scores_of", scores_of)
-        question = {**question, "against": ["augmented64"]}
-        found = verdict._hinges(question, arm, verdict.judge_arm(question, arm))
+        found = verdict._hinges(question, "plain64", verdict.judge_arm(question, "plain64"))
         assert ("hangs on augmentation" in found) is hangs
+
+    def test_augmentation_says_the_contrary_if_it_replicates_under_no_way(self):
+        """Without augmentation, the first two ways replicate."""
+        plain = pd.DataFrame({"answer": ["replicated", "replicated", "not replicated"]})
+        for answers, contrary in (
+            (["not replicated", "replicated", "not replicated"], False),
+            (["not replicated", "not decided", "not replicated"], False),
+            (["not replicated", "not replicated", "replicated"], False),
+            (["not replicated", "not replicated", "not decided"], True),
+        ):
+            assert verdict._contradicts(pd.DataFrame({"answer": answers}), plain) == contrary
+
+    @pytest.mark.parametrize(
+        ("rises", "hangs"),
+        [([1.0, 1.01, 1.02], True), ([1.0, 1.1, 1.3], False), ([1.5, 1.5, 1.6], False)],
+    )
+    def test_a_ratio_hangs_on_augmentation_where_that_decides_the_contrary(
+        self, monkeypatch, rises, hangs
+    ):
+        """Without augmentation losses end at 1.6 times their lowest; 1.1 matters."""
+        values = {f"augmented-{seed}": rise for seed, rise in enumerate(rises)}
+        monkeypatch.setattr(arms, "trainings", lambda arm: list(values))
+        monkeypatch.setattr(arms, "training_score", lambda name, score: values[name])
+        claim = {"score": "rise", "larger": ["plain64"], "matters": 1.1}
+        question = {"against": ["augmented64"]}
+        found = verdict._hangs_on_augmentation(question, claim, Verdict.REPLICATED)
+        assert bool(found) is hangs
 
     @pytest.mark.parametrize("one_decides", [True, False])
     def test_a_seed_that_says_the_contrary_is_named(self, monkeypatch, one_decides):
