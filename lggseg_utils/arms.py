@@ -104,7 +104,7 @@ def calm_on_own_grid(names):
 
 
 def split_of(name):
-    """Return the seed of a training, which also draws its split."""
+    """Return the number at the end of a training's name: the seed that also draws its split."""
     end = name.rpartition("-")[2]
     return int(end) if end.isdigit() else 0
 

@@ -23,7 +23,7 @@ from lggseg_utils.settings import UserError
 NOTEBOOKS = REPOSITORY / "notebooks"
 # Chapters that read records alone are the same for every run, and are kept here.
 OF_RECORDS = REPOSITORY / "_build" / "chapters"
-# The last chapter scores the network that the one before it trains; the training starts first.
+# Chapter 6 scores the network that chapter 5 trains; the training starts first.
 IN_ORDER = ("05_training", "06_evaluation")
 SIDE_BY_SIDE = 2  # kernels at once; each may need two gigabytes
 DIGEST = "lggseg_digest"  # in an executed notebook's metadata: what it was made from

@@ -113,7 +113,7 @@ class _Opened(NamedTuple):
 
 def _open(command, profile, data_dir, run_dir, seed, pairs, skip_bad):
     """Open and lock the run folder of a subcommand; return an `_Opened`."""
-    from lggseg_utils import runs, settings
+    from lggseg_utils import runs
 
     # Notebooks are executed in another folder.
     if profile.endswith((".yml", ".yaml")):
@@ -130,7 +130,7 @@ def _open(command, profile, data_dir, run_dir, seed, pairs, skip_bad):
     }
     if not data_dir:
         runs.require_clone("for its sample of patients")
-    settings.load_experiment(profile, seed, overrides)
+    runs.experiment_of(command, profile, seed, overrides)
     folder = runs.run_folder(**parameters, command=command)
     click.get_current_context().with_resource(runs.lock(folder))
     run = runs.open_run(**parameters, command=command)
@@ -154,7 +154,9 @@ def _workers(jobs, scheduler):
 @_options(*EXPERIMENT)
 @click.option("--book", "builds_book", is_flag=True, help="Then build the book of this run.")
 def run(builds_book, **options):
-    """Execute the notebooks in order. After an interruption, the same command resumes.
+    """Execute the chapters that depend on the run; with --book, all of them.
+
+    After an interruption, the same command resumes.
 
     The last line is the folder of the executed notebooks or, with --book, the book's first page.
     """
@@ -239,10 +241,9 @@ def _print_conditions(run, scores):
         values = dice.to_numpy()
         low, high = interval_over_patients(lambda drawn, of=values: of[drawn].mean(-1), len(values))
         print(f"{condition:20} Dice {_with_interval(values.mean(), low, high)}")
-    took = run.record().get("training", {}).get("seconds")  # an older ablation did not note it
-    after = f"; trained for {took:.0f} s in all" if took is not None else ""
     patients = count_of(scores["patient"].nunique(), "validation patient")
-    print(f"Mean over {patients}{after}.")
+    seconds = run.record()["training"]["seconds"]
+    print(f"Mean over {patients}; trained for {seconds:.0f} s in all.")
 
 
 def _with_interval(value, low, high):

@@ -33,12 +33,15 @@ SUFFIXES = (".tif", ".tiff", ".png")
 NOT_READ = (".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".dcm")  # images that are left out, and said
 JPEG = "JPEG has changed the pixels; export the slices again, as PNG or TIFF."
 EIGHT_BITS = "divide all slices of a patient by one number, so that they reach from 0 to 255"
+# Words that programs write before a slice's number, and that name no patient: slice_012.png.
+WORD = "slice|image|img|frame|z"
+NO_WORD = rf"(?!({WORD})[-_. ]\d+(_mask)?\.)"
 KAGGLE_NAME = re.compile(
-    r"(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE
+    rf"{NO_WORD}(?P<patient>.+)_(?P<slice>\d+)(?P<mask>_mask)?\.(tiff?|png)", re.IGNORECASE
 )
 # What other programs write: slice000.tif, 7.png, Pat1-z001.tif.
 NATURAL_NAME = re.compile(
-    r"((?P<patient>.+?)[-_. ])?(slice|image|img|frame|z)?[-_ ]?(?P<slice>\d+)(?P<mask>_mask)?"
+    rf"({NO_WORD}(?P<patient>.+?)[-_. ])?({WORD})?[-_. ]?(?P<slice>\d+)(?P<mask>_mask)?"
     r"\.(tiff?|png)",
     re.IGNORECASE,
 )
@@ -497,6 +500,8 @@ def fetch(folder):
     `UserError` with what to do.
     """
     folder = Path(folder).expanduser().resolve()
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; name a new or an empty folder.")
     # A folder that a Mac's Finder has shown holds .DS_Store, and is empty to its owner.
     if not any(folder.glob("[!.]*")):
         staging = folder.with_name(f".{folder.name}-download")

@@ -24,7 +24,8 @@ from lggseg_utils.runs import (
 )
 from lggseg_utils.settings import Experiment, UserError
 
-WRITTEN = ("per_slice.csv", "history.csv", "metrics.json")
+WRITTEN = ("per_slice.csv", "per_patient.csv", "history.csv", "metrics.json")
+ABLATION = ("ablation_patients.csv", "ablation.csv")
 ATTEMPTS = 3  # a process that dies this often dies for a reason
 
 
@@ -55,8 +56,10 @@ def run_job(job, dataset, folder):
     An interrupted job resumes from its last epoch.
     """
     tables = [folder / f"{name}.csv" for name in Result._fields]
-    if not all(path.exists() for path in (*tables, folder / "model.keras")):
-        network = _train(job, dataset, folder)
+    model = folder / "model.keras"
+    if not all(path.exists() for path in (*tables, model)):
+        trained = model.exists() and (folder / "history.csv").exists()
+        network = train.load_network(model) if trained else _train(job, dataset, folder)
         scored = evaluate.score_split(network, dataset, job.split, job.experiment, job.sets)
         for path, table in zip(tables[:2], scored, strict=True):
             write_csv(path, table)
@@ -319,7 +322,7 @@ def ablate(run, cohort, workers=THIS_PROCESS):
     scored on its validation patients. Writes ablation_patients.csv (this table) and, last,
     ablation.csv: condition, seed, dice_patient_mean, epochs.
     """
-    if not run.path("ablation.csv").exists():
+    if not all(run.path(name).exists() for name in ABLATION):
         settings, split = _settled(run), preprocess.load_split(run, cohort.slices)
         arms = _arms(settings)
         jobs = [Job(f"{arm.augmentation}-{arm.seed}", arm, split, ("val",)) for arm in arms]

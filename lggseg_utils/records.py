@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 
 from lggseg_utils import metrics
-from lggseg_utils.runs import REPOSITORY, made_by, read_csv, read_record, recorded_experiment
+from lggseg_utils.runs import (
+    REPOSITORY,
+    made_by,
+    read_csv,
+    read_record,
+    recorded_experiment,
+    write_whole,
+)
 from lggseg_utils.settings import UserError, read_yaml
 
 RECORDS = REPOSITORY / "records"
@@ -58,15 +65,14 @@ def load_record(name):
     Raises `UserError` where the run is not finished.
     """
     folder = RECORDS / name
+    run = read_record(folder)
     if not any((folder / last).exists() for last in ("metrics.json", "ablation.csv")):
-        raise UserError(
-            f"{folder} contains no finished run: metrics.json is missing. Run the evaluation first."
-        )
+        raise UserError(f"{folder} is not finished; the command that began it resumes it.")
     metrics = folder / "metrics.json"
     scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else None
     paths = [next(folder.glob(f"{table}.csv*"), None) for table in TABLES]
     tables = [read_csv(path) if path else None for path in paths]
-    return Record(folder.name, read_record(folder), scores, *tables)
+    return Record(folder.name, run, scores, *tables)
 
 
 @cache
@@ -209,13 +215,13 @@ def load_training(name):
     name: of a record, or 'report128-1', 'report128-2', 'size64-1', 'size64-2'. Do not change the
     tables: they are read once.
     """
+    if (RECORDS / name).exists():
+        loaded = load_once(name)
+        return loaded.per_slice, loaded.history
     arm, _, seed = name.rpartition("-")
-    if arm in SEEDS128:
-        return _of_seeds128("seeds128.csv.gz", arm, seed), _of_seeds128(
-            "seeds128-history.csv.gz", arm, seed
-        )
-    loaded = load_once(name)
-    return loaded.per_slice, loaded.history
+    return _of_seeds128("seeds128.csv.gz", arm, seed), _of_seeds128(
+        "seeds128-history.csv.gz", arm, seed
+    )
 
 
 def _of_seeds128(file, arm, seed):
@@ -320,7 +326,8 @@ def _own_grid(name):
 def write_scores(table, name):
     """Write a table of scores into the records, compressed; the same table gives the same bytes."""
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    (RECORDS / name).write_bytes(gzip.compress(text.encode(), mtime=0))
+    with write_whole(RECORDS / name) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 SCORE_COLUMNS = ["training", "set", "subset", "grid", *WAY, "value"]

@@ -84,7 +84,9 @@ def read_csv(path):
         return pd.read_csv(path, dtype={"patient": str}, keep_default_na=False, na_values=[""])
     except ValueError as problem:
         reason = " ".join(str(problem).split())
-        raise UserError(f"{path} is damaged ({reason}); delete it to have it made again.") from None
+        raise UserError(
+            f"{path} is damaged ({reason}); delete it and run the command that wrote it again."
+        ) from None
 
 
 def read_record(folder):
@@ -132,12 +134,24 @@ def find_network(folder):
     for name in ("model.keras", "weights.npz"):
         if (folder / name).exists():
             return Network(experiment, [folder / name])
-    folds = sorted(folder.glob("folds/*/model.keras"))
-    if not folds:
+    if not (folder / "folds").is_dir():
         raise UserError(f"{folder} contains no trained network (model.keras); name a finished run.")
     if not (folder / "metrics.json").exists():
         raise UserError(f"{folder} is not finished; the command that began it resumes it.")
-    return Network(experiment, folds)
+    return Network(experiment, _networks_of_folds(folder))
+
+
+def _networks_of_folds(folder):
+    """Return the files of a finished cross-validation's networks; `UserError` if one is missing."""
+    folds = read_csv(folder / "split.csv").query("split == 'test'")["fold"].unique()
+    files = [folder / "folds" / str(fold) / "model.keras" for fold in sorted(folds)]
+    for file in files:
+        if not file.exists():
+            raise UserError(
+                f"{file} is missing; delete {folder / 'metrics.json'} and run the command that "
+                "trained it again."
+            )
+    return files
 
 
 @dataclass(frozen=True)
@@ -189,12 +203,7 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     profile. `command` is the subcommand of lggseg that repeats the run; `run` and `train` share
     their folders. Raises `UserError` for a folder of other settings or of another command.
     """
-    experiment = load_experiment(profile, seed, overrides)
-    if command == "ablate" and (experiment.networks > 1 or not experiment.hold_out):
-        raise UserError(
-            "settings networks and hold_out: an ablation trains single networks and compares them "
-            "on validation patients; set them to 1 and true."
-        )
+    experiment = experiment_of(command, profile, seed, overrides)
     folder = run_folder(profile, data_dir, run_dir, seed, overrides, command)
     run = Run(experiment, folder, str(data_dir))
     # Before data are accepted, nothing depends on the first settings.
@@ -203,6 +212,17 @@ def open_run(profile="demo", data_dir="", run_dir="", seed=0, overrides=None, co
     _check_same_command(run, command)
     _check_same_settings(run)
     return run
+
+
+def experiment_of(command, profile, seed, overrides):
+    """Return the `Experiment` of a profile; `UserError` where a command can't do with it."""
+    experiment = load_experiment(profile, seed, overrides)
+    if command == "ablate" and (experiment.networks > 1 or not experiment.hold_out):
+        raise UserError(
+            "settings networks and hold_out: an ablation trains single networks and compares them "
+            "on validation patients; set them to 1 and true."
+        )
+    return experiment
 
 
 def made_by(folder):

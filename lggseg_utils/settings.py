@@ -103,7 +103,7 @@ class Experiment(BaseModel):
         "constant", description="course of the learning rate"
     )
     hold_out: bool = Field(
-        True, description="false: a cross-validation trains on its validation slices too"
+        True, description="false: train on the validation slices too, whose scores then say nothing"
     )
     augmentation: str = Field(
         "none", description="`none`, `report`, `all` (the report's eleven), or names joined by +"
@@ -115,7 +115,7 @@ class Experiment(BaseModel):
         "last", description="scored epoch: the last, or that of lowest val_loss"
     )
     networks: int = Field(
-        1, ge=1, le=20, description="networks per fold of a cross-validation, which are averaged"
+        1, ge=1, le=20, description="networks trained and averaged, in a cross-validation per fold"
     )
     mirrored: bool = Field(
         False, description="average the predictions of a slice and its mirror images"

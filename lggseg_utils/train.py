@@ -311,7 +311,8 @@ def load_network(path):
     ) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise UserError(
-            f"{path} contains no usable network ({reason}); delete it to have it made again."
+            f"{path} contains no usable network ({reason}); delete it and run the command that "
+            "trained it again."
         ) from None
 
 

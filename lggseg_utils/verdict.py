@@ -153,7 +153,7 @@ def best_of(answers):
 
 def _numbers(question):
     """Apply the rule for numbers: the first arm that can judge decides."""
-    arm = next(filter(_can_judge, question["arms"]))
+    arm = next(arm for arm in question["arms"] if _can_judge(_trainings(question, arm)))
     table = judge_arm(question, arm)
     counting = _that_count(table)
     answer = best_of(counting["answer"])
@@ -245,9 +245,9 @@ def _met_by_margin(row, reported, score):
     return bool(row[f"{score}_met"]) and distance > row[f"{score}_half"]
 
 
-def _can_judge(arm):
-    """Return whether an arm has enough splits with trainings that did not end in a spike."""
-    return len(set(map(arms.split_of, arms.ended_calmly(arms.trainings(arm))))) >= CLAIMS["seeds"]
+def _can_judge(names):
+    """Return whether trainings that did not end in a spike have enough splits to decide."""
+    return len(set(map(arms.split_of, arms.ended_calmly(names)))) >= CLAIMS["seeds"]
 
 
 def _hinges(question, arm, counting):
@@ -257,7 +257,7 @@ def _hinges(question, arm, counting):
     some_do = replicated.any() or _two_definitions_replicate(question, arm)
     if some_do and not replicated.all():
         parts.append("hangs on the definition")
-    against = filter(_can_judge, question.get("against", []))
+    against = [arm for arm in question.get("against", []) if _can_judge(arms.trainings(arm))]
     if any(_contradicts(judge_arm(question, other), counting) for other in against):
         parts.append("hangs on augmentation")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
@@ -265,8 +265,7 @@ def _hinges(question, arm, counting):
     by_grid = {_arm_answer(question, arm, arms.calm_on_own_grid, grid) for grid in ("128", "own")}
     if len(by_grid) > 1:
         parts.append("hangs on the grid")
-    confirming = filter(arms.is_new, arms.ended_calmly(arms.trainings(arm)))
-    if len(set(map(arms.split_of, confirming))) < CLAIMS["seeds"]:
+    if not _can_judge(list(filter(arms.is_new, _trainings(question, arm)))):
         parts.append("exploratory")
     return parts
 
@@ -323,13 +322,13 @@ def _strength(answer, parts):
 
 
 def judge_difference(question):
-    """Apply the rule for differences to a question's claims."""
+    """Return the `Answer` to a question of claims by the rule for differences."""
     rows = [{"claim": claim["text"], **claim_difference(claim)} for claim in question["claims"]]
     table = pd.DataFrame(rows)
     answer = together(table["answer"])
     row = table.iloc[0]
     parts = _model_parts(question) + question.get("hangs", [])
-    if answer != Verdict.NOT_DECIDED and row["one_seed_decides"]:
+    if answer != Verdict.NOT_DECIDED and row["signs_differ"]:
         parts.append("hangs on a seed")
     if _hangs_on_margin(question["claims"][0], row):
         parts.append("hangs on the margin")
@@ -349,7 +348,7 @@ def claim_difference(claim):
     """Judge one claim by the rule for differences.
 
     Returns a dictionary: answer, difference, low, high, by_seed, seeds, patients, and
-    one_seed_decides: whether a seed's difference has the other sign.
+    signs_differ: whether a seed's difference has the other sign.
     """
     pairs = _paired(claim["more"], claim["less"])
     if claim["score"] == "validation Dice":
@@ -396,7 +395,7 @@ def compare_arms(more, less, part="test", score="dice_pooled"):
     patients count whom all its trainings have. part: the set of slices; score: 'dice_pooled' or
     'dice_patient_mean', of masks. Returns a dictionary: more, less (means), difference, low, high
     (95% interval by `stats.interval_over_seeds_and_patients`), by_seed, seeds, patients, and
-    one_seed_decides: whether a seed's difference has the other sign.
+    signs_differ: whether a seed's difference has the other sign.
     """
     scores = []
     for first, second in zip(more, less, strict=True):
@@ -417,7 +416,7 @@ def compare_arms(more, less, part="test", score="dice_pooled"):
         "by_seed": tuple(difference),
         "seeds": len(difference),
         "patients": len(patients),
-        "one_seed_decides": len(set(np.sign(difference))) > 1,
+        "signs_differ": len(set(np.sign(difference))) > 1,
     }
 
 
@@ -456,26 +455,33 @@ def _scores_without(sums, score):
 # The rule for ratios
 
 
-def claim_ratio(claim, arm=None):
-    """Judge one claim by the rule for ratios.
+def claim_ratio(claim):
+    """Judge a claim of two arms by the rule for ratios.
 
-    arm: the trainings that are compared with 1, where the claim names no other arm; those that
-    share a split count as one. Returns a dictionary: answer, ratio, low, high (95% interval),
-    by_seed and seeds.
+    Returns a dictionary: answer, ratio, low, high (95% interval), by_seed and seeds.
     """
-    if arm is None:
-        null = 1
-        larger, than = arms.with_prefix(claim["larger"]), arms.with_prefix(claim["than"])
-        ratios = [
-            _mean_score(larger[seed], claim["score"]) / _mean_score(than[seed], claim["score"])
-            for seed in larger
-            if seed in than
-        ]
-    else:
-        null = claim["matters"]
-        ratios = arms.by_split(arm, [arms.training_score(name, claim["score"]) for name in arm])
+    larger, than = arms.with_prefix(claim["larger"]), arms.with_prefix(claim["than"])
+    ratios = [
+        _mean_score(larger[seed], claim["score"]) / _mean_score(than[seed], claim["score"])
+        for seed in larger
+        if seed in than
+    ]
+    return _judged_by_seed(ratios, claim["matters"], null=1)
+
+
+def claim_ratio_to_one(claim, names):
+    """Judge by the rule for ratios a claim of trainings that are compared with 1.
+
+    Trainings that share a split count as one. Returns what `claim_ratio` returns.
+    """
+    values = [arms.training_score(name, claim["score"]) for name in names]
+    return _judged_by_seed(arms.by_split(names, values), claim["matters"], null=claim["matters"])
+
+
+def _judged_by_seed(ratios, matters, null):
+    """Return `judge_ratios`, and the ratios that it judged."""
     return {
-        **judge_ratios(ratios, claim["matters"], null),
+        **judge_ratios(ratios, matters, null),
         "by_seed": tuple(ratios),
         "seeds": len(ratios),
     }
@@ -491,7 +497,7 @@ def judge_ratios(ratios, matters, null=1):
     """Judge whether something is larger: answer, ratio, low, high (95% t interval of the log).
 
     matters: the factor that matters; null: what the interval must lie above. Not decided for fewer
-    than three ratios, or one below 0.
+    than three ratios, or one that is not positive.
     """
     ratios = np.asarray(ratios, dtype=float)
     if len(ratios) < CLAIMS["seeds"] or not (ratios > 0).all():
@@ -532,9 +538,9 @@ def _ratio_claim(question, claim):
     if "than" in claim:
         names = _paired_names(claim["larger"], claim["than"])
         return {**told, **claim_ratio(claim), "names": names}
-    arm = next(filter(_can_judge, claim["larger"]))
+    arm = next(arm for arm in claim["larger"] if _can_judge(arms.trainings(arm)))
     names = arms.trainings(arm)
-    outcome = claim_ratio(claim, names)
+    outcome = claim_ratio_to_one(claim, names)
     parts = _model_parts({"arms": claim["larger"]}, arm)
     parts += _hangs_on_augmentation(question, claim, outcome["answer"])
     return {**told, **outcome, "names": names, "parts": parts}
@@ -550,7 +556,7 @@ def _paired_names(first, second):
 def _hangs_on_augmentation(question, claim, answer):
     """Return the strength's part where trainings with augmentation decide the contrary."""
     against = map(arms.trainings, question.get("against", []))
-    others = {claim_ratio(claim, names)["answer"] for names in against}
+    others = {claim_ratio_to_one(claim, names)["answer"] for names in against}
     contrary = others - {answer, Verdict.NOT_DECIDED}
     return ["hangs on augmentation"] if contrary else []
 
@@ -558,7 +564,7 @@ def _hangs_on_augmentation(question, claim, answer):
 def _number(row):
     """Return the number that carries a claim, a ratio or a difference, with its interval."""
     if np.isnan(row["low"]):
-        return "an unknown number of times (a value is not positive)"
+        return "unknown (too few ratios, or one that is not positive)"
     if not np.isnan(row.get("ratio", np.nan)):
         return f"{row['ratio']:.2f} times ({row['low']:.2f} to {row['high']:.2f})"
     text = f"{row['difference']:.3f} ({row['low']:.3f} to {row['high']:.3f})"

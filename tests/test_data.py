@@ -101,7 +101,10 @@ def test_one_image_under_two_patients_is_refused_unless_it_is_empty(tmp_path):
     [
         ("A/TCGA_CS_4941_1996_7.tif", "TCGA_CS_4941_1996", 7),
         ("A/slice000.tif", "A", 0),
-        ("A/slice_12.png", "slice", 12),
+        ("A/slice_12.png", "A", 12),
+        ("A/Slice 3.png", "A", 3),
+        ("A/img_2_7.tif", "img_2", 7),
+        ("A/imgs_7.tif", "imgs", 7),
         ("deep/A/007.tif", "A", 7),
         ("A/Pat1-z001.tif", "Pat1", 1),
         ("A/Pat1_slice 3.tiff", "Pat1", 3),
@@ -118,6 +121,17 @@ def test_natural_names_are_understood(tmp_path, name, patient, number):
 def test_natural_names_have_masks_too(tmp_path):
     found = data.find_slices(["A/z01.tif", "A/z01_mask.tif"], tmp_path)
     assert found[["image", "mask"]].to_numpy().tolist() == [["A/z01.tif", "A/z01_mask.tif"]]
+
+
+def test_folders_of_slices_that_name_no_patient_are_patients(tmp_path):
+    names = [
+        f"{patient}/img_{number}{end}.png"
+        for patient, number in (("A", 1), ("B", 4))
+        for end in ("", "_mask")
+    ]
+    found = data.find_slices(names, tmp_path)
+    assert list(found["patient"]) == ["A", "B"]
+    assert list(found["slice"]) == [1, 4]
 
 
 def test_what_is_left_out_is_said(tmp_path, capsys):
@@ -523,6 +537,12 @@ class TestFetch:
         ):
             data.fetch(tmp_path)
         assert image.exists()
+
+    def test_a_file_is_refused_before_anything_is_fetched(self, tmp_path, kaggle):
+        kaggle(lambda handle: pytest.fail("fetched"))
+        (tmp_path / "lgg.zip").touch()
+        with pytest.raises(UserError, match=r"lgg.zip is a file; name a new or an empty folder\."):
+            data.fetch(tmp_path / "lgg.zip")
 
     def test_a_failure_gets_one_line_without_the_token(self, tmp_path, kaggle):
         def fail(handle):

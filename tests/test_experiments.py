@@ -76,11 +76,24 @@ def test_every_slice_is_tested_once_by_the_fold_that_did_not_train_on_it(crossva
     assert list(record.metrics) == ["test"] and "dice_patient_mean" in record.metrics["test"]
 
 
-def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("missing", "trained_again"),
+    [
+        (["folds/3/per_slice.csv", "folds/3/history.csv"], ["3"]),
+        (["folds/3/model.keras"], ["3"]),
+        (["folds/3/per_slice.csv"], []),
+        (["per_patient.csv"], []),
+    ],
+)
+def test_only_what_is_missing_is_made_again(
+    crossval, tmp_path, monkeypatch, missing, trained_again
+):
     run, cohort, per_slice = crossval
     shutil.copytree(run.folder, tmp_path / "run")
     resumed = runs.Run(run.experiment, tmp_path / "run", run.data_dir)
-    for name in ("metrics.json", "folds/3/per_slice.csv", "folds/3/history.csv"):
+    if missing != ["per_patient.csv"]:
+        resumed.path("metrics.json").unlink()
+    for name in missing:
         resumed.path(name).unlink()
     trained = []
     fit = train.fit
@@ -88,7 +101,8 @@ def test_only_the_missing_fold_is_trained(crossval, tmp_path, monkeypatch):
         "lggseg_utils.train.fit", lambda *given: trained.append(given[3].name) or fit(*given)
     )
     again = experiments.cross_validate(resumed, cohort)
-    assert trained == ["3"]
+    assert trained == trained_again
+    assert all(resumed.path(name).exists() for name in missing)
     np.testing.assert_allclose(again["soft_sum"], per_slice["soft_sum"], rtol=1e-6)
 
 
@@ -194,6 +208,7 @@ def test_an_ablation_compares_on_validation_patients_of_one_split(
     assert means["dice_patient_mean"].tolist() == pytest.approx(by_training)
     assert run.record()["training"] == {"epochs": 6, "seconds": 6.0}
     refuse_to_train(monkeypatch)
+    run.path("ablation_patients.csv").unlink()
     assert experiments.ablate(run, cohort).equals(scores)
     assert records.load_record(run.folder).ablation.equals(scores)
 

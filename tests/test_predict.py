@@ -7,6 +7,7 @@ import zipfile
 import cv2
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import write_slice
 from PIL import Image
@@ -224,12 +225,17 @@ def test_a_cross_validation_is_averaged_and_a_fold_stands_alone(tmp_path, cohort
     with pytest.raises(UserError, match="folds run is not finished; the command that began it"):
         runs.find_network(run.folder)
     run.path("metrics.json").write_text("{}")
+    split = {"patient": ["A", "A"], "slice": [1, 2], "split": "test", "fold": [0, 1]}
+    runs.write_csv(run.path("split.csv"), pd.DataFrame(split))
     dataset = preprocess.prepare(data.read_cohort(cohort_folder), run.experiment)
     alone = [evaluate.predict(each, dataset.images, run.experiment) for each in networks]
     for folder, expected in ((run.folder, np.mean(alone, axis=0)), (run.path("folds/1"), alone[1])):
         table = predict.predict([cohort_folder], folder, tmp_path / "out").slices
         highest = expected.max((1, 2))
         assert table["highest_probability"].to_numpy() == pytest.approx(highest, abs=2e-4)
+    run.path("folds/1/model.keras").unlink()
+    with pytest.raises(UserError, match=r"folds/1/model.keras is missing; delete .*metrics.json"):
+        runs.find_network(run.folder)
 
 
 def test_what_can_be_refused_is_refused_before_tensorflow_is_loaded(tmp_path):

@@ -760,6 +760,14 @@ def test_recording_a_run_ends_with_the_comparison(readers_record, capsys):
     assert data == "The data differ, so these numbers do not say which network is better."
 
 
+def test_a_readers_record_may_have_the_name_of_a_training_kept_in_a_table(tmp_path, monkeypatch):
+    shutil.copytree(records.RECORDS / "patient64", tmp_path / "report128-long")
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    per_slice, history = records.load_training.__wrapped__("report128-long")
+    assert set(per_slice["split"]) == {"train", "val", "test"}
+    assert len(history)
+
+
 def test_a_record_is_read_once_for_all_its_scores(monkeypatch):
     read = []
     monkeypatch.setattr(records, "load_record", lambda name: read.append(name) or loaded)

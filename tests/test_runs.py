@@ -149,7 +149,10 @@ def test_a_damaged_run_json_gets_one_line(tmp_path, content):
 def test_a_folder_without_a_run_gets_one_line(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder: run.json is missing\."):
         runs.recorded_experiment(tmp_path)
-    with pytest.raises(UserError, match=r"contains no finished run: metrics.json is missing\."):
+    with pytest.raises(UserError, match=r"is not a run folder: run.json is missing\."):
+        records.record(tmp_path, "name")
+    runs.write_json(tmp_path / "run.json", {})
+    with pytest.raises(UserError, match=r"is not finished; the command that began it resumes it\."):
         records.record(tmp_path, "name")
 
 

@@ -290,6 +290,17 @@ def test_run_6_is_judged_by_its_own_dropout_and_with_its_reading_error(monkeypat
     assert ("test", 0.0, both) in asked
 
 
+def test_trainings_of_another_dropout_do_not_decide_about_run_6(monkeypatch):
+    names = ["grid64-dropout1-0", "grid64-dropout1-1", "grid64-dropout1-2", "grid64-dropout2-0"]
+    monkeypatch.setattr(arms, "trainings", lambda arm: names)
+    monkeypatch.setattr(arms, "is_new", lambda name: True)
+    question = {**QUESTIONS["run-6"], "arms": ["plain64", "dropout64"]}
+    with pytest.raises(StopIteration):
+        verdict._numbers(question)
+    _, arm, table = numbers_of_three(monkeypatch, names)
+    assert "exploratory" in verdict._hinges(question, arm, table)
+
+
 def test_the_row_that_is_shown_meets_most_and_comes_nearest():
     rows = [(False, True, 0.80), (True, True, 0.79), (True, True, 0.81), (True, True, 0.84)]
     table = pd.DataFrame(rows, columns=["dice_met", "iou_met", "dice_mean"])
@@ -345,8 +356,8 @@ def test_arms_are_compared_on_the_patients_that_all_have(counted):
     assert result["patients"] == 3
     assert result["more"] == pytest.approx(2 * 210 / (2 * 210 + 60))
     assert result["difference"] == pytest.approx(result["more"] - 2 * 180 / (2 * 180 + 60))
-    assert not result["one_seed_decides"]
-    assert verdict.compare_arms([["a"], ["b"]], [["b"], ["a"]])["one_seed_decides"]
+    assert not result["signs_differ"]
+    assert verdict.compare_arms([["a"], ["b"]], [["b"], ["a"]])["signs_differ"]
     by_patient = verdict.compare_arms([["a"]], [["b"]], score="dice_patient_mean")
     by_hand = np.mean([160 / 180, 140 / 160, 120 / 140])
     assert by_patient["more"] == pytest.approx(by_hand)
@@ -416,10 +427,10 @@ def test_trainings_compared_with_one_count_by_split_and_must_pass_what_matters(m
     rises = {"a-0": 1.2, "b-0": 1.4, "a-1": 1.31, "a-2": 1.32}
     monkeypatch.setattr(arms, "training_score", lambda name, score: rises[name])
     claim = {"score": "rise", "matters": 1.1}
-    outcome = verdict.claim_ratio(claim, list(rises))
+    outcome = verdict.claim_ratio_to_one(claim, list(rises))
     assert outcome["by_seed"] == pytest.approx((1.3, 1.31, 1.32))
     assert outcome["answer"] == Verdict.REPLICATED
-    assert verdict.claim_ratio({**claim, "matters": 1.3}, list(rises))["answer"] == (
+    assert verdict.claim_ratio_to_one({**claim, "matters": 1.3}, list(rises))["answer"] == (
         Verdict.NOT_DECIDED
     )
 
@@ -454,7 +465,7 @@ def test_a_value_that_is_not_positive_leaves_a_ratio_undecided(monkeypatch):
     monkeypatch.setattr(arms, "training_score", lambda name, score: -0.001)
     answer = verdict.judge.__wrapped__("batch")
     assert answer.answer == Verdict.NOT_DECIDED
-    assert "a value is not positive" in cards.in_words(QUESTIONS["batch"], answer)
+    assert "one that is not positive" in cards.in_words(QUESTIONS["batch"], answer)
 
 
 def test_the_number_of_an_answer_is_that_of_the_claim_that_carries_it(monkeypatch):
@@ -667,7 +678,7 @@ class TestWhatAnAnswerHangsOn:
     @pytest.mark.parametrize("one_decides", [True, False])
     def test_a_seed_that_says_the_contrary_is_named(self, monkeypatch, one_decides):
         found = {"difference": 0.05, "low": 0.03, "high": 0.07, "by_seed": (), "seeds": 3}
-        found |= {"patients": 9, "one_seed_decides": one_decides}
+        found |= {"patients": 9, "signs_differ": one_decides}
         monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: found)
         strength = verdict.judge_difference(QUESTIONS["mixing"]).strength
         assert ("hangs on a seed" in strength) is one_decides

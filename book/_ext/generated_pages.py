@@ -50,6 +50,7 @@ MODULES = (
     "self_test",
     "predictions",
     "cards",
+    "volumes",
     "predict",
     "plots",
     "viewer",
