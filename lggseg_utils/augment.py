@@ -26,22 +26,6 @@ KERNEL_SIGMA = 0.3 * ((KERNEL_SIDE - 1) * 0.5 - 1) + 0.8  # OpenCV's choice for 
 CONTRAST = (0.8, 1.2)
 BRIGHTNESS = 0.1
 
-# Number of the random stream of each augmentation in `all`. A new one gets the next number,
-# wherever its name stands, so that the others are drawn as before.
-STREAMS_OF_ALL = {
-    "rotation": 0,
-    "flip": 1,
-    "shift": 2,
-    "crop_zoom": 3,
-    "crop_pad": 4,
-    "shear": 5,
-    "noise": 6,
-    "gaussian_filter": 7,
-    "contrast": 8,
-    "brightness": 9,
-    "rotate_90": 10,
-}
-
 
 def _uniform(count, seed, low=0.0, high=1.0):
     """Return one uniform random number per slice, from low to below high: float32 (count,)."""
@@ -246,8 +230,7 @@ def augment(images, masks, text, seed, probability=PROBABILITY):
 def _draw(count, text, seed, probability):
     """Return for each augmentation named by `text` what is `Drawn` for a batch of `count`."""
     drawn = []
-    for position, name in enumerate(parse_augmentation(text)):
-        stream = STREAMS_OF_ALL[name] if text == "all" else position
+    for stream, name in enumerate(parse_augmentation(text)):
         seed_choice, seed_values = _split(tf.random.fold_in(seed, stream), 2)
         chosen = _uniform(count, seed_choice) < probability
         if name in GEOMETRY and GEOMETRY[name].always:

@@ -22,12 +22,6 @@ def stage(run_folder):
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(REPOSITORY / "book", STAGE / "book")
     shutil.copy(REPOSITORY / "CHANGELOG.md", STAGE)
-    # A chapter shows source from the package itself, never a copy of it.
-    shutil.copytree(
-        REPOSITORY / "lggseg_utils",
-        STAGE / "lggseg_utils",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
     (STAGE / "notebooks").mkdir()
     terms = myst.read_terms((STAGE / "book" / "glossary.md").read_text(encoding="utf-8"))
     sources = myst.read_sources((STAGE / "book" / "references.bib").read_text(encoding="utf-8"))

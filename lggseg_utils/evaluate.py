@@ -130,9 +130,10 @@ def set_scores(scored, whole_patients, resamples=stats.RESAMPLES):
     """Return the scores of one set of slices: a dictionary name -> {'value', 'low', 'high'}.
 
     scored: a per-slice table. low and high are the 95% interval by bootstrap over patients with
-    all their slices; None for fewer than two patients, and where the score of a draw has no
-    number. `dice_coef` and `jacard_coef` are averaged over batches of 16 slices in the order of
-    the table; for their intervals, in random order. `whole_patients` adds the Dice per patient.
+    all their slices, drawn `resamples` times; None if that is 0, for fewer than two patients, and
+    where the score of a draw has no number. `dice_coef` and `jacard_coef` are averaged over batches
+    of 16 slices in the order of the table; for their intervals, in random order. `whole_patients`
+    adds the Dice per patient.
     """
     resampled = ResampledPatients(scored)
     everyone = np.arange(resampled.count)

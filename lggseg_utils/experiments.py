@@ -94,9 +94,11 @@ def _settled(run):
 
     The precision is noted in run.json.
     """
-    fastest = run.experiment.precision.replace("auto", train.machine_precision())
-    run.note(precision=run.record().get("precision", fastest))
-    return run.experiment.model_copy(update={"precision": run.record()["precision"]})
+    precision = run.record().get("precision", run.experiment.precision)
+    if precision == "auto":
+        precision = train.machine_precision()
+    run.note(precision=precision)
+    return run.experiment.model_copy(update={"precision": precision})
 
 
 def run_jobs(jobs, dataset, folder, unit, workers=THIS_PROCESS):

@@ -13,7 +13,7 @@ import scipy
 
 # Added above and below in the usual Keras code; the report's own constant is not known.
 SMOOTH = 1.0
-# Pixels of the 128x128 grid that two borders may lie apart and still agree.
+# Pixels that two borders may lie apart and still agree.
 TOLERANCE = 2.0
 # Slices per batch wherever a score is averaged over batches, as in the report's runs.
 SCORED_BATCH = 16
@@ -63,6 +63,16 @@ def rates(tp, fp, fn, tn):
     }
 
 
+def overlap_scores(shared, total, smooth):
+    """Return (Dice, IoU) of predictions: (2 S + k)/(T + k) and (S + k)/(T - S + k).
+
+    shared, S: intersection of truth and prediction; total, T: sum of both, numbers or arrays of one
+    shape; smooth, k: added above and below. Both scores are 1 where nothing is counted.
+    """
+    dice = ratio(2 * shared + smooth, total + smooth, empty=1)
+    return dice, ratio(shared + smooth, total - shared + smooth, empty=1)
+
+
 def batch_scores(soft_intersection, soft_sum):
     """Return (`dice_coef`, `jacard_coef`) averaged over batches of 16 consecutive slices.
 
@@ -72,8 +82,7 @@ def batch_scores(soft_intersection, soft_sum):
     starts = np.arange(0, len(soft_sum), SCORED_BATCH)
     shared = np.add.reduceat(soft_intersection, starts)
     total = np.add.reduceat(soft_sum, starts)
-    dice_coef = (2 * shared + SMOOTH) / (total + SMOOTH)
-    jacard_coef = (shared + SMOOTH) / (total - shared + SMOOTH)
+    dice_coef, jacard_coef = overlap_scores(shared, total, SMOOTH)
     return float(dice_coef.mean()), float(jacard_coef.mean())
 
 
@@ -176,10 +185,8 @@ def _class_scores(shared, total, scored, definition):
     """
     sums = pd.DataFrame({"shared": shared, "total": total})
     sums = sums.groupby(_units(scored, definition.unit)).sum()
-    dice_values = (2 * sums["shared"] + definition.smooth) / (sums["total"] + definition.smooth)
-    union = sums["total"] - sums["shared"]
-    iou_values = (sums["shared"] + definition.smooth) / (union + definition.smooth)
-    return dice_values.fillna(1).mean(), iou_values.fillna(1).mean()
+    dice_values, iou_values = overlap_scores(sums["shared"], sums["total"], definition.smooth)
+    return dice_values.mean(), iou_values.mean()
 
 
 def _units(scored, unit):

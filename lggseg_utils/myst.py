@@ -7,18 +7,19 @@ glossary, and code that only draws is folded away.
 
 import re
 
+from pybtex.database import parse_string
+
 CAPTION = "**Figure.** "
 EXERCISE = re.compile(r"> \*\*(Exercise \d+)\.\*\* (.*)", re.DOTALL)
 # Tags of cells that are folded away on the page: the tag that Jupyter Book knows, and its label.
 FOLDED = {
     "parameters": ("hide-input", "the parameters"),
-    # Written by papermill: the values of this run, which `run.json` holds as well.
-    "injected-parameters": ("remove-cell", ""),
     "imports": ("hide-input", "the imports"),
     "plotting": ("hide-input", "the plotting code"),
     "details": ("hide-input", "the code"),
     "solution": ("hide-cell", "the solution"),
 }
+INJECTED = "injected-parameters"
 # A work is cited by authors and year.
 LINK = re.compile(r"\[[^\]]*\b(?:19|20)\d\d\)?\]\((https?://[^)]+)\)")
 CITED = re.compile(rf"\({LINK.pattern}\)|{LINK.pattern}")
@@ -39,6 +40,8 @@ def to_myst(notebook, name, terms, sources):
     name: of the chapter, which its figures are named after; terms: words of the glossary; sources:
     keys of the bibliography by address.
     """
+    # What papermill wrote into a run's copy: `run.json` holds it as well.
+    notebook.cells = [cell for cell in notebook.cells if INJECTED not in _tags(cell)]
     _move_captions(notebook, name)
     unused = [term for term in terms if term not in EVERYDAY]
     for cell in notebook.cells:
@@ -59,10 +62,11 @@ def read_terms(glossary):
 def read_sources(bibliography):
     """Return the key of each entry of a BibTeX file by its address: its url, or that of its DOI."""
     found = {}
-    for entry in re.split(r"^@", bibliography, flags=re.MULTILINE)[1:]:
-        key = re.match(r"\w+\{(\w+)", entry).group(1)
-        for field, value in re.findall(r"(url|doi) *= *\{([^}]+)\}", entry):
-            found[value if field == "url" else f"https://doi.org/{value}"] = key
+    for key, entry in parse_string(bibliography, "bibtex").entries.items():
+        if "url" in entry.fields:
+            found[entry.fields["url"]] = key
+        if "doi" in entry.fields:
+            found[f"https://doi.org/{entry.fields['doi']}"] = key
     return found
 
 
@@ -113,9 +117,14 @@ def _as_box(exercise):
     return f":::{{admonition}} {title}\n:class: tip\n{text}\n:::"
 
 
+def _tags(cell):
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
 def _fold(cell):
     """Fold a code cell away whose tags say so."""
-    for tag in cell.metadata.get("tags", []):
+    for tag in _tags(cell):
         if tag in FOLDED:
             known, label = FOLDED[tag]
             cell.metadata["tags"] = [known]

@@ -147,20 +147,13 @@ def draw_split(slices, protocol, seed):
     patients, twenty or more of them stratified by tumour volume. Raises `UserError` for fewer
     than three of either.
     """
-    _refuse_too_few(slices, protocol, 3, f"a split by {protocol} needs")
+    data.check_enough(slices, protocol, len(SETS))
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
         names = np.select([parts == 0, parts == 1], ["test", "val"], "train")
     else:
         names = _slice_sets(len(slices), seed)
     return slices[["patient", "slice"]].assign(split=names.astype(object))
-
-
-def _refuse_too_few(slices, protocol, least, purpose):
-    """Raise `UserError` for fewer slices or patients, as the protocol says, than `least`."""
-    units = slices["patient"].nunique() if protocol == "patient" else len(slices)
-    if units < least:
-        raise UserError(f"{purpose} at least {least} {protocol}s, but the data contain {units}.")
 
 
 def _slice_sets(count, seed):
@@ -203,7 +196,7 @@ def draw_folds(slices, protocol, seed):
     of `slices`; `split` is 'test', since every slice is tested once. Raises `UserError` for fewer
     than ten slices or patients.
     """
-    _refuse_too_few(slices, protocol, PARTS, f"folds by {protocol} need")
+    data.check_enough(slices, protocol, PARTS)
     if protocol == "patient":
         parts = _patient_parts(slices, seed)
     else:

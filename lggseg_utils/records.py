@@ -34,7 +34,13 @@ SET_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 # The ways in which `score_set` counts Dice, IoU and mean IoU.
 VALUES = ("masks", "probabilities")
-UNITS = {"pooled": None, "batch": 16, "batch of 32": 32, "slice": 1}  # slices counted together
+# Slices that are counted together.
+SLICES_PER_UNIT = {
+    "pooled": None,
+    "batch": metrics.SCORED_BATCH,
+    "batch of 32": 32,
+    "slice": 1,
+}
 SMOOTHS = (0, 0.1, 1, 10, 100)  # added above and below
 WAY = ["score", "values", "unit", "smooth"]
 
@@ -252,8 +258,8 @@ def score_set(per_slice):
     per_slice: the columns of per_slice.csv, in the order of evaluation, all slices of one size.
     Dice is (2 S + k)/(T + k) and IoU (S + k)/(T - S + k), with S the intersection of truth and
     prediction, T the sum of both, and k the number `smooth`; both are 1 where nothing is counted.
-    S and T are summed over what UNITS names, and the mean over units is taken. The mean IoU is
-    that of tumour and background. Accuracy and loss are means over slices.
+    S and T are summed over what SLICES_PER_UNIT names, and the mean over units is taken. The mean
+    IoU is that of tumour and background. Accuracy and loss are means over slices.
     """
     counts = per_slice[["tp", "fp", "fn", "tn"]].to_numpy(float)
     pixels = counts[0].sum()
@@ -265,8 +271,8 @@ def score_set(per_slice):
         "masks": (counts[:, 0], 2 * counts[:, 0] + counts[:, 1] + counts[:, 2]),
         "probabilities": tuple(per_slice[["soft_intersection", "soft_sum"]].to_numpy(float).T),
     }
-    for values, unit in product(VALUES, UNITS):
-        starts = np.arange(0, len(counts), UNITS[unit] or len(counts))
+    for values, unit in product(VALUES, SLICES_PER_UNIT):
+        starts = np.arange(0, len(counts), SLICES_PER_UNIT[unit] or len(counts))
         shared, total = (np.add.reduceat(each, starts) for each in sums[values])
         size = pixels * np.diff(np.append(starts, len(counts)))
         for smooth in SMOOTHS:
@@ -277,10 +283,10 @@ def score_set(per_slice):
 
 def _unit_scores(shared, total, size, smooth):
     """Return the mean over units of Dice, IoU and mean IoU; size: pixels of each unit."""
-    iou = metrics.ratio(shared + smooth, total - shared + smooth, empty=1)
-    background = metrics.ratio(size - total + shared + smooth, size - shared + smooth, empty=1)
+    dice, iou = metrics.overlap_scores(shared, total, smooth)
+    _, background = metrics.overlap_scores(size - total + shared, 2 * size - total, smooth)
     return {
-        "dice": metrics.ratio(2 * shared + smooth, total + smooth, empty=1).mean(),
+        "dice": dice.mean(),
         "iou": iou.mean(),
         "mean_iou": ((iou + background) / 2).mean(),
     }

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
+# The place of a name is its random stream in `all`: a new one goes to the end.
 AUGMENTATIONS = (
     "rotation",
     "flip",

@@ -11,11 +11,11 @@ DRAWS = 5000
 
 
 def interval_over_patients(statistic, patients, resamples=RESAMPLES):
-    """Return the 95% interval (low, high) of scores by the percentile bootstrap over patients; NaN
-    for fewer than two.
+    """Return the 95% interval (low, high) of scores by the percentile bootstrap over patients.
 
     statistic(drawn): the scores of resampled patients, whose numbers from 0 are in the last axis of
-    `drawn` (..., patients).
+    `drawn` (..., patients); resamples: how often they are drawn. NaN for fewer than two patients,
+    and for no resamples.
     """
     if patients < 2 or not resamples:
         return np.nan, np.nan

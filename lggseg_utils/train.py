@@ -69,15 +69,15 @@ def _silence_tensorflow():
     tf.get_logger().setLevel("ERROR")
 
 
-def compile_unet(experiment, steps, build=build_unet):
-    """Build and compile an experiment's network.
+def compile_unet(experiment, steps):
+    """Return an experiment's network, compiled and untrained.
 
-    steps: training steps of the whole training; build(experiment): the untrained Keras network.
+    steps: training steps of the whole training.
     """
     rate = experiment.learning_rate
     if experiment.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
-    network = build(experiment)
+    network = build_unet(experiment)
     network.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss=losses.LOSSES[experiment.loss],
@@ -215,20 +215,19 @@ def _finished(history, experiment):
     return epochs_since_lowest >= experiment.early_stopping
 
 
-def fit(experiment, dataset, split, folder, build=build_unet):
+def fit(experiment, dataset, split, folder):
     """Train the network of an experiment on a split's training slices.
 
     Returns (network, history table), the network with the weights that
     `weights` names. `folder` receives history.csv, the kept networks, and
     checkpoint.keras, from which an interrupted training resumes.
-    build(experiment) returns the untrained Keras network.
     """
     set_up(experiment)
     rows = preprocess.rows_by_set(split)
     if not experiment.hold_out:
         rows["train"] = np.union1d(rows["train"], rows["val"])
     steps = steps_per_epoch(experiment, len(rows["train"]))
-    network, history = _resume(experiment, Path(folder), steps, build)
+    network, history = _resume(experiment, Path(folder), steps)
     if not _finished(history, experiment):
         history = _train(network, experiment, dataset, rows, folder, history)
     if experiment.weights == "best":
@@ -241,14 +240,14 @@ def steps_per_epoch(experiment, count):
     return math.ceil(count / experiment.batch_size)
 
 
-def _resume(experiment, folder, steps, build):
+def _resume(experiment, folder, steps):
     """Return the checkpoint's network and history, or an untrained network and an empty list.
 
     steps: training steps of an epoch.
     """
     checkpoint = folder / "checkpoint.keras"
     if not checkpoint.exists():
-        return compile_unet(experiment, steps * experiment.epochs, build), []
+        return compile_unet(experiment, steps * experiment.epochs), []
     network = load_network(checkpoint)
     history = read_csv(folder / "history.csv").head(epochs_trained(network, steps))
     return network, history.to_dict("records")

@@ -280,15 +280,6 @@ def test_all_draws_what_its_eleven_names_draw(masks):
     assert all(np.array_equal(a, b) for a, b in zip(together, joined, strict=True))
 
 
-def test_a_new_name_in_the_middle_of_all_leaves_the_other_draws(masks, monkeypatch):
-    images = np.repeat(masks, 3, axis=-1)
-    before = apply("all", images, masks, (3, 4), 0.5)[1]
-    longer = ("rotation", "flair_only", *settings.AUGMENTATIONS[1:])
-    monkeypatch.setitem(settings.COMPOSITIONS, "all", longer)
-    monkeypatch.setitem(augment.STREAMS_OF_ALL, "flair_only", 11)
-    assert np.array_equal(apply("all", images, masks, (3, 4), 0.5)[1], before)
-
-
 def test_all_geometry_moves_image_and_mask_together(masks):
     changed, moved = apply("+".join(GEOMETRY), np.repeat(masks, 3, axis=-1), masks, (9, 9))
     kept = moved.sum((1, 2, 3)) > 200

@@ -59,7 +59,10 @@ def test_help(command):
         ),
         ("crossval --profile smoke --data /dev/null", "/dev/null is neither a folder nor a zip"),
         ("book --run /no/such/run", "/no/such/run is not a run folder: run.json is missing."),
-        ("record /no/such/run name", "lggseg: /no/such/run contains no finished run"),
+        (
+            "record /no/such/run name",
+            "lggseg: /no/such/run is not a run folder: run.json is missing.",
+        ),
         ("predict /no/such/image.tif --out masks", "lggseg: /no/such/image.tif does not exist."),
     ],
 )

@@ -201,10 +201,10 @@ def test_splits_depend_on_the_seed_alone(draw, protocol):
 @pytest.mark.parametrize(
     ("draw", "protocol", "patients", "slices", "message"),
     [
-        ("draw_split", "patient", 2, 5, "a split by patient needs at least 3 patients, .* 2"),
-        ("draw_split", "slice", 1, 2, "a split by slice needs at least 3 slices, .* 2"),
-        ("draw_folds", "patient", 9, 3, "folds by patient need at least 10 patients, .* 9"),
-        ("draw_folds", "slice", 3, 3, "folds by slice need at least 10 slices, .* 9"),
+        ("draw_split", "patient", 2, 5, "splitting by patient needs at least 3 patients, .* 2"),
+        ("draw_split", "slice", 1, 2, "splitting by slice needs at least 3 slices, .* 2"),
+        ("draw_folds", "patient", 9, 3, "splitting by patient needs at least 10 patients, .* 9"),
+        ("draw_folds", "slice", 3, 3, "splitting by slice needs at least 10 slices, .* 9"),
     ],
 )
 def test_too_few_are_refused_in_one_line(draw, protocol, patients, slices, message):

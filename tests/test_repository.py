@@ -377,3 +377,10 @@ def test_the_address_is_set_everywhere_by_one_command(tmp_path, monkeypatch):
     texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in texts if ADDRESS in text]
     assert sum("https://github.com/someone/fork" in text for text in texts) == len(NOTEBOOKS) + 1
+
+
+def test_every_bug_that_the_tests_are_tried_with_can_be_put_in():
+    listed = yaml.safe_load((ROOT / "benchmarks" / "mutations.yml").read_text(encoding="utf-8"))
+    for module, bugs in listed.items():
+        text = (ROOT / "lggseg_utils" / f"{module}.py").read_text(encoding="utf-8")
+        assert [bug["bug"] for bug in bugs if text.count(bug["old"]) != 1] == [], module

@@ -1,9 +1,7 @@
-"""Sphinx extension: what papermill and Altair leave in notebooks, made fit for a page without a
-network.
+"""Sphinx extension: charts of Altair on pages without a network.
 
-papermill's cell of parameters says nothing to a reader. A notebook's chart loads Vega from the
-internet. Here its specification is kept instead, and drawn by a copy of Vega (BSD) that vl-convert,
-which Altair's authors keep, writes beside the pages.
+A notebook's chart loads Vega from the internet. Here its specification is kept instead, and drawn
+by a copy of Vega (BSD) that vl-convert, which Altair's authors keep, writes beside the pages.
 """
 
 import json
@@ -17,19 +15,11 @@ from lggseg_utils.plots import VEGA_LITE
 DRAW = Path(__file__).parent / "charts.js"
 
 
-def tidy_notebooks(app):
-    """Drop papermill's cells of parameters, replace the HTML of each chart by its specification,
-    and write what draws it.
-    """
+def keep_specifications(app):
+    """Replace the HTML of each chart by its specification, and write what draws it."""
     for path in Path(app.srcdir, "notebooks").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = [
-            cell
-            for cell in notebook["cells"]
-            if "injected-parameters" not in cell["metadata"].get("tags", [])
-        ]
-        notebook["cells"] = cells
-        for cell in cells:
+        for cell in notebook["cells"]:
             for output in cell.get("outputs", []):
                 if VEGA_LITE in output.get("data", {}):
                     output["data"] = {"text/html": placeholder(output["data"][VEGA_LITE])}
@@ -58,6 +48,6 @@ def add_script(app, pagename, templatename, context, doctree):
 
 def setup(app):
     """Register the extension."""
-    app.connect("builder-inited", tidy_notebooks)
+    app.connect("builder-inited", keep_specifications)
     app.connect("html-page-context", add_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -334,17 +334,25 @@ def reference_text():
     chosen = runs.read_csv(records.RECORDS / "search.csv.gz")["patient"].unique()
     seen = split.loc[split["split"] == "test", "patient"].isin(chosen).sum()
     repeated = plots.score(records.load_record("mirrored-cv").metrics["test"]["dice_patient_mean"])
+    rows = (
+        (
+            f"the {counts['test']} patients of the sample, new to it; settings were chosen on "
+            f"{seen} of them",
+            dice["test"],
+        ),
+        (f"its {counts['train']} training patients", dice["train"]),
+        (
+            "all 110 patients, by networks of the same recipe that had not seen them (record "
+            "`mirrored-cv`)",
+            repeated,
+        ),
+    )
     return (
         f"Trained on {counts['train']} patients outside the {{doc}}`sample <data_card>`, with "
         f"{counts['val']} others for validation: {experiment.size}x{experiment.size} pixels, "
         f"{experiment.filters} filters at the first level, {experiment.epochs} epochs, "
         f"{record['training']['seconds'] / 60:.0f} minutes, commit `{record['git_commit']}`.\n\n"
-        "| scored on | mean Dice per patient (95% interval) |\n|---|---|\n"
-        f"| the {counts['test']} patients of the sample, new to it; settings were chosen on {seen} "
-        f"of them | {dice['test']} |\n"
-        f"| its {counts['train']} training patients | {dice['train']} |\n"
-        "| all 110 patients, by networks of the same recipe that had not seen them (record "
-        f"`mirrored-cv`) | {repeated} |\n"
+        + markdown_table(("scored on", "mean Dice per patient (95% interval)"), rows)
     )
 
 
@@ -353,25 +361,28 @@ def speed_text():
     as Markdown.
     """
     folder = runs.REPOSITORY / "benchmarks"
-    lines = [
-        "| network | precision | slices a second | against plain Keras (float32) "
-        "| against PyTorch | of the peak |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "network",
+        "precision",
+        "slices a second",
+        "against plain Keras (float32)",
+        "against PyTorch",
+        "of the peak",
+    )
+    rows = []
     for path in sorted(folder.glob("training-*.json")):
         measured = json.loads(path.read_text(encoding="utf-8"))
         precision = measured["precision"].removeprefix("mixed_")
         for name, case in measured.items():
             if isinstance(case, dict) and "rounds" in case:
-                share = case["gflops"] / measured["peak_gflops"][precision]
-                ratios = (
-                    f"{case['package_over_plain_keras']:.2f} | {case['package_over_pytorch']:.2f}"
-                )
                 speed = case["slices_a_second"]["package"]
-                lines.append(f"| {name} | {precision} | {speed:.0f} | {ratios} | {share:.0%} |")
+                ratios = (case["package_over_plain_keras"], case["package_over_pytorch"])
+                share = case["gflops"] / measured["peak_gflops"][precision]
+                texts = (f"{speed:.0f}", *(f"{ratio:.2f}" for ratio in ratios), f"{share:.0%}")
+                rows.append((name, precision, *texts))
     seconds = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    return "\n".join(lines) + (
-        f"\n\n`lggseg predict` takes {seconds['predict_seconds']:.1f} seconds for a volume of "
+    return markdown_table(heads, rows) + (
+        f"\n`lggseg predict` takes {seconds['predict_seconds']:.1f} seconds for a volume of "
         f"{seconds['volume']} slices, {seconds['start_seconds']:.1f} of them for the start of "
         "Python and TensorFlow.\n"
     )
