@@ -107,17 +107,16 @@ def read_cohort(source="", skip_bad=False, report=None):
     if len(problems) and not (skip_bad and len(problems) < len(found)):
         raise UserError(_what_is_wrong(problems, len(found), source, report))
     usable = [not each.problem for each in visited]
-    slices, good = (
-        found[usable].reset_index(drop=True),
-        [each for each in visited if each.image is not None],
-    )
+    slices = found[usable].reset_index(drop=True)
+    good = [each for each in visited if not each.problem]
     _refuse_twins(slices, good, source)
     slices = slices.assign(
         height=[each.mask.shape[0] for each in good],
         width=[each.mask.shape[1] for each in good],
         tumour_area=[int(each.mask.sum()) for each in good],
     )
-    images, masks = [each.image for each in good], [each.mask for each in good]
+    images = [each.image for each in good]
+    masks = [each.mask for each in good]
     return Cohort(slices, images, masks, problems, _fingerprint(slices, good))
 
 

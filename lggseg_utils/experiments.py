@@ -206,6 +206,13 @@ def _connected(address):
 
 def _check_workers(client, folder):
     """Refuse workers that could not do a job, before anything is trained."""
+    _check_threads(client)
+    _check_commits(client)
+    _check_folder(client, folder)
+
+
+def _check_threads(client):
+    """Refuse no worker at all, and workers of several threads."""
     threads = client.nthreads()
     if not threads:
         raise UserError(
@@ -216,6 +223,10 @@ def _check_workers(client, folder):
             "two trainings in one process would share a generator of random numbers; start the "
             "workers with --nthreads 1."
         )
+
+
+def _check_commits(client):
+    """Refuse workers that lack the package, or have another commit of it."""
     try:
         commits = client.run(git_commit)
     except ImportError as error:
@@ -228,6 +239,10 @@ def _check_workers(client, folder):
                 f"worker {worker} has commit {commit or 'unknown'}, this process {git_commit()}; "
                 "use the same on all machines."
             )
+
+
+def _check_folder(client, folder):
+    """Refuse workers that do not see a folder of this machine."""
     marker = folder / f".part-seen-{os.getpid()}"
     marker.touch()
     seen = client.run(os.path.exists, str(marker))

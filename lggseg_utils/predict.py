@@ -113,13 +113,19 @@ def predict(images, network_folder, out):
         for scan, probability in zip(scans, probabilities, strict=True)
     ]
     _write_masks(scans, masks, Path(out))
-    table = pd.DataFrame([scan[:4] for scan in scans], columns=Scan._fields[:4]).assign(
-        tumour_pixels=[int(mask.sum()) for mask in masks],
-        highest_probability=np.max(probabilities, (1, 2)).astype(float).round(4),
-    )
+    table = _table(scans, masks, probabilities)
     dice = _dice(scans, masks)
     _write_tables(Path(out), table, dice)
     return Predicted(table, dice)
+
+
+def _table(scans, masks, probabilities):
+    """Return the table of predictions.csv."""
+    named = [(scan.image, scan.patient, scan.slice, scan.mask) for scan in scans]
+    return pd.DataFrame(named, columns=["image", "patient", "slice", "mask"]).assign(
+        tumour_pixels=[int(mask.sum()) for mask in masks],
+        highest_probability=np.max(probabilities, (1, 2)).astype(float).round(4),
+    )
 
 
 def _require_exists(path):
@@ -237,7 +243,8 @@ def _of_slices(source):
 
 def _scan(row, source):
     """Return the `Scan` of one row of a table of `data.find_slices`."""
-    truth, beside = None, Path(row.mask).parent == Path(row.image).parent
+    truth = None
+    beside = Path(row.mask).parent == Path(row.image).parent
     try:
         content = data.read_bytes(source.files.read, row.image)
         pixels = data.decode(content, 3)

@@ -599,44 +599,62 @@ def _one_quantity(question):
 
 def _sets_alike(question):
     """Compare reported error rates and the tumour share of validation with random tenths."""
-    drawn = dict(zip(("slice", "patient"), question["uses"], strict=True))
-    ratio = sources.error_ratio()
-    tumour, of_run_1 = (
-        1 - sources.REPORTED["first_val_accuracy"][run] for run in ("run 3", "run 1")
+    table = pd.DataFrame(
+        _signs_in_tenths(by, name)
+        for by, name in zip(("slice", "patient"), question["uses"], strict=True)
     )
-    least = tumour - CLAIMS["reading_error"]
-    rows = []
-    for by, name in drawn.items():
-        errors = sources.error_ratios(records.load_training(name)[0], by)
-        # Patients differ so much that only many draws tell how rare such a share is.
-        shares = sources.tumour_shares(by, draws=200_000 if by == "patient" else stats.DRAWS)
-        rows.append(
-            {
-                "drawn": by,
-                "error ratio": (errors >= ratio).mean(),
-                "tumour share": (shares >= least).mean(),
-                "as read": (shares >= tumour).mean(),
-                "by run 1": (shares >= of_run_1 - CLAIMS["reading_error"]).mean(),
-            }
-        )
-    table = pd.DataFrame(rows).set_index("drawn")
-    by_slice, by_patient = table.loc["slice"], table.loc["patient"]
     answer = _by_signs(table[["error ratio", "tumour share"]])
-    by_run_1 = _by_signs(table[["error ratio", "by run 1"]])
+    tumour, error = _tumour_share("run 3"), CLAIMS["reading_error"]
     return Answer(
         answer,
         _strength(answer, question["hangs"]),
-        f"{least:.1%} to {tumour + CLAIMS['reading_error']:.1%} tumour",
-        f"The error rate of validation is {ratio:.2f} times that of test; so large a ratio, either "
-        f"way round, occurs in {by_slice['error ratio']:.1%} of pairs of random tenths drawn by "
-        f"slice and in {by_patient['error ratio']:.1%} by patient. If run 3 marks nothing in its "
-        f"first epochs, their validation accuracy means {tumour:.1%} tumour, or {least:.1%} within "
-        f"the reading error; {by_slice['tumour share']:.2%} and "
+        f"{tumour - error:.1%} to {tumour + error:.1%} tumour",
+        _signs_sentence(table),
+        table,
+        tuple(question["uses"]),
+    )
+
+
+def _tumour_share(run):
+    """Return the tumour share of validation, if a reported run starts with an empty mask."""
+    return 1 - sources.REPORTED["first_val_accuracy"][run]
+
+
+def _signs_in_tenths(by, name):
+    """Return in how many random tenths, drawn by 'slice' or 'patient', each sign occurs.
+
+    name: of the training whose errors are drawn. Returns a dictionary: drawn, and shares of the
+    draws.
+    """
+    errors = sources.error_ratios(records.load_training(name)[0], by)
+    # Patients differ so much that only many draws tell how rare such a share is.
+    shares = sources.tumour_shares(by, draws=200_000 if by == "patient" else stats.DRAWS)
+    as_read = _tumour_share("run 3")
+    return {
+        "drawn": by,
+        "error ratio": (errors >= sources.error_ratio()).mean(),
+        "tumour share": (shares >= as_read - CLAIMS["reading_error"]).mean(),
+        "as read": (shares >= as_read).mean(),
+        "by run 1": (shares >= _tumour_share("run 1") - CLAIMS["reading_error"]).mean(),
+    }
+
+
+def _signs_sentence(table):
+    """Return what both signs say, in words; table: rows of `_signs_in_tenths`."""
+    shares = table.set_index("drawn")
+    by_slice, by_patient = shares.loc["slice"], shares.loc["patient"]
+    tumour = _tumour_share("run 3")
+    least = tumour - CLAIMS["reading_error"]
+    by_run_1 = _by_signs(table[["error ratio", "by run 1"]])
+    return (
+        f"The error rate of validation is {sources.error_ratio():.2f} times that of test; so large "
+        f"a ratio, either way round, occurs in {by_slice['error ratio']:.1%} of pairs of random "
+        f"tenths drawn by slice and in {by_patient['error ratio']:.1%} by patient. If run 3 marks "
+        f"nothing in its first epochs, their validation accuracy means {tumour:.1%} tumour, or "
+        f"{least:.1%} within the reading error; {by_slice['tumour share']:.2%} and "
         f"{by_patient['tumour share']:.2%} of the tenths have that much. Run 1 does not rest, but "
-        f"starts near {1 - of_run_1:.3f}; if that were its empty mask, the answer would be: "
-        f"{by_run_1}",
-        table.reset_index(),
-        tuple(drawn.values()),
+        f"starts near {1 - _tumour_share('run 1'):.3f}; if that were its empty mask, the answer "
+        f"would be: {by_run_1}"
     )
 
 

@@ -47,7 +47,9 @@ def bins(truths, probabilities):
 
 def score_fold(folder, dataset, rows, experiment):
     """Return a fold's table of Dice (network, mirrored, patient, dice), and its `bins`."""
-    average, truths, tables = train.load_network(folder / "model.keras"), dataset.truths[rows], []
+    average = train.load_network(folder / "model.keras")
+    truths = dataset.truths[rows]
+    tables = []
     slices = dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="test")
     for network, mirrored, probabilities in predictions(average, dataset.images[rows], experiment):
         dice = evaluate.per_patient_table(slices.join(evaluate.count(truths, probabilities)))[
@@ -64,12 +66,15 @@ def score_fold(folder, dataset, rows, experiment):
 @click.option("--score-size", type=int, help="Side of the grid to score on.  [default: the run's]")
 def main(cohort_folder, run_folder, score_size):
     """Score the networks of all folds."""
-    commit, experiment = runs.git_commit(), runs.recorded_experiment(run_folder)
+    commit = runs.git_commit()
+    experiment = runs.recorded_experiment(run_folder)
     experiment = experiment.model_copy(update={"score_size": score_size or experiment.score_size})
-    dataset, tables, sums = preprocess.prepare(data.read_cohort(cohort_folder), experiment), [], 0
+    dataset = preprocess.prepare(data.read_cohort(cohort_folder), experiment)
     folds = preprocess.load_split(
         runs.Run(experiment, run_folder, ""), dataset.slices, preprocess.draw_folds
     )
+    tables = []
+    sums = 0
     finished = sorted(int(path.parent.name) for path in run_folder.glob("folds/*/model.keras"))
     for fold in tqdm(finished, unit="fold", leave=False):
         rows = preprocess.rows_by_set(preprocess.split_of_fold(folds, fold))["test"]

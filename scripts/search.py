@@ -65,10 +65,8 @@ def predictions(network, dataset, rows, experiment):
 
 def score(network, dataset, rows, experiment):
     """Return a table prediction, patient, dice of the slices in `rows`."""
-    slices, tables = (
-        dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="val"),
-        [],
-    )
+    slices = dataset.slices[["patient"]].iloc[rows].reset_index(drop=True).assign(split="val")
+    tables = []
     for name, masks in predictions(network, dataset, rows, experiment):
         table = evaluate.per_patient_table(slices.join(evaluate.count(dataset.truths[rows], masks)))
         tables.append(table[["patient", "dice"]].assign(prediction=name))
@@ -79,9 +77,10 @@ def repeat_tumour(dataset, splits):
     """Return dataset and splits with each training slice with tumour twice; the copies of other
     slices are in no set.
     """
-    count, longer = len(dataset.slices), []
+    count = len(dataset.slices)
     rows = np.append(np.arange(count), np.flatnonzero(dataset.masks.any(axis=(1, 2))))
     copied = np.arange(len(rows)) >= count
+    longer = []
     for split in splits:
         sets = split["split"].iloc[rows]
         longer.append(split.iloc[rows].assign(split=sets.where(~copied | (sets == "train"), "")))
@@ -94,10 +93,8 @@ def attempt(name, cohort, folds, folder):
     settings = settings_of(name)
     twice = settings.pop("tumour_twice", False)
     experiment = load_experiment("recipe", 0, settings)
-    dataset, splits = (
-        preprocess.prepare(cohort, experiment),
-        [preprocess.split_of_fold(folds, fold) for fold in FOLDS],
-    )
+    dataset = preprocess.prepare(cohort, experiment)
+    splits = [preprocess.split_of_fold(folds, fold) for fold in FOLDS]
     if twice:
         dataset, splits = repeat_tumour(dataset, splits)
     jobs = [

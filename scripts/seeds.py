@@ -5,37 +5,40 @@ records/seeds128-history.csv.gz, their history.csv; each row with size, seed and
 A record of each would take too much room.
 """
 
-import sys
 from pathlib import Path
 
+import click
 import pandas as pd
 
-from lggseg_utils import records
+from lggseg_utils import cli, records, runs
 
 
-def named(folder):
-    """Return the test rows of a run's per_slice.csv and its history.csv, with the columns size,
-    seed and git_commit.
-    """
-    record = records.load_record(Path(folder).resolve())
-    experiment = record.run["experiment"]
-    columns = {
-        "size": experiment["size"],
-        "seed": experiment["seed"],
-        "git_commit": record.run["git_commit"],
-    }
-    return [
-        table.assign(**columns)
-        for table in (record.per_slice.query("split == 'test'"), record.history)
-    ]
+def named(table, run):
+    """Return a table of a run with the columns size, seed and git_commit."""
+    experiment = run["experiment"]
+    return table.assign(
+        size=experiment["size"], seed=experiment["seed"], git_commit=run["git_commit"]
+    )
+
+
+def write(tables, name):
+    """Write tables together into the records, compressed; the same give the same bytes."""
+    with runs.write_whole(records.RECORDS / name) as temporary:
+        pd.concat(tables).to_csv(
+            temporary, index=False, float_format="%.9g", compression={"method": "gzip", "mtime": 0}
+        )
+    print(name)
+
+
+@click.command()
+@click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+def main(run_folders):
+    """Collect the finished runs RUN_FOLDERS."""
+    found = [records.load_record(folder.resolve()) for folder in run_folders]
+    tests = [named(each.per_slice.query("split == 'test'"), each.run) for each in found]
+    write(tests, "seeds128.csv.gz")
+    write([named(each.history, each.run) for each in found], "seeds128-history.csv.gz")
 
 
 if __name__ == "__main__":
-    for name, tables in zip(
-        ("seeds128", "seeds128-history"), zip(*map(named, sys.argv[1:]), strict=True), strict=True
-    ):
-        target = records.RECORDS / f"{name}.csv.gz"
-        pd.concat(tables).to_csv(
-            target, index=False, float_format="%.9g", compression={"method": "gzip", "mtime": 0}
-        )
-        print(target)
+    cli.main(main)
