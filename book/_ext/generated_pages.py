@@ -155,7 +155,7 @@ def groups():
         half=test["dice_half"],
         reported=sources.TABLES["test"]["dice_coef"],
         rise=judged["overfitting"].table["ratio"].iloc[0],
-        augmented=" and ".join(f"{rise:.2f}" for rise in augmented),
+        augmented=f"{min(augmented):.2f} to {max(augmented):.2f} times",
         mixing=judged["mixing"].table["difference"].iloc[0],
         lost=loss["difference"],
         low=loss["low"],
