@@ -100,9 +100,11 @@ def _augmented(names):
     iou = arms.scores_of(names, "train", "all slices", WAY_OF["iou"])
     rise = [arms.training_score(name, "rise") for name in names]
     plain = [arms.training_score(name, "rise") for name in arms.trainings("plain64")]
+    below = sum(value < 1.1 for value in rise)
     return (
         f"training IoU at most {iou.max():.3f}; losses end at {min(rise):.2f} to {max(rise):.2f} "
-        f"times their lowest, without augmentation {min(plain):.2f} to {max(plain):.2f}"
+        f"times their lowest, {below} of {len(rise)} below 1.1; without augmentation at "
+        f"{min(plain):.2f} to {max(plain):.2f}"
     )
 
 

@@ -514,7 +514,7 @@ def judge_ratios(ratios, matters, null=1):
 def _ratios(question):
     """Apply the rule for ratios to all claims; to one that names `more`, that for differences."""
     found = [_ratio_claim(question, claim) for claim in question["claims"]]
-    table = pd.DataFrame(found).drop(columns=["parts", "names"])
+    table = pd.DataFrame(found).drop(columns=["parts", "names", "augmented"], errors="ignore")
     answer = together(table["answer"])
     carrying = (table["answer"] == answer).idxmax()
     parts = _model_parts(question) + [part for row in found for part in row["parts"]]
@@ -542,8 +542,12 @@ def _ratio_claim(question, claim):
     names = arms.trainings(arm)
     outcome = claim_ratio_to_one(claim, names)
     parts = _model_parts({"arms": claim["larger"]}, arm)
-    parts += _hangs_on_augmentation(question, claim, outcome["answer"])
-    return {**told, **outcome, "names": names, "parts": parts}
+    augmented = {
+        other: claim_ratio_to_one(claim, arms.trainings(other))
+        for other in question.get("against", [])
+    }
+    parts += _hangs_on_augmentation(augmented, outcome["answer"])
+    return {**told, **outcome, "names": names, "parts": parts, "augmented": augmented}
 
 
 def _paired_names(first, second):
@@ -553,10 +557,12 @@ def _paired_names(first, second):
     return [name for side in sides for seed in both for name in side[seed]]
 
 
-def _hangs_on_augmentation(question, claim, answer):
-    """Return the strength's part where trainings with augmentation decide the contrary."""
-    against = map(arms.trainings, question.get("against", []))
-    others = {claim_ratio_to_one(claim, names)["answer"] for names in against}
+def _hangs_on_augmentation(augmented, answer):
+    """Return the strength's part where augmented trainings decide the contrary.
+
+    augmented: arm -> outcome, as `claim_ratio_to_one`.
+    """
+    others = {outcome["answer"] for outcome in augmented.values()}
     contrary = others - {answer, Verdict.NOT_DECIDED}
     return ["hangs on augmentation"] if contrary else []
 
@@ -573,7 +579,13 @@ def _number(row):
 
 def _ratio_sentence(row):
     """Return a claim, its answer and its number in words."""
-    return f"{row['claim']}: {row['answer']}, {_number(row)}, {row['seeds']} splits"
+    beside = [
+        f"; trained with augmentation ({arm}) {outcome['answer']}, {_number(outcome)}"
+        for arm, outcome in row.get("augmented", {}).items()
+        if not np.isnan(outcome["ratio"])
+    ]
+    told = f"{row['claim']}: {row['answer']}, {_number(row)}, {row['seeds']} splits"
+    return told + "".join(beside)
 
 
 # Arithmetic

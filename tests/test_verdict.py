@@ -668,12 +668,19 @@ class TestWhatAnAnswerHangsOn:
     ):
         """Without augmentation losses end at 1.6 times their lowest; 1.1 matters."""
         values = {f"augmented-{seed}": rise for seed, rise in enumerate(rises)}
-        monkeypatch.setattr(arms, "trainings", lambda arm: list(values))
-        monkeypatch.setattr(arms, "training_score", lambda name, score: values[name])
-        claim = {"score": "rise", "larger": ["plain64"], "matters": 1.1}
-        question = {"against": ["augmented64"]}
-        found = verdict._hangs_on_augmentation(question, claim, Verdict.REPLICATED)
-        assert bool(found) is hangs
+        plain = {f"plain-{seed}": 1.6 + seed / 100 for seed in range(3)}
+        named = {"plain64": list(plain), "augmented64": list(values)}
+        scores = {**plain, **values}
+        monkeypatch.setattr(arms, "trainings", named.get)
+        monkeypatch.setattr(arms, "spike", lambda name: 1.0)
+        monkeypatch.setattr(arms, "training_score", lambda name, score: scores[name])
+        claim = {"text": "rises", "score": "rise", "larger": ["plain64"], "matters": 1.1}
+        found = verdict._ratio_claim({"against": ["augmented64"]}, claim)
+        assert ("hangs on augmentation" in found["parts"]) is hangs
+        beside = found["augmented"]["augmented64"]
+        assert f"with augmentation (augmented64) {beside['answer']}, {beside['ratio']:.2f}" in (
+            verdict._ratio_sentence(found)
+        )
 
     @pytest.mark.parametrize("one_decides", [True, False])
     def test_a_seed_that_says_the_contrary_is_named(self, monkeypatch, one_decides):
