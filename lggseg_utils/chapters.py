@@ -13,7 +13,6 @@ import papermill
 from ipykernel.kernelspec import write_kernel_spec
 from joblib import Parallel, delayed
 from joblib.externals.loky.backend import resource_tracker
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -150,7 +149,7 @@ def _execute_one(copy):
         if error.ename == "UserError":
             reason = error.evalue
         raise UserError(f"{notebook.stem} failed: {' '.join(str(reason).split())}") from None
-    except DeadKernelError:
+    except RuntimeError:  # nbclient's DeadKernelError, or a kernel that dies before it answers
         raise UserError(
             f"{notebook.stem} failed: its kernel died, perhaps because memory ran out."
         ) from None
