@@ -122,3 +122,34 @@ def test_the_bibliography_is_found_by_url_and_doi():
     )
     assert found["https://doi.org/10.1016/j.compbiomed.2019.05.002"] == "buda2019"
     assert found["https://arxiv.org/abs/2210.13336"] == "alnasim2022"
+
+
+def test_everyday_words_are_not_linked():
+    notebook = new_notebook(cells=[new_markdown_cell("A grid and a fold.")])
+    myst.to_myst(notebook, "x", ["grid", "fold"], {})
+    assert notebook.cells[0].source == "A grid and a {term}`fold`.".replace(
+        "`fold`", "`fold <fold>`"
+    )
+
+
+@pytest.mark.parametrize("text", ["$$fold$$", '<img alt="a fold">', "$$\na\nfold\n$$"])
+def test_formulas_and_html_are_left_alone(text):
+    assert myst.mark_terms(text, ["fold"]) == text
+
+
+def test_folded_code_says_how_to_hide_it():
+    notebook = new_notebook(cells=[new_code_cell("x", metadata={"tags": ["solution"]})])
+    myst.to_myst(notebook, "x", [], {})
+    assert notebook.cells[0].metadata["mystnb"]["code_prompt_hide"] == "Hide the solution"
+
+
+def test_a_term_after_code_is_linked_at_its_place():
+    assert (
+        myst.mark_terms("`fold` is code; a fold is a part.", ["fold"])
+        == "`fold` is code; a {term}`fold <fold>` is a part."
+    )
+
+
+def test_terms_come_longest_first_whatever_the_alphabet():
+    page = "```{glossary}\nfold\n    A part.\n\nvalidation\n    B.\n\nband\n    C.\n```\n"
+    assert myst.read_terms(page) == ["validation", "fold", "band"]

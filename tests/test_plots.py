@@ -3,6 +3,7 @@
 import math
 import types
 
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -91,3 +92,81 @@ def test_the_largest_alarms_are_one_a_patient_and_none_with_tumour(monkeypatch):
     masks = {row: np.arange(36).reshape(6, 6) < count for row, count in enumerate(marked)}
     dataset = types.SimpleNamespace(truths=truths, slices=pd.DataFrame({"patient": patients}))
     assert list(leak.largest_alarms(dataset, masks)) == [1, 5]
+
+
+def test_a_table_groups_thousands_and_hides_the_index():
+    page = plots.table(pd.DataFrame({"n": [3929]}, index=["row"]), "x").to_html()
+    assert ">3,929<" in page and ">row<" not in page
+
+
+def test_a_slice_is_its_flair_with_truth_and_prediction_in_their_colours():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[..., data.FLAIR] = np.arange(8) * 10
+    masks = [np.zeros((8, 8)) for _ in range(2)]
+    masks[0][1:3, 1:3] = masks[1][5:7, 5:7] = 1
+    figure, axis = plt.subplots()
+    plots.show_slice(axis, image, truth=masks[0], prediction=masks[1])
+    (shown,) = axis.images
+    assert np.array_equal(shown.get_array(), image[..., data.FLAIR]) and shown.get_clim() == (0, 70)
+    colours = [
+        matplotlib.colors.to_hex(each.get_edgecolor()[0]).upper() for each in axis.collections
+    ]
+    corners = [each.get_paths()[0].get_extents().x0 for each in axis.collections]
+    assert dict(zip(colours, corners, strict=True)) == {plots.TRUTH: 0.5, plots.PREDICTION: 4.5}
+    plt.close(figure)
+
+
+def test_each_slice_has_its_own_outlines():
+    """Each slice is shown with its own mask, cut as the image is."""
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    images[:, 8:24, 8:24] = 100
+    truths = np.zeros((2, 32, 32))
+    truths[1, 10:12, 20:22] = 1
+    figure = plots.slices(images, ["a", "b"], truths, truths, columns=2, to_head=True)
+    first, second = figure.axes
+    assert not first.collections and len(second.collections) == 2
+    box = plots.head_box(images[1])
+    (x0, y0), _ = second.collections[0].get_paths()[0].get_extents().get_points()
+    assert (x0, y0) == (20 - box[1].start - 0.5, 10 - box[0].start - 0.5)
+    (legend,) = figure.legends
+    styles = {
+        text.get_text(): line.get_linestyle()
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    assert styles == {"truth": "-", "prediction": "--"}
+    plt.close(figure)
+
+
+def test_a_forest_has_each_difference_beside_its_name():
+    rows = {
+        "condition": ["a_b", "c"],
+        "difference": [0.1, -0.2],
+        "low": [0, -0.3],
+        "high": [0.4, 0],
+    }
+    figure = plots.forest(pd.DataFrame(rows), "change")
+    (axis,) = figure.axes
+    names = dict(
+        zip(axis.get_yticks(), (text.get_text() for text in axis.get_yticklabels()), strict=True)
+    )
+    points = next(line for line in axis.lines if line.get_marker() == "o")
+    assert {names[y]: x for x, y in zip(*points.get_data(), strict=True)} == {
+        "a b": 0.1,
+        "c": -0.2,
+    }
+    plt.close(figure)
+
+
+def test_mean_and_median_stand_where_they_are():
+    figure = plots.dice_bars(pd.DataFrame({"dice": [0.9, 0.1, 0.8]}))
+    lines = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
+    assert lines == pytest.approx({"mean 0.600": 0.6, "median 0.800": 0.8})
+    plt.close(figure)
+
+
+def test_pairs_of_patients_go_across_and_up():
+    figure = plots.paired_patients([0.1, 0.2], [0.8, 0.9], "before", "after")
+    (axis,) = figure.axes
+    assert axis.collections[0].get_offsets().tolist() == [[0.1, 0.8], [0.2, 0.9]]
+    assert axis.get_xlabel() == "before" and axis.get_ylabel().startswith("after")
+    plt.close(figure)

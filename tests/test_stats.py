@@ -198,3 +198,35 @@ def test_the_interval_over_seeds_and_patients_follows_from_an_analysis_of_varian
     without = (values.sum(axis=0) - values) / (patients - 1)
     found = stats.interval_over_seeds_and_patients(values.mean(axis=0), without)
     assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half))
+
+
+def test_a_loss_is_as_significant_as_a_gain():
+    """A loss is as significant as a gain."""
+    gain = np.linspace(0.01, 0.1, 12)
+    assert stats.paired_difference(-gain)["p"] == stats.paired_difference(gain)["p"] < 0.01
+
+
+def test_more_can_be_drawn_than_there_are_with_replacement():
+    """Chapter 10 draws test sets larger than the cohort."""
+    drawn = stats.draw(np.arange(5), 20, draws=30, replace=True)
+    assert drawn.shape == (30, 20)
+
+
+def test_batches_of_a_random_set_hold_slices_of_several_patients():
+    """Scores by batch need slices of different patients in a batch."""
+    orders = []
+    stats.two_sets_within(
+        lambda rows: orders.append(rows) or np.zeros(1), np.repeat(range(3), 4), draws=9
+    )
+    assert any((np.diff(rows // 4) != 0).sum() > 2 for rows in orders)
+
+
+def test_what_is_detectable_depends_on_the_power():
+    values = np.random.default_rng(0).normal(0, 1, 1000)
+    error = values.std(ddof=1) / np.sqrt(1000)
+    assert stats.detectable(values, power=0.95) == pytest.approx((1.96 + 1.645) * error, rel=5e-3)
+
+
+def test_the_same_is_drawn_each_time():
+    values = np.arange(50)
+    assert np.array_equal(stats.draw(values, 5, 20), stats.draw(values, 5, 20))

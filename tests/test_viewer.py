@@ -109,3 +109,27 @@ def test_a_patients_name_cannot_leave_its_place_and_two_viewers_do_not_meet():
     ]
     assert "<b>" not in pages[0]
     assert len({re.search(r'id="(volume-\w+)"', page)[1] for page in pages}) == 2
+
+
+def small_volume(side=8):
+    images = np.zeros((1, side, side, 3), np.uint8)
+    masks = np.zeros((1, side, side), np.uint8)
+    masks[0, 2:4, 2:4] = 1
+    return images, masks
+
+
+def test_truth_and_prediction_have_the_books_colours():
+    images, masks = small_volume()
+    page = viewer.volume_viewer(images, [1], "a", truth=masks).data
+    assert (
+        f".truth {{ stroke: {plots.TRUTH};" in page
+        and f".prediction {{ stroke: {plots.PREDICTION};" in page
+    )
+
+
+def test_an_outline_is_exact_on_large_slices():
+    """Beyond the hundredth pixel an outline still ends at a pixel's edge."""
+    mask = np.zeros((256, 256), np.uint8)
+    mask[120:131, 201:212] = 1
+    numbers = set(map(float, re.findall(r"[\d.]+", viewer.outline(mask))))
+    assert {120.0, 131.0, 201.0, 212.0, 201.5} <= numbers
