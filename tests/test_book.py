@@ -83,3 +83,17 @@ def test_a_book_is_built_where_jupyter_book_says_so_and_leaves_pages(
         with pytest.raises(UserError, match="the book was not built"):
             book.build(places / "run")
     assert "--warningiserror" in asked
+
+
+def test_building_executes_the_chapters_that_read_records(tmp_path, monkeypatch):
+    """Chapters that read records need not have been executed: build does it."""
+    own, of_records = tmp_path / "01_data.ipynb", tmp_path / "07_verdict.ipynb"
+    monkeypatch.setattr(chapters, "chapters", lambda: [own, of_records])
+    monkeypatch.setattr(chapters, "depends_on_run", lambda path: path == own)
+    monkeypatch.setattr(chapters, "OF_RECORDS", tmp_path / "kept")
+    (tmp_path / "run" / "notebooks").mkdir(parents=True)
+    (tmp_path / "run" / "notebooks" / own.name).touch()
+    monkeypatch.setattr(chapters, "execute_of_records", lambda: pytest.skip("executed"))
+    monkeypatch.setattr(book, "stage", lambda folder: pytest.fail("not executed"))
+    with pytest.raises(pytest.skip.Exception):
+        book.build(tmp_path / "run")

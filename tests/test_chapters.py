@@ -1,9 +1,11 @@
 """Chapters are executed side by side, in order where one needs another, and once for a state."""
 
 import json
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from lggseg_utils import chapters
 from lggseg_utils.settings import UserError
@@ -113,3 +115,90 @@ def test_a_digest_follows_contents(tmp_path):
     assert chapters._digest(paths[::-1]) != first
     (tmp_path / "b").write_text("c")
     assert chapters._digest(paths) != first
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A repository with a file of each kind on which chapters depend."""
+    for name in (
+        "lggseg_utils/a.py",
+        "lggseg_utils/profiles/demo.yml",
+        "lggseg_utils/claims.yml",
+        "reference/weights.npz",
+        "records/x/run.json",
+        "records/cohort.csv",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(), tmp_path / "notebooks" / "07_verdict.ipynb")
+    monkeypatch.setattr(chapters, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lggseg_utils/a.py",
+        "lggseg_utils/profiles/demo.yml",
+        "lggseg_utils/claims.yml",
+        "reference/weights.npz",
+        "records/x/run.json",
+        "records/cohort.csv",
+    ],
+)
+def test_a_chapter_depends_on_package_network_and_records(clone, name):
+    (before,) = chapters._copies_of_records()
+    (clone / name).write_text("changed")
+    (after,) = chapters._copies_of_records()
+    assert before.digest != after.digest
+
+
+def test_compiled_files_change_no_digest(clone):
+    before = chapters._digest_of_package()
+    (clone / "lggseg_utils" / "__pycache__").mkdir()
+    (clone / "lggseg_utils" / "__pycache__" / "a.pyc").write_text("compiled")
+    assert chapters._digest_of_package() == before
+
+
+def test_a_chapter_depends_on_data_and_parameters(clone, monkeypatch):
+    digests = []
+    monkeypatch.setattr(chapters, "depends_on_run", lambda path: True)
+    monkeypatch.setattr(chapters, "_execute", lambda copies: digests.append(copies[0].digest))
+    for fingerprint, seed in (("x", 0), ("y", 0), ("x", 1), ("x", 0)):
+        run = SimpleNamespace(
+            path=clone.joinpath,
+            record=lambda fingerprint=fingerprint: {"data": {"fingerprint": fingerprint}},
+        )
+        chapters.execute(run, {"seed": seed})
+    assert len(set(digests)) == 3 and digests[0] == digests[3]
+
+
+def test_chapters_are_executed_in_their_folder(clone):
+    nbformat.write(
+        new_notebook(
+            cells=[new_code_cell("import os; print(os.getcwd())")],
+            metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
+        ),
+        clone / "notebooks" / "07_verdict.ipynb",
+    )
+    path = clone / "notebooks" / "07_verdict.ipynb"
+    chapters._execute_one(chapters._Copy(path, {}, clone / "kept", clone / "logs", "d"))
+    executed = nbformat.read(clone / "kept" / "07_verdict.ipynb", 4)
+    assert executed.cells[0].outputs[0].text == f"{clone / 'notebooks'}\n"
+
+
+def test_a_users_mistake_in_a_chapter_is_told_alone(clone):
+    path = clone / "notebooks" / "07_verdict.ipynb"
+    nbformat.write(
+        new_notebook(
+            cells=[
+                new_code_cell("class UserError(Exception): pass\nraise UserError('name a folder')")
+            ],
+            metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
+        ),
+        path,
+    )
+    with pytest.raises(UserError, match="^07_verdict failed: name a folder$"):
+        chapters._execute_one(chapters._Copy(path, {}, clone / "kept", clone / "logs", "d"))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from lggseg_utils import arms, cli, data, evaluate, metrics, records, runs, sources, stats, verdict
 from lggseg_utils.predict import REFERENCE
-from lggseg_utils.settings import load_experiment
+from lggseg_utils.settings import UserError, load_experiment
 
 SCORED = [name for name in records.BOOKS_OWN if (records.RECORDS / name / "metrics.json").exists()]
 ABLATIONS = [name for name in records.BOOKS_OWN if name not in SCORED]
@@ -826,3 +827,90 @@ def test_captions_count_the_patients_of_the_leak():
         assert (
             f"of {count} patients" in (runs.REPOSITORY / path).read_text(encoding="utf-8").lower()
         )
+
+
+def test_a_relative_path_is_recorded(tmp_path, monkeypatch):
+    """`lggseg record runs/demo name` is typed with a relative path."""
+    run = runs.open_run("smoke", run_dir=tmp_path / "run")
+    run.path("metrics.json").write_text("{}")
+    (tmp_path / "records").mkdir()
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    monkeypatch.chdir(tmp_path)
+    assert records.record("run", "kept") == tmp_path / "records" / "kept"
+
+
+@pytest.mark.parametrize("name", [".hidden", "..", "-x", "a/b", ""])
+def test_a_name_that_would_hide_or_leave_the_folder_is_refused(tmp_path, monkeypatch, name):
+    run = runs.open_run("smoke", run_dir=tmp_path / "run")
+    run.path("metrics.json").write_text("{}")
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    with pytest.raises(UserError, match="names no record; use letters"):
+        records.record(run.folder, name)
+
+
+def test_compressed_tables_have_no_time(tmp_path, monkeypatch):
+    """Recorded twice, the files are the same, so git sees no change."""
+    table = pd.DataFrame({"a": range(9000)})
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    runs.write_csv(tmp_path / "history.csv", table)
+    (tmp_path / "x").mkdir()
+    records._copy(tmp_path / "history.csv", tmp_path / "x")
+    records.write_scores(table, "y.gz")
+    for path in (tmp_path / "x" / "history.csv.gz", tmp_path / "y.gz"):
+        assert path.read_bytes()[4:8] == bytes(4), "no time in the header"
+
+
+def test_every_table_is_recorded_and_comes_back_in_its_place(tmp_path, monkeypatch):
+    """Every file that a record can hold is kept, and comes back in its place."""
+    run = runs.open_run("smoke", run_dir=tmp_path / "run")
+    for name in records.TABLES:
+        run.path(f"{name}.csv").write_text(f"{name}\n1\n")
+    run.path("metrics.json").write_text("{}")
+    run.path("ablation.csv").write_text("a\n1\n")
+    (tmp_path / "records").mkdir()
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    kept = records.record(run.folder, "kept")
+    loaded = records.load_record("kept")
+    tables = (
+        loaded.per_slice,
+        loaded.per_patient,
+        loaded.history,
+        loaded.split,
+        loaded.ablation,
+        loaded.own_grid,
+    )
+    assert [list(table) for table in tables] == [[name] for name in records.TABLES]
+    assert (kept / "ablation.csv").exists()
+
+
+def test_a_run_split_by_slice_is_compared_by_its_pooled_dice():
+    """Where slices were split, the score is that of all test slices pooled."""
+    (row,) = records.compare_with_book(["report64"]).to_dict("records")
+    assert row["dice"] == records.load_record("report64").metrics["test"]["dice_pooled"]["value"]
+
+
+def test_a_record_that_is_being_made_is_not_listed(tmp_path, monkeypatch):
+    for name in (".part-x", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    assert records.record_names() == ["mine"]
+
+
+def test_settings_without_effect_do_not_differ(tmp_path, monkeypatch):
+    for name, settings in (
+        ("a", {}),
+        (
+            "b",
+            {
+                "kept_epochs": [1],
+                "skip_bad": True,
+                "ablation_conditions": ["none", "flip"],
+                "ablation_seeds": 2,
+            },
+        ),
+    ):
+        runs.open_run("smoke", run_dir=tmp_path / name, overrides=settings)
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    assert records._differ("a", "b") == []

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 
 import pandas as pd
 import pytest
@@ -224,3 +225,60 @@ def test_networks_and_hold_out_are_refused_in_an_ablation(tmp_path):
         with pytest.raises(UserError, match="settings networks and hold_out: an ablation trains"):
             runs.open_run("smoke", "", tmp_path / "run", 0, wrong, "ablate")
     assert not (tmp_path / "run").exists(), "the folder is not taken"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert runs.run_folder(run_dir="~/run") == tmp_path / "run"
+
+
+def test_the_order_of_settings_names_no_other_folder():
+    one, other = ({"epochs": 2, "filters": 4}, {"filters": 4, "epochs": 2})
+    assert runs.run_folder(overrides=one) == runs.run_folder(overrides=other)
+
+
+def test_times_are_in_utc(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert runs._now().endswith("+00:00") and runs._now()[:13] == time.strftime(
+            "%Y-%m-%dT%H", time.gmtime()
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_tagged_commit_is_recorded_as_a_commit(checkout, tmp_path):
+    git = ["git", "-C", tmp_path, "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "tag", "-a", "v1", "-m", "x"], check=True)
+    assert runs.git_commit() == checkout
+
+
+def test_a_command_can_be_pasted_though_a_name_has_a_space(tmp_path):
+    (tmp_path / "my profile.yml").write_text("epochs: 1\n")
+    run = runs.open_run(str(tmp_path / "my profile.yml"), run_dir=tmp_path / "run")
+    assert shlex.split(run.record()["command"])[2:4] == ["--profile", "my profile.yml"]
+
+
+def test_a_log_is_added_to(tmp_path):
+    for text in (b"one ", b"two"):
+        with runs.stderr_into(tmp_path / "log"):
+            os.write(2, text)
+    assert (tmp_path / "log").read_text() == "one two"
+
+
+def test_a_fold_is_found_from_within_its_folder(tmp_path, monkeypatch):
+    run = runs.open_run("smoke", "", tmp_path / "run", 0, {}, "crossval")
+    run.path("folds", "1").mkdir(parents=True)
+    run.path("folds", "1", "model.keras").touch()
+    monkeypatch.chdir(run.path("folds"))
+    assert runs.find_network("1").experiment == run.experiment
+
+
+def test_another_profile_is_refused_though_its_settings_are_the_same(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yml").write_text("epochs: 1\n")
+    runs.open_run(str(tmp_path / "one.yml"), run_dir=tmp_path / "run").note(data={})
+    with pytest.raises(UserError, match="was made with profile 'one.yml', not 'two.yml'"):
+        runs.open_run(str(tmp_path / "two.yml"), run_dir=tmp_path / "run")

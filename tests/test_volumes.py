@@ -282,3 +282,75 @@ def test_dicom_that_cannot_be_used_is_named(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             volumes.read(volumes.Volume("P", tmp_path / name))
+
+
+def test_a_volume_from_0_to_1_keeps_its_greys():
+    """A volume scaled to 0..1, as many tools leave it, is not cut to 0 and 1."""
+    values = np.linspace(0, 1, 1000, dtype=np.float32).reshape(10, 10, 10)
+    assert len(np.unique(volumes.to_eight_bits(values))) > 200
+
+
+def test_a_volume_without_a_name_has_that_of_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert volumes.find([Path("flair.nii")])[0].patient == tmp_path.name
+
+
+def test_names_in_capitals_are_read():
+    assert volumes.is_volume("P_FLAIR.NII.GZ")
+    assert volumes.find([Path("p/P_FLAIR.NII.GZ")])[0].patient == "P"
+
+
+def test_one_name_in_two_folders_is_two_volumes():
+    """One name in two folders, such as two visits: two volumes."""
+    paths = [Path("v1/P_flair.nii"), Path("v2/P_flair.nii")]
+    assert [volume.flair for volume in volumes.find(paths)] == paths
+
+
+def test_a_shifted_volume_is_refused(tmp_path):
+    shifted = AFFINE.copy()
+    shifted[0, 3] += 0.3  # millimetres
+    flair = save(tmp_path / "flair.nii", np.ones((3, 4, 5)))
+    pre = save(tmp_path / "pre.nii", np.ones((3, 4, 5)), shifted)
+    with pytest.raises(UserError, match="lie on different grids"):
+        volumes.read(volumes.Volume("P", flair, pre=pre))
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        (e, k)
+        for k, ends in {
+            "pre": ("pre", "t1", "t1n"),
+            "flair": ("flair", "t2f"),
+            "post": ("post", "t1ce", "t1gd", "t1c"),
+            "truth": ("seg", "mask"),
+        }.items()
+        for e in ends
+    ],
+)
+def test_every_ending_names_its_sequence(ending, kind):
+    assert volumes._parse(Path(f"P_{ending}.nii.gz")) == ("P", kind)
+
+
+def test_a_mask_keeps_units_and_orientation(tmp_path):
+    image = nibabel.Nifti1Image(np.ones((3, 4, 5), np.int16), np.eye(4))
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["qform_code"], image.header["sform_code"] = 1, 2
+    nibabel.save(image, tmp_path / "flair.nii")
+    volumes.write_mask(
+        tmp_path / "m.nii", np.ones((5, 4, 3), bool), volumes.Volume("P", tmp_path / "flair.nii")
+    )
+    header = nibabel.load(tmp_path / "m.nii").header
+    assert header.get_xyzt_units()[0] == "mm" and int(header["sform_code"]) == 2
+
+
+def test_an_uneven_stack_is_refused_and_finders_file_is_not_a_slice(tmp_path):
+    grey = np.ones((4, 5), np.uint8)
+    for number, place in enumerate((0, 5, 10)):
+        save_dicom(tmp_path / "even" / str(number), grey, (0, 0, place))
+    (tmp_path / "even" / ".DS_Store").write_text("Finder's")
+    assert volumes.read(volumes.Volume("P", tmp_path / "even")).images.shape == (3, 4, 5, 3)
+    for number, place in enumerate((0, 5, 10.5)):
+        save_dicom(tmp_path / "uneven" / str(number), grey, (0, 0, place))
+    with pytest.raises(UserError, match="no even stack"):
+        volumes.read(volumes.Volume("P", tmp_path / "uneven"))
