@@ -255,11 +255,11 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(
     trained = []
     compiled = train.compile_unet
 
-    def compile_two(member, steps, build):
+    def compile_two(member, steps):
         trained.append(member.seed)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return compiled(member, steps, build)
+        return compiled(member, steps)
 
     monkeypatch.setattr("lggseg_utils.train.compile_unet", compile_two)
     with pytest.raises(KeyboardInterrupt):
