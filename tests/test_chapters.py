@@ -1,11 +1,10 @@
 """Chapters are executed side by side, in order where one needs another, and once for a state."""
 
 import json
-from types import SimpleNamespace
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_notebook
 
 from lggseg_utils import chapters
 from lggseg_utils.settings import UserError
@@ -39,14 +38,15 @@ def notebooks(tmp_path, monkeypatch):
 class Run:
     """What a chapter needs of a run: a folder and the facts of its data."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, fingerprint="x"):
         self.folder = folder
+        self.fingerprint = fingerprint
 
     def path(self, *parts):
         return self.folder.joinpath(*parts)
 
     def record(self):
-        return {"data": {"fingerprint": "x"}}
+        return {"data": {"fingerprint": self.fingerprint}}
 
 
 def test_a_run_executes_its_own_chapters_in_order_and_once(notebooks, tmp_path):
@@ -117,17 +117,21 @@ def test_a_digest_follows_contents(tmp_path):
     assert chapters._digest(paths) != first
 
 
+# A file of each kind on which chapters depend.
+OF_CHAPTERS = (
+    "lggseg_utils/a.py",
+    "lggseg_utils/profiles/demo.yml",
+    "lggseg_utils/claims.yml",
+    "reference/weights.npz",
+    "records/x/run.json",
+    "records/cohort.csv",
+)
+
+
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """A repository with a file of each kind on which chapters depend."""
-    for name in (
-        "lggseg_utils/a.py",
-        "lggseg_utils/profiles/demo.yml",
-        "lggseg_utils/claims.yml",
-        "reference/weights.npz",
-        "records/x/run.json",
-        "records/cohort.csv",
-    ):
+    for name in OF_CHAPTERS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "notebooks").mkdir()
@@ -137,17 +141,7 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lggseg_utils/a.py",
-        "lggseg_utils/profiles/demo.yml",
-        "lggseg_utils/claims.yml",
-        "reference/weights.npz",
-        "records/x/run.json",
-        "records/cohort.csv",
-    ],
-)
+@pytest.mark.parametrize("name", OF_CHAPTERS)
 def test_a_chapter_depends_on_package_network_and_records(clone, name):
     (before,) = chapters._copies_of_records()
     (clone / name).write_text("changed")
@@ -167,38 +161,23 @@ def test_a_chapter_depends_on_data_and_parameters(clone, monkeypatch):
     monkeypatch.setattr(chapters, "depends_on_run", lambda path: True)
     monkeypatch.setattr(chapters, "_execute", lambda copies: digests.append(copies[0].digest))
     for fingerprint, seed in (("x", 0), ("y", 0), ("x", 1), ("x", 0)):
-        run = SimpleNamespace(
-            path=clone.joinpath,
-            record=lambda fingerprint=fingerprint: {"data": {"fingerprint": fingerprint}},
-        )
+        run = Run(clone, fingerprint)
         chapters.execute(run, {"seed": seed})
     assert len(set(digests)) == 3 and digests[0] == digests[3]
 
 
-def test_chapters_are_executed_in_their_folder(clone):
-    nbformat.write(
-        new_notebook(
-            cells=[new_code_cell("import os; print(os.getcwd())")],
-            metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
-        ),
-        clone / "notebooks" / "07_verdict.ipynb",
-    )
-    path = clone / "notebooks" / "07_verdict.ipynb"
-    chapters._execute_one(chapters._Copy(path, {}, clone / "kept", clone / "logs", "d"))
-    executed = nbformat.read(clone / "kept" / "07_verdict.ipynb", 4)
-    assert executed.cells[0].outputs[0].text == f"{clone / 'notebooks'}\n"
+def test_chapters_are_executed_in_their_folder(notebooks, tmp_path):
+    write, _ = notebooks
+    write("07_verdict", "import os; print(os.getcwd())")
+    path = tmp_path / "notebooks" / "07_verdict.ipynb"
+    chapters._execute_one(chapters._Copy(path, {}, tmp_path / "kept", tmp_path / "logs", "d"))
+    executed = nbformat.read(tmp_path / "kept" / "07_verdict.ipynb", 4)
+    assert executed.cells[0].outputs[0].text == f"{tmp_path / 'notebooks'}\n"
 
 
-def test_a_users_mistake_in_a_chapter_is_told_alone(clone):
-    path = clone / "notebooks" / "07_verdict.ipynb"
-    nbformat.write(
-        new_notebook(
-            cells=[
-                new_code_cell("class UserError(Exception): pass\nraise UserError('name a folder')")
-            ],
-            metadata={"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}},
-        ),
-        path,
-    )
+def test_a_users_mistake_in_a_chapter_is_told_alone(notebooks, tmp_path):
+    write, _ = notebooks
+    write("07_verdict", "class UserError(Exception): pass\nraise UserError('name a folder')")
+    path = tmp_path / "notebooks" / "07_verdict.ipynb"
     with pytest.raises(UserError, match="^07_verdict failed: name a folder$"):
-        chapters._execute_one(chapters._Copy(path, {}, clone / "kept", clone / "logs", "d"))
+        chapters._execute_one(chapters._Copy(path, {}, tmp_path / "kept", tmp_path / "logs", "d"))

@@ -51,14 +51,13 @@ def test_bars_of_patients_are_sorted_and_name_mean_and_median():
     plt.close(figure)
 
 
+COMPARED = pd.DataFrame(
+    {"condition": ["a_b", "c"], "difference": [0.1, -0.2], "low": [0, -0.3], "high": [0.4, 0]}
+)
+
+
 def test_a_forest_shows_each_condition_with_its_interval():
-    rows = {
-        "condition": ["a_b", "c"],
-        "difference": [0.1, -0.2],
-        "low": [0, -0.3],
-        "high": [0.4, 0],
-    }
-    figure = plots.forest(pd.DataFrame(rows), "change")
+    figure = plots.forest(COMPARED, "change")
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["a b", "c"]
     (bars,) = axis.collections
@@ -138,13 +137,7 @@ def test_each_slice_has_its_own_outlines():
 
 
 def test_a_forest_has_each_difference_beside_its_name():
-    rows = {
-        "condition": ["a_b", "c"],
-        "difference": [0.1, -0.2],
-        "low": [0, -0.3],
-        "high": [0.4, 0],
-    }
-    figure = plots.forest(pd.DataFrame(rows), "change")
+    figure = plots.forest(COMPARED, "change")
     (axis,) = figure.axes
     names = dict(
         zip(axis.get_yticks(), (text.get_text() for text in axis.get_yticklabels()), strict=True)
