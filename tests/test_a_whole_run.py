@@ -9,16 +9,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import (
-    HEARS_CTRL_C,
-    LEFT_BY_A_RUN,
-    LGGSEG,
-    STOPPED,
-    assert_one_line,
-    call,
-    stop,
-    wait_for,
-)
+from conftest import HEARS_CTRL_C, LEFT_BY_A_RUN, LGGSEG, STOPPED, call, stop, wait_for
 
 from lggseg_utils import chapters, data, experiments, runs
 
@@ -99,19 +90,11 @@ def test_a_stopped_and_killed_run_ends_in_the_numbers_of_an_undisturbed_one(
         assert run.path(name).read_text() == (smoke_run[0] / name).read_text()
 
 
-def test_executed_notebooks_have_no_errors_or_warnings(smoke_run):
+def test_executed_notebooks_print_no_warnings(smoke_run):
     for path in (smoke_run[0] / "notebooks").iterdir():
         cells = json.loads(path.read_text())["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        assert outputs and not [output for output in outputs if output["output_type"] == "error"]
-        stderr = "".join(
+        printed = "".join(
             "".join(output["text"]) for output in outputs if output.get("name") == "stderr"
         )
-        assert "Warning" not in stderr.replace("WARNING: All log messages", ""), path.name
-
-
-def test_the_same_folder_with_another_seed_is_refused(smoke_run, cohort_folder):
-    refused = call(
-        "run", "--profile", "smoke", "--data", cohort_folder, "--out", smoke_run[0], "--seed", 5
-    )
-    assert_one_line(refused, "was made with seed 0, not 5; choose another run folder")
+        assert re.findall(r"\w+Warning: .*", printed) == [], path.name

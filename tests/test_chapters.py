@@ -107,16 +107,6 @@ def test_a_kernel_that_dies_before_it_answers_gets_one_line(tmp_path, monkeypatc
         chapters._execute_one(chapters._Copy(path, {}, tmp_path, tmp_path / "logs", ""))
 
 
-def test_a_digest_follows_contents(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).write_text(name)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    first = chapters._digest(paths)
-    assert chapters._digest(paths[::-1]) != first
-    (tmp_path / "b").write_text("c")
-    assert chapters._digest(paths) != first
-
-
 # A file of each kind on which chapters depend.
 OF_CHAPTERS = (
     "lggseg_utils/a.py",

@@ -109,9 +109,11 @@ def test_answers_by_way_say_what_the_first_page_says_of_them():
     table = exploration.answers_by_way()
     assert list(table.index[:-1]) == list(verdict.WAYS)
     fixed, found_later = table.iloc[:-1], table.iloc[-1]
-    for part, name in (("train", "training"), ("val", "validation"), ("test", "test")):
-        judged = verdict.judge(f"{name}-scores").answer
-        assert verdict.best_of(fixed[part].to_numpy().ravel()) == judged
+    assert (fixed["val"] == Verdict.NOT_REPLICATED).all(axis=None), (
+        "none of those that we had fixed"
+    )
+    assert (fixed["test", "all slices"] == Verdict.REPLICATED).any()
+    assert (fixed["train", "all slices"] == Verdict.REPLICATED).any()
     assert found_later["train", "all slices"] == Verdict.REPLICATED
     assert found_later["val", "slices with tumour"] == Verdict.REPLICATED
     assert found_later["val", "all slices"] == Verdict.NOT_REPLICATED

@@ -129,18 +129,9 @@ def test_binder_is_told_one_version_of_python_that_the_package_allows():
     assert {"pip": ["-e .[book]"]} in listed
 
 
-def test_workflows_use_actions_of_today_and_do_not_pile_up():
-    newest = {
-        "actions/checkout": 7,
-        "actions/setup-python": 7,
-        "actions/upload-artifact": 7,
-        "actions/upload-pages-artifact": 5,
-        "actions/deploy-pages": 5,
-    }
+def test_workflows_do_not_pile_up():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
-        assert "group" in yaml.safe_load(path.read_text())["concurrency"]
-        used = re.findall(r"uses: (\S+)@v(\d+)", path.read_text())
-        assert used and all(int(version) >= newest[name] for name, version in used)
+        assert yaml.safe_load(path.read_text())["concurrency"]["group"], path.name
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Numbers on a page are read from the records when the book is built. The words ar
 so here is a test for each of them, by page.
 """
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -44,6 +45,59 @@ def all_conditions(name):
     """What mixing all augmentations changes in a recorded ablation."""
     compared = stats.compare_conditions(records.load_record(name).ablation)
     return compared.set_index("condition").loc["all"]
+
+
+# The first page and the README
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("test-scores", "replicated"),
+        ("training-scores", "replicated"),
+        ("validation-scores", "not replicated"),
+        ("overfitting", "replicated"),
+        ("batch", "not decided"),
+        ("dropout", "not decided"),
+        ("size", "not decided"),
+        ("mixing", "replicated"),
+        ("new-patients", "not replicated"),
+        ("one-quantity", "sources disagree"),
+    ],
+)
+def test_the_first_page_says_in_words_what_the_rules_answer(name, answer):
+    assert verdict.judge(name).answer == answer
+
+
+def test_the_first_page_names_the_conditions_of_the_training_and_validation_scores():
+    assert "hangs on the grid" in verdict.judge("training-scores").strength
+    assert "hangs on the definition" in verdict.judge("validation-scores").strength
+
+
+def test_the_first_page_says_which_claims_on_dropout_hold():
+    claims = verdict.judge("dropout").table.set_index("score")["answer"]
+    assert claims[claims == "replicated"].index.tolist() == ["gap", "Dice steps"]
+
+
+def test_the_readme_opens_with_the_sentence_of_the_first_page():
+    readme, index = (
+        (runs.REPOSITORY / path).read_text(encoding="utf-8")
+        for path in ("README.md", "book/index.md")
+    )
+    (lead,) = re.findall(r"^\*\*Partly\..*\*\*$", readme, re.MULTILINE)
+    assert lead in index
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("README.md", "loses {:.2f} of Dice"),
+        ("notebooks/11_leak.ipynb", "by about {:.2f} of pooled Dice"),
+    ],
+)
+def test_what_a_network_loses_on_new_patients_is_that_of_the_verdict(path, words):
+    lost = verdict.judge("new-patients").table["difference"].iloc[0]
+    assert words.format(lost) in (runs.REPOSITORY / path).read_text(encoding="utf-8")
 
 
 # Chapter 1

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import pages_of_the_book
 
-from lggseg_utils import arms, cards, metrics, records, runs, sources, verdict
+from lggseg_utils import arms, cards, records, runs, verdict
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.verdict import QUESTIONS, Verdict
 
@@ -18,13 +18,6 @@ GIT = runs.REPOSITORY / ".git"
 HAS_HISTORY = GIT.exists() and not (GIT / "shallow").exists()
 # Display, which decides nothing and may be reworded.
 SHOWN = ("question", "reported", "found", "takes", "chapter", "model", "hangs", "group")
-
-
-def test_the_reports_numbers_are_those_printed():
-    test, val = sources.TABLES["test"], sources.TABLES["val"]
-    assert (test["dice_coef"], test["mean_iou"]) == (0.86219, 0.93896)
-    assert val["accuracy"] == 0.9936
-    assert len(sources.REPORTED["runs"]) == 6
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -37,30 +30,11 @@ def test_a_question_is_complete_and_answered(name):
     answer = verdict.judge(name)
     assert str(answer.answer) in CLAIMS["answers"]
     assert (answer.strength == "") == (answer.answer == Verdict.NOT_DECIDED)
-    assert "nan" not in answer.evidence + answer.number
+    assert not re.search(r"\bnan\b", answer.evidence + answer.number)
     if answer.answer == Verdict.NOT_DECIDED:
         assert question["takes"], "what it would take to decide"
     for part in filter(None, answer.strength.split("; ")):
         assert part in CLAIMS["strengths"] or part.startswith("hangs on ")
-
-
-def test_the_answers_are_those_of_the_first_page():
-    told = {name: str(verdict.judge(name).answer) for name in QUESTIONS}
-    assert told["new-patients"] == told["validation-scores"] == "not replicated"
-    assert told["test-scores"] == told["training-scores"] == told["overfitting"] == "replicated"
-    assert "hangs on the grid" in verdict.judge("training-scores").strength
-    assert "hangs on the definition" in verdict.judge("validation-scores").strength
-    lost = verdict.judge("new-patients").table["difference"].iloc[0]
-    readme, index = (
-        (runs.REPOSITORY / path).read_text(encoding="utf-8")
-        for path in ("README.md", "book/index.md")
-    )
-    (lead,) = re.findall(r"^\*\*Partly\..*\*\*$", readme, re.MULTILINE)
-    assert lead in index
-    assert "its training and validation scores only under conditions" in lead
-    assert f"loses {lost:.2f} of Dice" in readme
-    leak = (runs.REPOSITORY / "notebooks" / "11_leak.ipynb").read_text(encoding="utf-8")
-    assert f"by about {lost:.2f} of pooled Dice" in leak
 
 
 @pytest.mark.parametrize("prediction", CLAIMS["predictions"], ids=lambda each: each["id"])
@@ -204,24 +178,6 @@ def test_two_splits_decide_nothing_however_many_trainings_share_them(scored):
     assert (result["n"], result["answer"]) == (2, Verdict.NOT_DECIDED)
 
 
-def test_trainings_that_share_a_split_count_as_one():
-    names = ["grid64-batch16-0", "grid64-batch32-0", "grid64-batch16-1", "report128"]
-    assert arms.by_split(names, [1.0, 2.0, 5.0, 3.0]).tolist() == [2.0, 5.0]
-
-
-def test_scores_are_those_of_the_grid_that_is_asked():
-    names = ["grid64-batch16-0", "grid64-batch16-3"]
-    way = ("iou", "masks", "pooled", 0)
-    wide = arms.scores_of(names, "train", "all slices", way)
-    own = arms.scores_of(names, "train", "all slices", way, "own")
-    assert np.isnan(own).tolist() == [True, False], "not kept for the first"
-    counts = records.load_record("grid64-batch16-3").per_slice.query("split == 'train'")
-    assert wide[1] == pytest.approx(metrics.iou(*counts[["tp", "fp", "fn"]].sum()), abs=1e-6)
-    assert own[1] > wide[1]
-    assert "own grid, Dice is 0.9" in verdict.judge("training-scores").evidence
-    assert "own grid" not in verdict.judge("run-6").evidence
-
-
 def test_only_trainings_whose_seed_both_sides_have_decide(monkeypatch):
     monkeypatch.setattr(arms, "recorded", lambda: ["a-0", "a-1", "b-1", "b-2"])
     assert verdict._paired_names("a", "b") == ["a-1", "b-1"]
@@ -237,15 +193,6 @@ def test_only_trainings_whose_seed_both_sides_have_decide(monkeypatch):
 )
 def test_one_way_of_counting_that_replicates_suffices(answers, best):
     assert verdict.best_of(map(Verdict, answers)) == best
-
-
-def test_a_training_that_ended_in_a_spike_does_not_judge(monkeypatch):
-    def history(last):
-        return None, pd.DataFrame({"loss": [0.002] * 99 + [last]})
-
-    found = {"calm": history(0.0028), "spike": history(0.0032)}
-    monkeypatch.setattr(records, "load_training", found.__getitem__)
-    assert arms.ended_calmly(["calm", "spike"]) == ["calm"]
 
 
 def test_the_way_found_by_searching_counts_with_new_trainings_alone():
@@ -435,32 +382,6 @@ def test_trainings_compared_with_one_count_by_split_and_must_pass_what_matters(m
     )
 
 
-def test_what_a_training_scores_is_read_from_its_history(monkeypatch):
-    """Rests at 0.02, rises to 0.03 over ten epochs; the training loss falls all the time."""
-    val_loss = np.r_[np.full(80, 0.02), np.linspace(0.021, 0.03, 10), np.full(10, 0.03)]
-    loss = np.r_[np.full(60, 0.015), np.full(40, 0.01)]
-    dice = 0.8 + 0.01 * (np.arange(100) % 2)
-    history = pd.DataFrame({"loss": loss, "val_loss": val_loss, "val_dice_coef": dice})
-    monkeypatch.setattr(records, "load_training", lambda name: (None, history))
-    assert arms.training_score("x", "gap") == pytest.approx(0.02)
-    assert arms.training_score("x", "rise") == pytest.approx(1.5)
-    assert arms.training_score("x", "late gap") == pytest.approx(0.02 / 0.005)
-    assert arms.training_score("x", "loss steps") == pytest.approx(0.0)
-    assert arms.training_score("x", "Dice steps") == pytest.approx(0.01)
-
-
-def test_steps_and_gaps_are_those_of_the_last_epochs(monkeypatch):
-    """120 epochs: steps of 0.1, of 0.01 in the last 45, of 0.001 in the last 20; the gap grows."""
-    steps = np.r_[np.full(74, 0.1), np.full(25, 0.01), np.full(20, 0.001)]
-    curve = np.r_[0, np.cumsum(steps)]
-    training = curve - np.r_[np.zeros(115), np.full(5, 0.2)]
-    history = pd.DataFrame({"loss": training, "val_loss": curve, "val_dice_coef": -curve})
-    monkeypatch.setattr(records, "load_training", lambda name: (None, history))
-    assert arms.training_score("x", "loss steps") == pytest.approx(0.01)
-    assert arms.training_score("x", "Dice steps") == pytest.approx(0.01)
-    assert arms.training_score("x", "gap") == pytest.approx(0.1)
-
-
 def test_a_value_that_is_not_positive_leaves_a_ratio_undecided(monkeypatch):
     monkeypatch.setattr(arms, "training_score", lambda name, score: -0.001)
     answer = verdict.judge.__wrapped__("batch")
@@ -490,14 +411,6 @@ def test_each_claim_says_what_its_number_counts(name):
     assert all(text.count("{}") == 1 for text in question["found"])
 
 
-def test_prefixes_find_the_seeds_that_all_of_them_have():
-    both = arms.with_prefix(["grid64-dropout1", "grid64-dropout2"])
-    assert both[0] == ["grid64-dropout1-0", "grid64-dropout2-0"]
-    assert set(both) == {0, 1, 2}
-    assert arms.with_prefix("grid64-batch16")[1] == ["grid64-batch16-1"]
-    assert list(arms.with_prefix(["grid64-batch16", "tensorflow64-batch16"])) == [0]
-
-
 # Arithmetic
 
 
@@ -513,40 +426,6 @@ def test_prefixes_find_the_seeds_that_all_of_them_have():
 def test_two_signs_must_be_usual_in_draws_of_one_kind(by_slice, by_patient, answer):
     shares = pd.DataFrame([by_slice, by_patient], columns=["error ratio", "tumour share"])
     assert verdict._by_signs(shares) == answer
-
-
-def test_implied_scores_by_hand():
-    table = sources.implied_dice().set_index("set")
-    assert table["implied"].round(4).tolist() == [0.9466, 0.8743, 0.8713]
-    assert table.loc["train", "gap"] == pytest.approx(0.9568 - 0.9466, abs=1e-4)
-    assert sources.implied_tumour_iou() == pytest.approx(0.880, abs=5e-4)
-    assert sources.error_ratio() == pytest.approx(2.56)
-
-
-def test_the_arithmetic_holds_on_simulated_masks():
-    rng = np.random.default_rng(0)
-    truth = rng.random((200, 64, 64)) < 0.01
-    predicted = truth ^ (rng.random(truth.shape) < 0.0025)
-    tp, fp = (truth & predicted).sum(), (~truth & predicted).sum()
-    fn, tn = (truth & ~predicted).sum(), (~truth & ~predicted).sum()
-    rates = metrics.rates(tp, fp, fn, tn)
-    implied = 2 * rates["mean_iou"] - rates["accuracy"]
-    assert implied == pytest.approx(metrics.iou(tp, fp, fn), abs=0.001)
-
-
-def test_tumour_shares_know_what_they_draw():
-    slices = runs.read_csv(records.RECORDS / "cohort.csv")
-    whole = slices["tumour_area"].sum() / (len(slices) * 128**2)
-    by_slice, by_patient = (sources.tumour_shares(by, draws=800) for by in ("slice", "patient"))
-    assert by_slice.mean() == pytest.approx(whole, rel=0.02)
-    assert by_patient.mean() == pytest.approx(whole, rel=0.04)
-    assert by_patient.std() > 2 * by_slice.std()
-
-
-def test_error_ratios_are_one_where_all_slices_are_alike():
-    table = pd.DataFrame({"fp": 3, "fn": 4, "patient": np.repeat(list("abcdefghij"), 4)})
-    for by in ("slice", "patient"):
-        assert sources.error_ratios(table, by, draws=50) == pytest.approx(1)
 
 
 def numbers_of_three(monkeypatch, names=("x-0", "x-1", "x-2")):

@@ -165,7 +165,8 @@ def test_true_masks_give_a_dice(tmp_path, monkeypatch):
     assert volumes.read(volume).truths.sum() == 1
     scans = predict._of_volume(volume)
     masks = [scan.truth > 0 for scan in scans]
-    assert predict._dice(scans, masks)["dice"].tolist() == [1.0]
+    masks[0][0, 0] = True  # one pixel of tumour is found, and one is marked wrongly
+    assert predict._dice(scans, masks)["dice"].tolist() == [2 / 3]
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):

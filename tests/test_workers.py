@@ -13,7 +13,7 @@ import distributed
 import mortal
 import psutil
 import pytest
-from conftest import HEARS_CTRL_C, STOPPED, assert_one_line, call, wait_for
+from conftest import HEARS_CTRL_C, STOPPED, wait_for
 
 from lggseg_utils import data, experiments, preprocess, runs
 from lggseg_utils.settings import UserError, load_experiment
@@ -163,12 +163,6 @@ def test_a_wrong_address_is_named(tmp_path, monkeypatch, address):
     )
     with pytest.raises(UserError, match=rf"no Dask scheduler at {address} \("):
         experiments.run_jobs([], None, tmp_path, "training", runs.Workers(scheduler=address))
-
-
-def test_processes_and_a_cluster_exclude_each_other(tmp_path, large_cohort_folder):
-    command = ["crossval", "--profile", "smoke", "--data", large_cohort_folder]
-    ended = call(*command, "--out", tmp_path / "run", "--scheduler", "tcp://a:1", "--jobs", 2)
-    assert_one_line(ended, "--jobs counts processes of this machine; leave it out")
 
 
 def kill_a_process():
