@@ -271,18 +271,6 @@ def test_a_stopped_job_goes_on_with_the_network_it_was_training(
     np.testing.assert_allclose(per_slice["soft_sum"], whole["soft_sum"], rtol=1e-5)
 
 
-def test_a_fold_by_institution_tests_all_of_one(monkeypatch):
-    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    slices = runs.read_csv(records.RECORDS / "cohort.csv")
-    folds = __import__("institutions").draw_institutions(slices)
-    places = data.institutions(slices["patient"])
-    for fold, place in enumerate(["CS", "DU", "FG", "HT"]):
-        split = preprocess.split_of_fold(folds, fold)["split"]
-        assert (split == "test").equals(places == place) and (split == "val").any()
-    assert set(folds["fold"][folds["split"] == "test"]) == set(range(4))
-    assert set(places[folds["split"] == "train"]) == {"EZ"}, "an institution with one patient"
-
-
 def test_a_run_keeps_the_precision_it_began_in_on_another_machine(
     cohort_folder, open_smoke, monkeypatch
 ):
@@ -346,55 +334,3 @@ def test_another_seed_of_an_ablation_trains_with_other_seeds(cohort_folder, tmp_
     with pytest.raises(pytest.skip.Exception):
         experiments.ablate(run, data.load_cohort(run))
     assert [job.experiment.seed for job in seeds] == [2, 3, 2, 3]
-
-
-def test_networks_of_a_cross_validation_are_scored_one_by_one(monkeypatch):
-    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    import members
-
-    experiment = load_experiment("smoke", 0, {"networks": 2, "mirrored": True, "hold_out": False})
-    networks = [model.build_unet(experiment.model_copy(update={"seed": seed})) for seed in (0, 1)]
-    images = np.random.default_rng(0).integers(
-        0, 256, (3, experiment.size, experiment.size, 3), dtype=np.uint8
-    )
-    average = model.average(networks, True)
-    expected = evaluate.predict(average, images, experiment)
-    each = {
-        (name, mirrored): values
-        for name, mirrored, values in members.predictions(average, images, experiment)
-    }
-    assert list(each) == [
-        (0, False),
-        (1, False),
-        ("all", False),
-        (0, True),
-        (1, True),
-        ("all", True),
-    ]
-    np.testing.assert_allclose(each["all", True], expected, atol=1e-6)
-    np.testing.assert_allclose(
-        each[0, False], evaluate.predict(networks[0], images, experiment), atol=1e-6
-    )
-    assert not np.allclose(each[0, False], each[1, False])
-
-
-def test_calibration_counts_the_pixels_of_each_tenth(monkeypatch):
-    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    import members
-
-    table = members.bins(np.array([[0, 1, 1, 0]]), np.array([[0.01, 0.73, 0.79, 1.0]]))
-    assert table.loc[[0, 7, 9], "pixels"].tolist() == [1, 2, 1] and table["pixels"].sum() == 4
-    assert table.loc[7, "mean_probability"] == pytest.approx(1.52) and table["tumour"].tolist() == [
-        0
-    ] * 7 + [2, 0, 0]
-
-
-def test_contrast_is_the_share_of_pairs_in_which_the_tumour_is_brighter(monkeypatch):
-    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    import failures
-
-    flair = np.array([[[0, 100, 100], [200, 150, 120]], [[255] * 3] * 2])
-    images = np.repeat(flair[..., None], 3, axis=-1).astype(np.uint8)
-    truths = np.array([[[0, 0, 0], [1, 0, 1]], np.zeros((2, 3), int)])
-    # Of 2 tumour and 3 other pixels of the head, 200 is brighter than 100, 100 and 150, and 120 than 100 and 100. Air does not count.
-    assert failures.contrast(images, truths) == pytest.approx(5 / 6)

@@ -1,7 +1,6 @@
 """What figures and tables show."""
 
 import math
-import types
 
 import matplotlib.colors
 import matplotlib.pyplot as plt
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import data, plots, runs
+from lggseg_utils import data, plots
 
 
 @pytest.mark.parametrize(
@@ -78,19 +77,6 @@ def test_the_box_of_a_head_that_touches_the_border_stays_on_the_image():
     image[:120, 100:, data.FLAIR] = 200
     rows, columns = plots.head_box(image)
     assert (rows.start, rows.stop, columns.start, columns.stop) == (0, 126, 2, 128)
-
-
-def test_the_largest_alarms_are_one_a_patient_and_none_with_tumour(monkeypatch):
-    monkeypatch.syspath_prepend(str(runs.REPOSITORY / "scripts"))
-    import leak
-
-    patients = ["A", "A", "B", "C", "D", "E"]
-    marked = [5, 7, 30, 1, 2, 3]
-    truths = np.zeros((6, 6, 6), int)
-    truths[2] = 1  # of B: much is marked, rightly
-    masks = {row: np.arange(36).reshape(6, 6) < count for row, count in enumerate(marked)}
-    dataset = types.SimpleNamespace(truths=truths, slices=pd.DataFrame({"patient": patients}))
-    assert list(leak.largest_alarms(dataset, masks)) == [1, 5]
 
 
 def test_a_table_groups_thousands_and_hides_the_index():

@@ -5,7 +5,6 @@ import inspect
 import json
 import pkgutil
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,7 +15,7 @@ from conftest import pages_of_the_book
 from nbconvert import HTMLExporter
 from packaging.requirements import Requirement
 
-from lggseg_utils import __version__, book, chapters, myst, runs
+from lggseg_utils import __version__, chapters, myst, runs
 from lggseg_utils.arms import CLAIMS
 
 ROOT = runs.REPOSITORY
@@ -342,20 +341,6 @@ def test_the_readmes_table_and_the_opening_page_follow_the_verdict(monkeypatch):
     for group in CLAIMS["groups"]:
         assert group["title"] in groups
     assert generated_pages.answers_table() in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_address_is_set_everywhere_by_one_command(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import address
-
-    shutil.copytree(chapters.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    shutil.copy(book.CONFIG, tmp_path / "_config.yml")
-    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(book, "CONFIG", tmp_path / "_config.yml")
-    address.main(["https://github.com/someone/fork/"], standalone_mode=False)
-    texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [text for text in texts if ADDRESS in text]
-    assert sum("https://github.com/someone/fork" in text for text in texts) == len(NOTEBOOKS) + 1
 
 
 def test_every_bug_that_the_tests_are_tried_with_can_be_put_in():
