@@ -149,7 +149,9 @@ def _execute_one(copy):
         if error.ename == "UserError":
             reason = error.evalue
         raise UserError(f"{notebook.stem} failed: {' '.join(str(reason).split())}") from None
-    except RuntimeError:  # nbclient's DeadKernelError, or a kernel that dies before it answers
+    except RuntimeError as error:  # of nbclient or, before the kernel answers, of jupyter_client
+        if "Kernel died" not in str(error):
+            raise
         raise UserError(
             f"{notebook.stem} failed: its kernel died, perhaps because memory ran out."
         ) from None

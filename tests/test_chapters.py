@@ -97,13 +97,21 @@ def test_a_chapter_that_fails_says_which_and_why_and_leaves_no_copy(notebooks, t
     assert not (tmp_path / "kept" / "07_verdict.ipynb").exists()
 
 
-def test_a_kernel_that_dies_before_it_answers_gets_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("said", "kind", "message"),
+    [
+        ("Kernel died", UserError, "01_a failed: its kernel died, perhaps because memory"),
+        ("Kernel died before replying", UserError, "01_a failed: its kernel died"),
+        ("another mistake", RuntimeError, "another mistake"),
+    ],
+)
+def test_a_kernel_that_dies_gets_one_line(tmp_path, monkeypatch, said, kind, message):
     def die(*_, **__):
-        raise RuntimeError("Kernel died before replying to kernel_info")
+        raise RuntimeError(said)
 
     monkeypatch.setattr(chapters.papermill, "execute_notebook", die)
     path = tmp_path / "01_a.ipynb"
-    with pytest.raises(UserError, match=r"01_a failed: its kernel died, perhaps because memory"):
+    with pytest.raises(kind, match=message):
         chapters._execute_one(chapters._Copy(path, {}, tmp_path, tmp_path / "logs", ""))
 
 
