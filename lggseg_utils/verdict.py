@@ -260,6 +260,8 @@ def _hinges(question, arm, counting):
     against = [arm for arm in question.get("against", []) if _can_judge(arms.trainings(arm))]
     if any(_contradicts(judge_arm(question, other), counting) for other in against):
         parts.append("hangs on augmentation")
+    if _hangs_on_one_training(question, arm, best_of(counting["answer"])):
+        parts.append("hangs on one training")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
     by_grid = {_arm_answer(question, arm, arms.calm_on_own_grid, grid) for grid in ("128", "own")}
@@ -268,6 +270,22 @@ def _hinges(question, arm, counting):
     if not _can_judge(list(filter(arms.is_new, _trainings(question, arm)))):
         parts.append("exploratory")
     return parts
+
+
+def _hangs_on_one_training(question, arm, answer):
+    """Return whether an answer about numbers turns into its contrary without one training."""
+
+    def without(left):
+        return _arm_answer(
+            question, arm, lambda names: [name for name in arms.ended_calmly(names) if name != left]
+        )
+
+    contrary = {
+        Verdict.REPLICATED: Verdict.NOT_REPLICATED,
+        Verdict.NOT_REPLICATED: Verdict.REPLICATED,
+    }
+    judging = arms.ended_calmly(_trainings(question, arm))
+    return contrary.get(answer) in map(without, judging)
 
 
 def _contradicts(other, table):

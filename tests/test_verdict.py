@@ -468,6 +468,30 @@ class TestWhatAnAnswerHangsOn:
         assert ("hangs on the grid" in found) is hangs
 
     @pytest.mark.parametrize(
+        ("apart", "hangs"),
+        [
+            ([0.030, 0.030, 0.030, 0.046], True),  # three miss; the fourth widens the interval
+            ([0.000, 0.000, 0.000, 0.000], False),
+            ([0.030, 0.030, 0.030, 0.030], False),
+            ([0.000, 0.000, 0.000, 0.200], False),  # too wide with the last, which is no contrary
+        ],
+    )
+    def test_one_training_that_turns_an_answer_into_its_contrary_is_named(
+        self, monkeypatch, apart, hangs
+    ):
+        """How far four trainings lie below the report's scores, under every way."""
+        names = [f"x-{seed}" for seed in range(4)]
+
+        def scores_of(names, part, subset, way, grid="128"):
+            reported = verdict._reported(QUESTIONS["test-scores"]["claims"][0])[way[0]]
+            return reported - np.array([apart[arms.split_of(name)] for name in names])
+
+        monkeypatch.setattr(arms, "scores_of", scores_of)
+        monkeypatch.setattr(arms, "is_new", lambda name: True)
+        found = verdict._hinges(*numbers_of_three(monkeypatch, names))
+        assert ("hangs on one training" in found) is hangs
+
+    @pytest.mark.parametrize(
         ("new", "exploratory"),
         [({"x-0", "x-1", "x-2"}, False), ({"x-0", "x-1", "y-0"}, True), ({"x-0"}, True)],
     )
