@@ -27,6 +27,12 @@ class Verdict(StrEnum):
     DISAGREE = "sources disagree"
 
 
+CONTRARY = {
+    Verdict.REPLICATED: Verdict.NOT_REPLICATED,
+    Verdict.NOT_REPLICATED: Verdict.REPLICATED,
+}
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to one question, how strong it is, and what it rests on.
@@ -160,11 +166,16 @@ def _numbers(question):
     reported = _reported(question["claims"][0])
     row = _shown(counting, answer, reported)
     names = _trainings(question, arm)
+    turning = _trainings_that_turn(question, arm, answer)
+    hinges = _hinges(question, arm, counting) + ["hangs on one training"] * bool(turning)
+    evidence = _pair_sentence(question, row, names, counting["answer"])
+    if turning:
+        evidence += f". Without {' or '.join(turning)} the answer would be {CONTRARY[answer]}"
     return Answer(
         answer,
-        _strength(answer, _hinges(question, arm, counting)),
+        _strength(answer, hinges),
         _pair_number(row, reported),
-        _pair_sentence(question, row, names, counting["answer"]),
+        evidence,
         table,
         tuple(names),
     )
@@ -260,8 +271,6 @@ def _hinges(question, arm, counting):
     against = [arm for arm in question.get("against", []) if _can_judge(arms.trainings(arm))]
     if any(_contradicts(judge_arm(question, other), counting) for other in against):
         parts.append("hangs on augmentation")
-    if _hangs_on_one_training(question, arm, best_of(counting["answer"])):
-        parts.append("hangs on one training")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")
     by_grid = {_arm_answer(question, arm, arms.calm_on_own_grid, grid) for grid in ("128", "own")}
@@ -272,20 +281,16 @@ def _hinges(question, arm, counting):
     return parts
 
 
-def _hangs_on_one_training(question, arm, answer):
-    """Return whether an answer about numbers turns into its contrary without one training."""
+def _trainings_that_turn(question, arm, answer):
+    """Return the trainings of an arm without which an answer about numbers is the contrary."""
 
     def without(left):
         return _arm_answer(
             question, arm, lambda names: [name for name in arms.ended_calmly(names) if name != left]
         )
 
-    contrary = {
-        Verdict.REPLICATED: Verdict.NOT_REPLICATED,
-        Verdict.NOT_REPLICATED: Verdict.REPLICATED,
-    }
     judging = arms.ended_calmly(_trainings(question, arm))
-    return contrary.get(answer) in map(without, judging)
+    return [name for name in judging if without(name) == CONTRARY.get(answer)]
 
 
 def _contradicts(other, table):

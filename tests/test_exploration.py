@@ -109,9 +109,7 @@ def test_answers_by_way_say_what_the_first_page_says_of_them():
     table = exploration.answers_by_way()
     assert list(table.index[:-1]) == list(verdict.WAYS)
     fixed, found_later = table.iloc[:-1], table.iloc[-1]
-    assert (fixed["val"] == Verdict.NOT_REPLICATED).all(axis=None), (
-        "none of those that we had fixed"
-    )
+    assert (fixed["val"] == Verdict.REPLICATED).to_numpy().sum() == 1
     assert (fixed["test", "all slices"] == Verdict.REPLICATED).any()
     assert (fixed["train", "all slices"] == Verdict.REPLICATED).any()
     assert found_later["train", "all slices"] == Verdict.REPLICATED

@@ -55,7 +55,7 @@ def all_conditions(name):
     [
         ("test-scores", "replicated"),
         ("training-scores", "replicated"),
-        ("validation-scores", "not replicated"),
+        ("validation-scores", "replicated"),
         ("overfitting", "replicated"),
         ("batch", "not decided"),
         ("dropout", "not decided"),
@@ -71,7 +71,21 @@ def test_the_first_page_says_in_words_what_the_rules_answer(name, answer):
 
 def test_the_first_page_names_the_conditions_of_the_training_and_validation_scores():
     assert "hangs on the grid" in verdict.judge("training-scores").strength
-    assert "hangs on the definition" in verdict.judge("validation-scores").strength
+    validation = verdict.judge("validation-scores")
+    assert "hangs on one training" in validation.strength
+    (row,) = validation.table.query("answer == 'replicated'").to_dict("records")
+    assert (row["way"], row["slices"]) == (verdict.JOINED, "slices with tumour")
+    reported, mean, half = sources.reported("val", "dice"), row["dice_mean"], row["dice_half"]
+    assert mean + 0.95 * half < reported < mean + half, "only just"
+
+
+def test_chapter_7_the_training_that_turns_the_validation_scores_is_the_farthest():
+    names = filter(arms.is_new, arms.ended_calmly(arms.trainings("plain64")))
+    way = ("dice", *verdict.WAYS[verdict.JOINED]["dice"])
+    dice = {name: arms.scores_of([name], "val", "slices with tumour", way)[0] for name in names}
+    lowest = min(dice, key=dice.get)
+    assert dice[lowest] < sources.reported("val", "dice")
+    assert f"Without {lowest} the answer would be" in verdict.judge("validation-scores").evidence
 
 
 def test_the_first_page_says_which_claims_on_dropout_hold():

@@ -488,8 +488,13 @@ class TestWhatAnAnswerHangsOn:
 
         monkeypatch.setattr(arms, "scores_of", scores_of)
         monkeypatch.setattr(arms, "is_new", lambda name: True)
-        found = verdict._hinges(*numbers_of_three(monkeypatch, names))
-        assert ("hangs on one training" in found) is hangs
+        monkeypatch.setattr(arms, "calm_on_own_grid", lambda names: [])
+        monkeypatch.setattr(arms, "spike", lambda name: 1.0)
+        question, _, _ = numbers_of_three(monkeypatch, names)
+        answer = verdict._numbers(question)
+        assert ("hangs on one training" in answer.strength) is hangs
+        said = "Without x-3 the answer would be not replicated" in answer.evidence
+        assert said is hangs
 
     @pytest.mark.parametrize(
         ("new", "exploratory"),

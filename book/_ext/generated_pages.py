@@ -114,10 +114,10 @@ GROUPS = """\
     on their own 64x64 grid they score higher. Of {trained} networks of ours with augmentation or
     dropout, {near} come within {margin} of its scores, if counted in another way; so few decide
     nothing.
-  - *Validation:* none of the {ways} [ways of counting](criteria.md) that we had fixed gives both
-    its Dice and its IoU. They come out if both are taken from masks, the Dice slice by slice and
-    the IoU batch by batch, on slices with tumour alone. But that pair does not give the test
-    scores.
+  - *Validation:* one of the {ways} [ways of counting](criteria.md) that we had fixed gives its
+    scores, but only just: a Dice of {val:.3f} ± {val_half:.3f} (reported: {val_reported:.3f}), from
+    probabilities slice by slice and on slices with tumour alone, beside an IoU from masks batch by
+    batch. Without one of our trainings, the answer would be the contrary.
   - Most of this we found by searching, and trainings made since agree: of the losses, accuracies
     and IoUs of those that did not end in a spike, {agreeing} of {since} lie where the earlier ones
     say.
@@ -141,6 +141,8 @@ def groups():
     """Return the answer of the opening page as Markdown: a line for each group of questions."""
     judged = {question["id"]: verdict.judge(question["id"]) for question in CLAIMS["questions"]}
     test = judged["test-scores"].table.iloc[0]
+    validation = judged["validation-scores"].table
+    just = (validation["answer"] == verdict.Verdict.REPLICATED).idxmax()
     loss = judged["new-patients"].table.iloc[0]
     pair = judged["one-quantity"].table.set_index("set").loc["train"]
     since = predictions.new_trainings("plain64")["met"]
@@ -168,7 +170,10 @@ def groups():
         trained=len(trained),
         near=len(exploration.near(trained, "train")),
         margin=CLAIMS["margin"],
-        ways=len(judged["validation-scores"].table),
+        ways=len(validation),
+        val=validation.loc[just, "dice_mean"],
+        val_half=validation.loc[just, "dice_half"],
+        val_reported=sources.TABLES["val"]["dice_coef"],
         agreeing=since.sum(),
         since=len(since),
     )
