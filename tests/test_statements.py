@@ -85,6 +85,7 @@ def test_chapter_7_the_training_that_turns_the_validation_scores_is_the_farthest
     dice = {name: arms.scores_of([name], "val", "slices with tumour", way)[0] for name in names}
     lowest = min(dice, key=dice.get)
     assert dice[lowest] < sources.reported("val", "dice")
+    assert 1.3 < arms.spike(lowest) < arms.CLAIMS["spike"], "close to a spike"
     assert f"Without {lowest} the answer would be" in verdict.judge("validation-scores").evidence
 
 
@@ -161,8 +162,8 @@ def test_chapter_5_every_plain_network_ends_well_above_its_lowest_loss_and_no_ot
 
     plain = rises(arms.trainings("plain64"))
     others = rises([*arms.trainings("dropout64"), *arms.augmented()])
-    assert min(plain) > 1.25
-    assert max(others) < min(plain)
+    assert (round(min(plain), 1), round(max(plain), 1)) == (1.3, 1.9), "alternative text"
+    assert (round(min(others), 1), round(max(others), 1)) == (1.0, 1.2)
     assert 1 <= sum(rise > 1.1 for rise in others) <= 4, "a few"
 
 

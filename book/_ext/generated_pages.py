@@ -117,7 +117,8 @@ GROUPS = """\
   - *Validation:* one of the {ways} [ways of counting](criteria.md) that we had fixed gives its
     scores, but only just: a Dice of {val:.3f} ± {val_half:.3f} (reported: {val_reported:.3f}), from
     probabilities slice by slice and on slices with tumour alone, beside an IoU from masks batch by
-    batch. Without one of our trainings, the answer would be the contrary.
+    batch. Without one of our trainings, which nearly ended in a spike, the answer would be the
+    contrary.
   - Most of this we found by searching, and trainings made since agree: of the losses, accuracies
     and IoUs of those that did not end in a spike, {agreeing} of {since} lie where the earlier ones
     say.
