@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import arms, data, metrics, records, runs, sources, stats, verdict
+from lggseg_utils import arms, data, metrics, records, runs, self_test, sources, stats, verdict
 
 PIXELS = 128**2
 SEEDS = ["new-patients", "new-patients-1", "new-patients-2"]
@@ -56,6 +56,7 @@ def all_conditions(name):
         ("test-scores", "replicated"),
         ("training-scores", "replicated"),
         ("validation-scores", "replicated"),
+        ("run-6", "replicated"),
         ("overfitting", "replicated"),
         ("batch", "not decided"),
         ("dropout", "not decided"),
@@ -226,6 +227,16 @@ def test_chapter_8_with_dropout_training_and_validation_end_close_together():
 
     without = min(gaps("batch16") + gaps("batch32"))
     assert max(gaps("dropout1") + gaps("dropout2")) < 0.5 * without
+
+
+def test_chapter_8_run_6_is_replicated_by_intervals_nearly_as_wide_as_the_rule_allows():
+    run_6 = verdict.judge("run-6")
+    (row,) = run_6.table.query("answer == 'replicated'").to_dict("records")
+    assert (row["way"], row["slices"]) == ("masks, by slice", "slices with tumour")
+    wide = arms.CLAIMS["wide"]
+    assert 0.9 * wide < row["iou_half"] < row["dice_half"] < wide
+    claim = verdict.QUESTIONS["run-6"]["claims"][0]
+    assert row["dice_mean"] - row["iou_mean"] > 2 * (claim["dice"] - claim["iou"])
 
 
 def test_chapter_8_the_reports_runs_end_within_a_few_hundredths():
@@ -601,6 +612,28 @@ def test_page_14_the_finer_grid_gained_on_the_first_fold_alone():
     gained = stats.paired_difference(dice["finer grid", "plain"] - dice["base", "plain"])
     assert gained["low"] > 0
     assert change("finer grid", against="base again")["difference"] < 0
+
+
+# The criteria
+
+
+def test_the_criteria_say_how_the_training_table_treats_other_settings():
+    tried = self_test.try_rule_for_numbers(arms.with_other_settings())
+    others = tried.query("kind == 'other settings' and set == 'train'")
+    rejected = (others["answer"] == "not replicated").groupby(others["way"]).all()
+    assert rejected.sum() == 5
+    whole = self_test.by_table(others)["answer"]
+    assert "replicated" not in set(whole)
+    assert (whole == "not decided").mean() > 0.5
+
+
+def test_the_criteria_say_which_groups_find_what_dropout_does():
+    plain, dropout = (arms.ended_calmly(arms.trainings(name)) for name in ("plain64", "dropout64"))
+    gaps = {name: arms.training_score(name, "gap") for name in dropout}
+    assert [name for name, gap in gaps.items() if gap <= 0] == ["grid64-dropout2-5"]
+    others = [name for name in dropout if gaps[name] > 0]
+    tried = self_test.try_rule_for_ratios(plain[:6], others).query("kind == 'other settings'")
+    assert tried["found"].mean() > 0.5, "most do"
 
 
 # The folder of records
