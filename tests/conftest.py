@@ -138,8 +138,12 @@ def open_smoke(tmp_path):
 
 def extension(name):
     """Return a Sphinx extension of the book as a module."""
-    path = runs.REPOSITORY / "book" / "_ext" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
+    return load_module(runs.REPOSITORY / "book" / "_ext" / f"{name}.py")
+
+
+def load_module(path):
+    """Return a Python file outside the package as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

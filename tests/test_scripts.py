@@ -1,6 +1,5 @@
 """The scripts that made tables and figures of the records."""
 
-import importlib.util
 import shutil
 import types
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import load_module
 
 from lggseg_utils import book, chapters, data, evaluate, model, preprocess, records, runs, train
 from lggseg_utils.settings import load_experiment
@@ -18,11 +18,7 @@ CONFIG = book.CONFIG
 
 def script(name):
     """A script as a module."""
-    path = runs.REPOSITORY / "scripts" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(runs.REPOSITORY / "scripts" / f"{name}.py")
 
 
 def test_a_fold_by_institution_tests_all_of_one():
@@ -155,7 +151,6 @@ def three_seeds(monkeypatch):
     """Records of one slice of patient A and one of B: A gains 0.2 on average where it is known."""
 
     def of(dice_of_a):
-        # One pixel each of tp, fp and fn weighs the same: Dice is tp / (tp + 1).
         rows = [("A", 1, dice_of_a), ("B", 4, 0.5)]
         table = pd.DataFrame(rows, columns=["patient", "slice", "tp"])
         table["tp"] = 100 * table["tp"]

@@ -144,9 +144,10 @@ def groups():
     """Return the answer of the opening page as Markdown: a line for each group of questions."""
     judged = {question["id"]: verdict.judge(question["id"]) for question in CLAIMS["questions"]}
     test = judged["test-scores"].table.iloc[0]
-    validation = judged["validation-scores"].table
-    just = (validation["answer"] == verdict.Verdict.REPLICATED).idxmax()
-    run_6 = judged["run-6"].table.set_index("answer").loc[verdict.Verdict.REPLICATED]
+    validation, run_6 = (
+        judged[name].table.set_index("answer").loc[verdict.Verdict.REPLICATED]
+        for name in ("validation-scores", "run-6")
+    )
     loss = judged["new-patients"].table.iloc[0]
     pair = judged["one-quantity"].table.set_index("set").loc["train"]
     since = predictions.new_trainings("plain64")["met"]
@@ -174,9 +175,9 @@ def groups():
         trained=len(trained),
         near=len(exploration.near(trained, "train")),
         margin=CLAIMS["margin"],
-        ways=len(validation),
-        val=validation.loc[just, "dice_mean"],
-        val_half=validation.loc[just, "dice_half"],
+        ways=len(judged["validation-scores"].table),
+        val=validation["dice_mean"],
+        val_half=validation["dice_half"],
         val_reported=sources.TABLES["val"]["dice_coef"],
         run_6=run_6["dice_mean"],
         run_6_half=run_6["dice_half"],
