@@ -27,12 +27,6 @@ class Verdict(StrEnum):
     DISAGREE = "sources disagree"
 
 
-CONTRARY = {
-    Verdict.REPLICATED: Verdict.NOT_REPLICATED,
-    Verdict.NOT_REPLICATED: Verdict.REPLICATED,
-}
-
-
 @dataclass(frozen=True)
 class Answer:
     """The answer to one question, how strong it is, and what it rests on.
@@ -166,16 +160,14 @@ def _numbers(question):
     reported = _reported(question["claims"][0])
     row = _shown(counting, answer, reported)
     names = _trainings(question, arm)
-    turning = _trainings_that_turn(question, arm, answer)
-    hinges = _hinges(question, arm, counting) + ["hangs on one training"] * bool(turning)
-    evidence = _pair_sentence(question, row, names, counting["answer"])
-    if turning:
-        evidence += f". Without {' or '.join(turning)} the answer would be {CONTRARY[answer]}"
+    changed = answers_without_one(question, arm, answer)
+    hinges = _hinges(question, arm, counting) + ["hangs on one training"] * bool(changed)
     return Answer(
         answer,
         _strength(answer, hinges),
         _pair_number(row, reported),
-        evidence,
+        _pair_sentence(question, row, names, counting["answer"])
+        + _without_sentence(changed, len(arms.ended_calmly(names))),
         table,
         tuple(names),
     )
@@ -281,16 +273,25 @@ def _hinges(question, arm, counting):
     return parts
 
 
-def _trainings_that_turn(question, arm, answer):
-    """Return the trainings of an arm without which an answer about numbers is the contrary."""
-
-    def without(left):
-        return _arm_answer(
-            question, arm, lambda names: [name for name in arms.ended_calmly(names) if name != left]
-        )
-
+def answers_without_one(question, arm, answer):
+    """Return where leaving out one training changes an answer: other answer -> those trainings."""
     judging = arms.ended_calmly(_trainings(question, arm))
-    return [name for name in judging if without(name) == CONTRARY.get(answer)]
+    changed = {}
+    for left in judging:
+        others = [name for name in judging if name != left]
+        other = _arm_answer(question, arm, lambda _, others=others: others)
+        if other != answer:
+            changed.setdefault(other, []).append(left)
+    return changed
+
+
+def _without_sentence(changed, judging):
+    """Return what `answers_without_one` says, in words; judging: how many trainings judge."""
+    sentence = ""
+    for other, names in changed.items():
+        one = "any one of those that judge" if len(names) == judging else " or ".join(names)
+        sentence += f". Without {one}, the answer would be {other}"
+    return sentence
 
 
 def _contradicts(other, table):
@@ -361,6 +362,8 @@ def judge_difference(question):
         f"{row['high']:.3f}, over {row['seeds']} seeds and {row['patients']} patients); by seed "
         f"{', '.join(f'{value:.3f}' for value in row['by_seed'])}"
     )
+    if "hangs on the margin" in parts:
+        evidence += f". The end of the interval next to the margin is {_next_to_margin(row):.4f}"
     names = tuple(
         arms.made(question["claims"][0]["more"]) + arms.made(question["claims"][0]["less"])
     )
@@ -398,6 +401,11 @@ def _hangs_on_margin(claim, row):
     margins = (0.9 * CLAIMS["margin"], 1.1 * CLAIMS["margin"])
     others = [_beyond(row["low"], row["high"], claim, margin) for margin in margins]
     return row["answer"] != Verdict.NOT_DECIDED and any(other != row["answer"] for other in others)
+
+
+def _next_to_margin(row):
+    """Return that end of an interval which lies next to the margin."""
+    return min(row["low"], row["high"], key=lambda end: abs(end - CLAIMS["margin"]))
 
 
 def _beyond(low, high, claim, margin=CLAIMS["margin"]):
@@ -670,6 +678,7 @@ def _signs_in_tenths(by, name):
         "error ratio": (errors >= sources.error_ratio()).mean(),
         "tumour share": (shares >= as_read - CLAIMS["reading_error"]).mean(),
         "as read": (shares >= as_read).mean(),
+        "1 in 1,000": np.quantile(shares, 0.999),
         "by run 1": (shares >= _tumour_share("run 1") - CLAIMS["reading_error"]).mean(),
     }
 
@@ -685,9 +694,11 @@ def _signs_sentence(table):
         f"The error rate of validation is {sources.error_ratio():.2f} times that of test; so large "
         f"a ratio, either way round, occurs in {by_slice['error ratio']:.1%} of pairs of random "
         f"tenths drawn by slice and in {by_patient['error ratio']:.1%} by patient. If run 3 marks "
-        f"nothing in its first epochs, their validation accuracy means {tumour:.1%} tumour, or "
-        f"{least:.1%} within the reading error; {by_slice['tumour share']:.2%} and "
-        f"{by_patient['tumour share']:.2%} of the tenths have that much. Run 1 does not rest, but "
+        f"nothing in its first epochs, their validation accuracy means {tumour:.2%} tumour, or "
+        f"{least:.2%} within the reading error; {by_slice['tumour share']:.2%} and "
+        f"{by_patient['tumour share']:.2%} of the tenths have that much. That is close to the limit: "
+        f"1 in 1,000 drawn by patient has {by_patient['1 in 1,000']:.2%} or more. Run 1 does not "
+        f"rest, but "
         f"starts near {1 - _tumour_share('run 1'):.3f}; if that were its empty mask, the answer "
         f"would be: {by_run_1}"
     )

@@ -445,6 +445,11 @@ class TestWhatAnAnswerHangsOn:
         row = {"low": low, "high": 0.1, "answer": verdict.Verdict.NOT_REPLICATED}
         assert verdict._hangs_on_margin(claim, row) is hangs
 
+    def test_of_such_an_interval_the_end_next_to_the_margin_is_printed(self):
+        evidence = verdict.judge("new-patients").evidence
+        assert evidence.endswith("The end of the interval next to the margin is 0.0201")
+        assert verdict._next_to_margin({"low": -0.1, "high": 0.0199}) == 0.0199
+
     def test_nothing_decided_hangs_on_nothing(self):
         row = {"low": 0.0199, "high": 0.1, "answer": verdict.Verdict.NOT_DECIDED}
         assert not verdict._hangs_on_margin({"claimed": "less than the margin"}, row)
@@ -468,16 +473,18 @@ class TestWhatAnAnswerHangsOn:
         assert ("hangs on the grid" in found) is hangs
 
     @pytest.mark.parametrize(
-        ("apart", "hangs"),
+        ("apart", "who", "other"),
         [
-            ([0.030, 0.030, 0.030, 0.046], True),  # three miss; the fourth widens the interval
-            ([0.000, 0.000, 0.000, 0.000], False),
-            ([0.030, 0.030, 0.030, 0.030], False),
-            ([0.000, 0.000, 0.000, 0.200], False),  # too wide with the last, which is no contrary
+            # Three miss; the fourth widens the interval.
+            ([0.030, 0.030, 0.030, 0.046], "x-3", "not replicated"),
+            # Three leave an interval that is too wide, whichever they are.
+            ([-0.009, -0.007, 0.007, 0.009], "any one of those that judge", "not decided"),
+            ([0.000, 0.000, 0.000, 0.000], "", ""),
+            ([0.030, 0.030, 0.030, 0.030], "", ""),
         ],
     )
-    def test_one_training_that_turns_an_answer_into_its_contrary_is_named(
-        self, monkeypatch, apart, hangs
+    def test_trainings_without_which_an_answer_changes_are_named(
+        self, monkeypatch, apart, who, other
     ):
         """How far four trainings lie below the report's scores, under every way."""
         names = [f"x-{seed}" for seed in range(4)]
@@ -492,9 +499,11 @@ class TestWhatAnAnswerHangsOn:
         monkeypatch.setattr(arms, "spike", lambda name: 1.0)
         question, _, _ = numbers_of_three(monkeypatch, names)
         answer = verdict._numbers(question)
-        assert ("hangs on one training" in answer.strength) is hangs
-        said = "Without x-3 the answer would be not replicated" in answer.evidence
-        assert said is hangs
+        assert ("hangs on one training" in answer.strength) is bool(who)
+        if who:
+            assert f". Without {who}, the answer would be {other}" in answer.evidence
+        else:
+            assert "Without" not in answer.evidence
 
     @pytest.mark.parametrize(
         ("new", "exploratory"),
