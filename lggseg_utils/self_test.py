@@ -13,18 +13,18 @@ def try_rule_for_numbers(others):
     """Put trainings in the report's place and let the rule for numbers judge them.
 
     Each calm training of plain64 and each of `others` is judged by the calm trainings of plain64
-    that have another split, under every way with one definition, on those of the three sets on
-    which it is scored. Returns a table training, kind ('same settings' or 'other settings'), set,
-    way, answer.
+    that have another split, under every way, on those of the three sets on which it is scored.
+    Returns a table training, kind ('same settings' or 'other settings'), set, way, answer.
     """
     calm = arms.ended_calmly(arms.trainings("plain64"))
     rows = []
     for name in (*calm, *others):
         kind = "same settings" if name in calm else "other settings"
-        judging = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
-        for (part, subset), way in product(exploration.SCORED_ON.items(), verdict.SINGLE):
+        strangers = [one for one in calm if arms.split_of(one) != arms.split_of(name)]
+        for (part, subset), way in product(exploration.SCORED_ON.items(), verdict.WAYS):
             pair = exploration.pair_of(name, part, subset, way)
             if not np.isnan(list(pair.values())).any():
+                judging = verdict.judging_by(way, strangers)
                 found = verdict.judge_pair(pair, judging, part, subset, verdict.WAYS[way])
                 rows.append((name, kind, part, way, found["answer"]))
     return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "answer"])

@@ -119,7 +119,7 @@ def judge_arm(question, arm, keep=arms.ended_calmly, grid="128"):
     rows = []
     for subset in question["subsets"]:
         for way in WAYS:
-            judging = _judging(way, names)
+            judging = judging_by(way, names)
             outcome = judge_pair(
                 _reported(claim), judging, claim["set"], subset, WAYS[way], reading, grid
             )
@@ -127,7 +127,7 @@ def judge_arm(question, arm, keep=arms.ended_calmly, grid="128"):
     return pd.DataFrame(rows)
 
 
-def _judging(way, names):
+def judging_by(way, names):
     """Return those of some trainings that judge under a way of counting."""
     return list(filter(arms.is_new, names)) if way == JOINED else names
 
@@ -199,7 +199,7 @@ def _too_wide(row):
 def _pair_sentence(question, row, names, answers):
     """Return what the numbers of one way of counting rest on, and how the other ways came out."""
     reported = _reported(question["claims"][0])
-    judging = _judging(row["way"], names)
+    judging = judging_by(row["way"], names)
     outside = [score for score in ("Dice", "IoU") if not row[f"{score.lower()}_met"]]
     said = f"{' and '.join(outside)} missed" if outside else "both met"
     margin = _met_by_margin_alone(row, reported)
@@ -218,7 +218,7 @@ def _pair_sentence(question, row, names, answers):
 
 def _judges_sentence(way, names):
     """Return which trainings judge under a way of counting, and why."""
-    calm = len(arms.ended_calmly(_judging(way, names)))
+    calm = len(arms.ended_calmly(judging_by(way, names)))
     if way != JOINED:
         return f"Of {len(names)} trainings, the {calm} that did not end in a spike judge"
     return (
@@ -696,11 +696,10 @@ def _signs_sentence(table):
         f"tenths drawn by slice and in {by_patient['error ratio']:.1%} by patient. If run 3 marks "
         f"nothing in its first epochs, their validation accuracy means {tumour:.2%} tumour, or "
         f"{least:.2%} within the reading error; {by_slice['tumour share']:.2%} and "
-        f"{by_patient['tumour share']:.2%} of the tenths have that much. That is close to the limit: "
-        f"1 in 1,000 drawn by patient has {by_patient['1 in 1,000']:.2%} or more. Run 1 does not "
-        f"rest, but "
-        f"starts near {1 - _tumour_share('run 1'):.3f}; if that were its empty mask, the answer "
-        f"would be: {by_run_1}"
+        f"{by_patient['tumour share']:.2%} of the tenths have that much. That is close to the "
+        f"limit: 1 in 1,000 drawn by patient has {by_patient['1 in 1,000']:.2%} or more. Run 1 "
+        f"does not rest, but starts near {1 - _tumour_share('run 1'):.3f}; if that were its empty "
+        f"mask, the answer would be: {by_run_1}"
     )
 
 

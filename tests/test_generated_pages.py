@@ -141,6 +141,16 @@ def test_the_rule_for_numbers_is_counted_under_its_heads(pages):
         ]
 
 
+def test_the_way_found_by_searching_is_counted_as_it_judges(pages):
+    tried = pages.numbers_tried_by_way()
+    tried = tried[(tried["way"] == verdict.JOINED) & (tried["set"] == "val")]
+    text = pages.searched_way_text()
+    for kind in ("same settings", "other settings"):
+        answers = tried.loc[tried["kind"] == kind, "answer"]
+        replicated = (answers == "replicated").sum()
+        assert re.search(rf"{replicated} of {len(answers)} (trainings )?with( the)? {kind}", text)
+
+
 def test_every_module_is_described(pages):
     """Every module but the command line is described."""
     modules = {path.stem for path in (runs.REPOSITORY / "lggseg_utils").glob("[!_]*.py")}

@@ -38,7 +38,17 @@ def test_six_numbers_that_were_not_named_do_not_pass_for_those_that_were(
     table = pd.DataFrame(rows, columns=["set", "score"])
     table["met"] = (table["set"] + " " + table["score"]).isin(inside.split(", "))
     monkeypatch.setattr(predictions, "nine_numbers", lambda names: table)
-    assert predictions._with_the_report([]) == outcome
+    assert predictions._of_nine([]) == outcome
+
+
+def test_the_prediction_with_the_report_adds_the_trainings_that_it_names(monkeypatch):
+    names = ["x-0", "x-1", "x-2", "x-3", "x-4"]
+    monkeypatch.setattr(arms, "trainings", lambda arm: names)
+    monkeypatch.setattr(arms, "ended_calmly", lambda names: [n for n in names if n != "x-3"])
+    monkeypatch.setattr(arms, "is_new", {"x-2", "x-3", "x-4"}.__contains__)
+    monkeypatch.setattr(predictions, "_of_nine", "+".join)
+    outcome = predictions._with_the_report(["x-2", "x-3"])
+    assert outcome == "x-0+x-1+x-2; with all 4 trainings, x-0+x-1+x-2+x-4"
 
 
 def test_the_nine_numbers_have_an_interval_for_one_more_training(monkeypatch):

@@ -1,5 +1,7 @@
 """The rules, tried on our own trainings: none judges itself, and both rates stand."""
 
+from itertools import product
+
 import pytest
 
 from lggseg_utils import arms, exploration, self_test, verdict
@@ -8,20 +10,24 @@ from lggseg_utils import arms, exploration, self_test, verdict
 def test_no_training_judges_itself_or_its_split(monkeypatch):
     judged_by = {}
     asked = []
-    monkeypatch.setattr(
-        exploration, "pair_of", lambda name, *_: asked.append(name) or {"dice": 0.5, "iou": 0.5}
-    )
-    monkeypatch.setattr(
-        verdict,
-        "judge_pair",
-        lambda pair, judging, *_: judged_by.update({asked[-1]: judging}) or {"answer": None},
-    )
+
+    def pair_of(name, part, subset, way):
+        asked.append((name, way))
+        return {"dice": 0.5, "iou": 0.5}
+
+    def judge_pair(pair, judging, *_):
+        judged_by[asked[-1]] = judging
+        return {"answer": None}
+
+    monkeypatch.setattr(exploration, "pair_of", pair_of)
+    monkeypatch.setattr(verdict, "judge_pair", judge_pair)
     self_test.try_rule_for_numbers(["report64"])
     calm = arms.ended_calmly(arms.trainings("plain64"))
-    assert list(judged_by) == [*calm, "report64"]
-    for name, judging in judged_by.items():
+    assert list(judged_by) == list(product([*calm, "report64"], verdict.WAYS))
+    for (name, way), judging in judged_by.items():
         assert judging
         assert arms.split_of(name) not in set(map(arms.split_of, judging))
+        assert (set(judging) <= set(filter(arms.is_new, calm))) is (way == verdict.JOINED)
 
 
 def test_a_training_takes_the_reports_place_only_on_sets_on_which_it_is_scored():
@@ -49,7 +55,7 @@ def test_the_rule_for_numbers_rejects_none_of_our_own_trainings_and_most_others(
     assert (same["answer"] == "not replicated").mean() <= 0.1
     decided = same[same["answer"] != "not decided"]
     assert decided.empty or (decided["answer"] == "replicated").mean() >= 0.9
-    other = tried[tried["kind"] == "other settings"]
+    other = tried[(tried["kind"] == "other settings") & tried["way"].isin(verdict.SINGLE)]
     rejected = other.groupby(["training", "way"])["answer"].agg(verdict.together)
     assert (rejected == "not replicated").mean() >= 0.9
     by_kind = self_test.by_table(tried).query("set == 'train'").groupby("kind")["answer"]

@@ -622,10 +622,53 @@ def test_the_criteria_say_how_the_training_table_treats_other_settings():
     tried = self_test.try_rule_for_numbers(arms.with_other_settings())
     others = tried.query("kind == 'other settings' and set == 'train'")
     rejected = (others["answer"] == "not replicated").groupby(others["way"]).all()
-    assert rejected.sum() == 5
+    assert rejected.sum() == 6
     whole = self_test.by_table(others)["answer"]
     assert "replicated" not in set(whole)
     assert (whole == "not decided").mean() > 0.5
+
+
+def test_the_criteria_say_on_which_amendment_the_validation_scores_rest(monkeypatch):
+    """Without the spread within a split: the interval of the means of splits."""
+    interval = stats.prediction_interval
+
+    def of_means(values, splits, level):
+        return interval(pd.Series(values).groupby(splits).mean(), level=level)
+
+    names = {name for name, question in verdict.QUESTIONS.items() if question["rule"] == "number"}
+    today = {name: verdict.judge(name).answer for name in names}
+    monkeypatch.setattr(stats, "prediction_interval", of_means)
+    without = {name: verdict._numbers(verdict.QUESTIONS[name]).answer for name in names}
+    assert {name for name in names if without[name] != today[name]} == {"validation-scores"}
+    assert without["validation-scores"] == "not decided"
+
+
+def test_the_criteria_say_how_near_augmented_trainings_come_to_exclude_the_training_scores():
+    found = verdict.judge_arm(verdict.QUESTIONS["training-scores"], "augmented64")
+    undecided = found[found["answer"] != "not replicated"]
+    assert undecided[["way", "answer"]].to_numpy().tolist() == [
+        ["probabilities, by slice", "not decided"]
+    ]
+    way = ("dice", *verdict.WAYS["probabilities, by slice"]["dice"])
+    two = arms.scores_of(["augmented64-0", "augmented64-1"], "train", "all slices", way)
+    halves = [
+        stats.prediction_interval([*two, any_], level=0.975)[1] for any_ in np.arange(0, 1, 0.001)
+    ]
+    assert min(halves) > arms.CLAIMS["wide"], "no third could have narrowed it enough"
+
+
+def test_the_criteria_say_where_trainings_split_by_patient_fail():
+    tried = self_test.try_rule_for_numbers(["patient64", "patient64-first"])
+    answers = self_test.by_table(tried).query("kind == 'other settings'").groupby("set")["answer"]
+    assert set(answers.get_group("val")) == {"not replicated"}
+    assert set(answers.get_group("test")) == {"not decided"}
+
+
+def test_the_criteria_say_that_the_way_found_by_searching_does_not_tell_settings_apart():
+    tried = self_test.try_rule_for_numbers(arms.with_other_settings()).query("set == 'val'")
+    tried = tried[tried["way"] == verdict.JOINED]
+    share = (tried["answer"] == "replicated").groupby(tried["kind"]).mean()
+    assert share["other settings"] >= share["same settings"]
 
 
 def test_the_criteria_say_which_groups_find_what_dropout_does():

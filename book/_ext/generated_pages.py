@@ -250,9 +250,14 @@ ANSWERS_TO_NUMBERS = ("replicated", "not decided", "not replicated")
 
 
 @cache
+def numbers_tried_by_way():
+    """Return how the rule for numbers judges our own trainings, as `try_rule_for_numbers`."""
+    return self_test.try_rule_for_numbers(arms.with_other_settings())
+
+
 def numbers_tried():
     """Return how the rule for numbers judges our own trainings, as `self_test.by_table`."""
-    return self_test.by_table(self_test.try_rule_for_numbers(arms.with_other_settings()))
+    return self_test.by_table(numbers_tried_by_way())
 
 
 def test_of_numbers_table():
@@ -273,6 +278,22 @@ def other_settings_text():
         ", ".join(f"`{name}`" for name in table["training"].unique()) for table in (tried, fail)
     )
     return f"Other settings: {names}. Those that fail on test: {failing}.\n"
+
+
+def searched_way_text():
+    """Return how the way found by searching judges our own trainings on validation."""
+    tried = numbers_tried_by_way().query("set == 'val'")
+    tried = tried[tried["way"] == verdict.JOINED]
+    replicated = (tried["answer"] == verdict.Verdict.REPLICATED).groupby(tried["kind"])
+    same, other = (
+        f"{replicated.sum()[kind]} of {replicated.size()[kind]}"
+        for kind in ("same settings", "other settings")
+    )
+    return (
+        "The answer on the report's validation scores rests on one way alone, the one found by "
+        f"searching. On validation, that way calls {same} trainings with the same settings "
+        f"replicated, and {other} with other settings: it does not tell them apart.\n"
+    )
 
 
 def ways_table():
@@ -476,6 +497,7 @@ GENERATED = {
     "groups_of_trainings": groups_of_trainings_table,
     "test_of_numbers": test_of_numbers_table,
     "other_settings": other_settings_text,
+    "searched_way": searched_way_text,
     "ways": ways_table,
     "test_of_comparisons": test_of_comparisons_table,
     "first_edition": first_edition_table,
