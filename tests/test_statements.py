@@ -74,13 +74,16 @@ def test_the_first_page_names_the_conditions_of_the_training_and_validation_scor
     assert "hangs on the grid" in verdict.judge("training-scores").strength
     validation = verdict.judge("validation-scores")
     assert "hangs on one training" in validation.strength
+    assert verdict.judge("run-6").evidence.endswith(
+        "Without any one of those that judge, the answer would be not decided"
+    )
     (row,) = validation.table.query("answer == 'replicated'").to_dict("records")
     assert (row["way"], row["slices"]) == (verdict.JOINED, "slices with tumour")
     reported, mean, half = sources.reported("val", "dice"), row["dice_mean"], row["dice_half"]
     assert mean + 0.95 * half < reported < mean + half, "only just"
 
 
-def test_chapter_7_the_training_that_turns_the_validation_scores_is_the_farthest():
+def test_chapter_8_the_training_that_turns_the_validation_scores_is_the_farthest():
     names = filter(arms.is_new, arms.ended_calmly(arms.trainings("plain64")))
     way = ("dice", *verdict.WAYS[verdict.JOINED]["dice"])
     dice = {name: arms.scores_of([name], "val", "slices with tumour", way)[0] for name in names}
@@ -240,6 +243,50 @@ def test_chapter_8_run_6_is_replicated_by_intervals_nearly_as_wide_as_the_rule_a
     assert row["dice_mean"] - row["iou_mean"] > 2 * (claim["dice"] - claim["iou"])
 
 
+def test_chapter_8_leaving_out_a_training_makes_the_interval_too_wide_or_too_narrow():
+    names = [name for name in arms.ended_calmly(arms.trainings("plain64")) if arms.is_new(name)]
+    pair = {score: sources.reported("val", score) for score in ("dice", "iou")}
+    way = verdict.WAYS[verdict.JOINED]
+
+    def judged(judging):
+        found = verdict.judge_pair(pair, judging, "val", "slices with tumour", way)
+        assert found["iou_met"], "the Dice decides"
+        return found
+
+    undone = 0
+    for left in names:
+        found = judged([name for name in names if name != left])
+        undone += found["answer"] != "replicated"
+        too_wide = found["dice_half"] > arms.CLAIMS["wide"]
+        assert (found["answer"] == "not decided") is bool(too_wide)
+        assert found["dice_met"] or found["answer"] == "not replicated"
+    assert undone > 1
+    earlier = judged(arms.ended_calmly(arms.trainings("plain64")))
+    assert not earlier["dice_met"], "too narrow"
+
+
+def test_chapter_8_run_6_without_a_training_is_too_wide_or_missed():
+    names = arms.ended_calmly(arms.with_other_settings())
+    names = [name for name in names if name.startswith("grid64-dropout2")]
+    way = verdict.WAYS["masks, by slice"]
+
+    def too_wide_or_missed(judging):
+        pair = {"dice": 0.74, "iou": 0.71}
+        found = verdict.judge_pair(pair, judging, "val", "slices with tumour", way, reading=0.01)
+        too_wide = max(found["dice_half"], found["iou_half"]) > arms.CLAIMS["wide"]
+        return too_wide or not (found["dice_met"] and found["iou_met"])
+
+    assert not too_wide_or_missed(names)
+    for left in names:
+        assert too_wide_or_missed([name for name in names if name != left])
+
+
+def test_chapter_8_the_curve_of_the_loss_is_calmer_with_dropout_2_alone():
+    claim = {**verdict.QUESTIONS["dropout"]["claims"][1], "larger": "grid64-dropout2"}
+    assert "the curve of the loss" in claim["text"]
+    assert verdict.claim_ratio(claim)["ratio"] < 1
+
+
 def test_chapter_8_the_reports_runs_end_within_a_few_hundredths():
     six = pd.DataFrame(sources.REPORTED["runs"]).set_index("run")
     assert np.ptp(six["val_dice"].dropna()) < 0.07
@@ -261,6 +308,12 @@ def most_met(name):
 @pytest.mark.parametrize("name", ["report64-plain", "report128"])
 def test_chapter_9_no_definition_meets_more_than_three_of_six(name):
     assert most_met(name) == 3
+
+
+def test_chapter_9_our_training_dice_is_lower_by_less_than_the_margin():
+    number = verdict.judge("training-scores").number
+    assert "Dice met by the margin" in number
+    assert float(number.split()[1]) < sources.reported("train", "dice")
 
 
 def test_chapter_9_the_lowest_score_is_an_artefact_of_empty_slices():

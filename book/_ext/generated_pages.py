@@ -104,7 +104,8 @@ def all_questions():
 
 
 GROUPS = """\
-- **{numbers}: those of test come out, those of training and validation under conditions.**
+- **{numbers}: those of test come out, those of training under conditions, those of validation only
+  just.**
   - *Test:* our [plain networks](networks.md) have a Dice of {test:.3f} ± {half:.3f} (reported:
     {reported:.3f}; ±: where one more training would lie). They are smaller than its own, trained
     without the augmentation that it describes, and tested on new slices of patients they know. But
@@ -117,10 +118,10 @@ GROUPS = """\
   - *Validation:* one of the {ways} [ways of counting](criteria.md) that we had fixed gives its
     scores, but only just: a Dice of {val:.3f} ± {val_half:.3f} (reported: {val_reported:.3f}), from
     probabilities slice by slice and on slices with tumour alone, beside an IoU from masks batch by
-    batch. Without one of our trainings, which nearly ended in a spike, the answer would be the
-    contrary.
+    batch. Leaving out one training can undo this ([chapter 8](../notebooks/08_seeds.ipynb)).
   - *Run 6*, at 64x64 with dropout 0.2: its curves end where small networks of ours do, which
-    scatter widely (Dice {run_6:.3f} ± {run_6_half:.3f}; read off the curve: {run_6_reported}).
+    scatter widely (Dice {run_6:.3f} ± {run_6_half:.3f}; read off the curve: {run_6_reported}). With
+    any one of them left out, nothing is decided.
   - Most of this we found by searching, and trainings made since agree: of the losses, accuracies
     and IoUs of those that did not end in a spike, {agreeing} of {since} lie where the earlier ones
     say.
