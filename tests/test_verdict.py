@@ -449,6 +449,14 @@ class TestWhatAnAnswerHangsOn:
         evidence = verdict.judge("new-patients").evidence
         assert evidence.endswith("The end of the interval next to the margin is 0.0201")
         assert verdict._next_to_margin({"low": -0.1, "high": 0.0199}) == 0.0199
+        assert "next to the margin" not in verdict.judge("mixing").evidence
+
+    def test_of_several_trainings_that_change_an_answer_each_is_named(self):
+        said = verdict._without_sentence({"not decided": ["x-0", "x-2"], "replicated": ["x-1"]}, 4)
+        assert said == (
+            ". Without x-0 or x-2, the answer would be not decided"
+            ". Without x-1, the answer would be replicated"
+        )
 
     def test_nothing_decided_hangs_on_nothing(self):
         row = {"low": 0.0199, "high": 0.1, "answer": verdict.Verdict.NOT_DECIDED}
@@ -598,6 +606,20 @@ class TestWhatAnAnswerHangsOn:
         assert f"with augmentation (augmented64) {beside['answer']}, {beside['ratio']:.2f}" in (
             verdict._ratio_sentence(found)
         )
+
+    @pytest.mark.parametrize(("larger", "hangs"), [(0.0009, False), (0.0011, True)])
+    def test_a_reading_error_a_tenth_larger_that_changes_an_answer_is_named(
+        self, monkeypatch, larger, hangs
+    ):
+        """One sign that is rarer than 1 in 1,000 in both kinds of draw excludes the claim."""
+        signs = {"error ratio": 0.2, "tumour share": 0.0005, "as read": 0.0, "by run 1": 0.2}
+        found = {**signs, "larger error": larger}
+        monkeypatch.setattr(verdict, "_signs_in_tenths", lambda by, name: {"drawn": by, **found})
+        answer = verdict._sets_alike(QUESTIONS["sets-alike"])
+        assert answer.answer == Verdict.NOT_REPLICATED
+        assert ("hangs on the reading error" in answer.strength) is hangs
+        other = "not decided" if hangs else "not replicated"
+        assert f"With a reading error of 0.011, the answer would be: {other}" in answer.evidence
 
     @pytest.mark.parametrize("one_decides", [True, False])
     def test_a_seed_that_says_the_contrary_is_named(self, monkeypatch, one_decides):
