@@ -167,7 +167,9 @@ def _numbers(question):
         _strength(answer, hinges),
         _pair_number(row, reported),
         _pair_sentence(question, row, names, counting["answer"])
-        + _without_sentence(changed, len(arms.ended_calmly(names))),
+        + _augmented_sentence(question, row)
+        + _without_sentence(changed, len(arms.ended_calmly(names)))
+        + _spike_sentence(answer, _arm_answer(question, arm, keep=list)),
         table,
         tuple(names),
     )
@@ -242,6 +244,32 @@ def _own_grid_sentence(question, row, names):
     )
 
 
+def _augmented_sentence(question, row):
+    """Return what trainings with augmentation give, counted as in a row of `judge_arm`."""
+    sentence = ""
+    for arm in _against(question):
+        table = judge_arm(question, arm).set_index(["slices", "way"])
+        other = table.loc[(row["slices"], row["way"])]
+        sentence += (
+            f". Counted so, trainings with augmentation ({arm}) give a Dice of "
+            f"{other['dice_mean']:.3f} ± {other['dice_half']:.3f} and an IoU of "
+            f"{other['iou_mean']:.3f} ± {other['iou_half']:.3f}: {other['answer']}"
+        )
+    return sentence
+
+
+def _against(question):
+    """Return the arms with augmentation that can judge a question beside its own."""
+    return [arm for arm in question.get("against", []) if _can_judge(arms.trainings(arm))]
+
+
+def _spike_sentence(answer, with_spikes):
+    """Return another answer that trainings which ended in a spike would give, '' for the same."""
+    if with_spikes == answer:
+        return ""
+    return f". With those that ended in a spike, the answer would be {with_spikes}"
+
+
 def _met_by_margin(row, reported, score):
     """Return whether a number is met though it lies outside the interval."""
     distance = abs(reported[score] - row[f"{score}_mean"])
@@ -260,8 +288,7 @@ def _hinges(question, arm, counting):
     some_do = replicated.any() or _two_definitions_replicate(question, arm)
     if some_do and not replicated.all():
         parts.append("hangs on the definition")
-    against = [arm for arm in question.get("against", []) if _can_judge(arms.trainings(arm))]
-    if any(_contradicts(judge_arm(question, other), counting) for other in against):
+    if any(_contradicts(judge_arm(question, other), counting) for other in _against(question)):
         parts.append("hangs on augmentation")
     if _arm_answer(question, arm, keep=list) != best_of(counting["answer"]):
         parts.append("hangs on leaving out spikes")

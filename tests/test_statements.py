@@ -11,7 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lggseg_utils import arms, data, metrics, records, runs, self_test, sources, stats, verdict
+from lggseg_utils import (
+    arms,
+    data,
+    metrics,
+    predictions,
+    records,
+    runs,
+    self_test,
+    sources,
+    stats,
+    verdict,
+)
 
 PIXELS = 128**2
 SEEDS = ["new-patients", "new-patients-1", "new-patients-2"]
@@ -92,6 +103,20 @@ def test_chapter_8_the_training_that_turns_the_validation_scores_is_the_farthest
     assert 1.3 < arms.spike(lowest) < arms.CLAIMS["spike"], "close to a spike"
     evidence = verdict.judge("validation-scores").evidence
     assert f"Without {lowest}, the answer would be not replicated" in evidence
+
+
+def test_the_first_page_says_that_predictions_of_the_report_came_true_in_part():
+    """Which numbers lie inside came as predicted with the named trainings, not with all."""
+    outcome = predictions.outcome_of("plain64-report")
+    assert outcome.startswith("6 of 9 inside, as named; with all")
+    assert "but not those named" in outcome
+    assert "within 0.03 of all six: 1 of 6" in predictions.outcome_of("earlier-epoch")
+
+
+def test_the_first_page_says_that_augmented_trainings_decide_nothing_on_overfitting():
+    claim = verdict.QUESTIONS["overfitting"]["claims"][0]
+    judged = verdict.claim_ratio_to_one(claim, arms.trainings("augmented64"))
+    assert judged["answer"] == "not decided"
 
 
 def test_the_first_page_says_which_claims_on_dropout_hold():

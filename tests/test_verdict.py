@@ -629,6 +629,26 @@ class TestWhatAnAnswerHangsOn:
         strength = verdict.judge_difference(QUESTIONS["mixing"]).strength
         assert ("hangs on a seed" in strength) is one_decides
 
+    def test_what_augmentation_gives_stands_beside_an_answer_counted_in_the_same_way(self):
+        dice, iou = (
+            arms.scores_of(
+                arms.trainings("augmented64"), "train", "all slices", (score, "masks", "batch", 1)
+            ).mean()
+            for score in ("dice", "iou")
+        )
+        evidence = verdict.judge("training-scores").evidence
+        assert re.search(
+            rf"Counted by masks, by batch, .* \(augmented64\) give a Dice of {dice:.3f} ± .* and an "
+            rf"IoU of {iou:.3f} ± \S+: not replicated",
+            evidence,
+        )
+        assert "augmented128" not in evidence, "one of its three ended in a spike"
+
+    def test_the_answer_with_spikes_is_told_where_it_is_another(self):
+        with_spikes = "With those that ended in a spike, the answer would be not decided"
+        assert verdict.judge("test-scores").evidence.endswith(with_spikes)
+        assert verdict._spike_sentence("replicated", "replicated") == ""
+
     def test_leaving_out_spikes_is_named_where_it_changes_the_answer(self):
         assert "hangs on leaving out spikes" in verdict.judge("test-scores").strength
         assert "spikes" not in verdict.judge("overfitting").strength
