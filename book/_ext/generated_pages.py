@@ -86,7 +86,12 @@ questions</summary>
 <th scope="row"><a href="{{ page }}#{{ row.id }}">{{ row.question }}</a>\
 {% if row.strength %}<br><span class="strength">{{ row.strength }}</span>{% endif %}</th>
 <td>{{ row.reported }}</td><td>{{ row.number }}</td></tr>
-{% endfor %}</tbody></table></details>
+{% endfor %}</tbody></table>
+<p class="strength">Below a question stands how firm its answer is. It hangs on a choice where \
+another choice changes it: the definition of a score; leaving out the trainings whose loss jumped \
+at the end (spikes); the grid on which masks are compared; a reading of a chart; the margin below \
+which differences do not matter. <a href="criteria.html">The criteria</a> explain each.</p>
+</details>
 """)
 
 
