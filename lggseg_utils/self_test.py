@@ -12,9 +12,10 @@ from lggseg_utils.arms import CLAIMS
 def try_rule_for_numbers(others):
     """Put trainings in the report's place and let the rule for numbers judge them.
 
-    Each calm training of plain64 and each of `others` is judged by the calm trainings of plain64
-    that have another split, under every way, on those of the three sets on which it is scored.
-    Returns a table training, kind ('same settings' or 'other settings'), set, way, answer.
+    Each calm training of plain64 and each of `others` is judged under every way, on those of the
+    three sets on which it is scored. Those that judge are the calm trainings of plain64 that have
+    another split; under the way found by searching, the new ones of these. Returns a table
+    training, kind ('same settings' or 'other settings'), set, way, splits (that judge), answer.
     """
     calm = arms.ended_calmly(arms.trainings("plain64"))
     rows = []
@@ -26,8 +27,8 @@ def try_rule_for_numbers(others):
             if not np.isnan(list(pair.values())).any():
                 judging = verdict.judging_by(way, strangers)
                 found = verdict.judge_pair(pair, judging, part, subset, verdict.WAYS[way])
-                rows.append((name, kind, part, way, found["answer"]))
-    return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "answer"])
+                rows.append((name, kind, part, way, found["n"], found["answer"]))
+    return pd.DataFrame(rows, columns=["training", "kind", "set", "way", "splits", "answer"])
 
 
 def by_table(tried):

@@ -16,6 +16,7 @@ WAYS = CLAIMS["ways"]
 JOINED = list(WAYS)[-1]  # found by searching: it counts with trainings made afterwards alone
 SINGLE = list(WAYS)[:-1]  # one definition for Dice and IoU alike
 COUNTED = ["tp", "fp", "fn"]
+SIDES = {"low": "lower", "high": "upper"}
 
 
 class Verdict(StrEnum):
@@ -160,7 +161,7 @@ def _numbers(question):
     reported = _reported(question["claims"][0])
     row = _shown(counting, answer, reported)
     names = _trainings(question, arm)
-    changed = answers_without_one(question, arm, answer)
+    changed = _answers_without_one(question, arm, answer)
     hinges = _hinges(question, arm, counting) + ["hangs on one training"] * bool(changed)
     return Answer(
         answer,
@@ -264,10 +265,10 @@ def _against(question):
 
 
 def _spike_sentence(answer, with_spikes):
-    """Return another answer that trainings which ended in a spike would give, '' for the same."""
+    """Return, in words, the answer with the trainings that ended in a spike; '' for the same."""
     if with_spikes == answer:
         return ""
-    return f". With those that ended in a spike, the answer would be {with_spikes}"
+    return f". If the trainings that ended in a spike judged too, the answer would be {with_spikes}"
 
 
 def _met_by_margin(row, reported, score):
@@ -300,7 +301,7 @@ def _hinges(question, arm, counting):
     return parts
 
 
-def answers_without_one(question, arm, answer):
+def _answers_without_one(question, arm, answer):
     """Return where leaving out one training changes an answer: other answer -> those trainings."""
     judging = arms.ended_calmly(_trainings(question, arm))
     changed = {}
@@ -313,10 +314,15 @@ def answers_without_one(question, arm, answer):
 
 
 def _without_sentence(changed, judging):
-    """Return what `answers_without_one` says, in words; judging: how many trainings judge."""
+    """Return what `_answers_without_one` says, in words; judging: how many trainings judge."""
     sentence = ""
     for other, names in changed.items():
-        one = "any one of those that judge" if len(names) == judging else " or ".join(names)
+        if len(names) == judging:
+            one = "any one of those that judge"
+        elif len(names) > 1:
+            one = f"any one of {', '.join(names[:-1])} and {names[-1]}"
+        else:
+            one = names[0]
         sentence += f". Without {one}, the answer would be {other}"
     return sentence
 
@@ -390,7 +396,8 @@ def judge_difference(question):
         f"{', '.join(f'{value:.3f}' for value in row['by_seed'])}"
     )
     if "hangs on the margin" in parts:
-        evidence += f". The end of the interval next to the margin is {_next_to_margin(row):.4f}"
+        end = min(("low", "high"), key=lambda end: abs(row[end] - CLAIMS["margin"]))
+        evidence += f". To four digits, the interval's {SIDES[end]} end is {row[end]:.4f}"
     names = tuple(
         arms.made(question["claims"][0]["more"]) + arms.made(question["claims"][0]["less"])
     )
@@ -428,11 +435,6 @@ def _hangs_on_margin(claim, row):
     margins = (0.9 * CLAIMS["margin"], 1.1 * CLAIMS["margin"])
     others = [_beyond(row["low"], row["high"], claim, margin) for margin in margins]
     return row["answer"] != Verdict.NOT_DECIDED and any(other != row["answer"] for other in others)
-
-
-def _next_to_margin(row):
-    """Return that end of an interval which lies next to the margin."""
-    return min(row["low"], row["high"], key=lambda end: abs(end - CLAIMS["margin"]))
 
 
 def _beyond(low, high, claim, margin=CLAIMS["margin"]):

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import extension
@@ -49,7 +50,7 @@ def test_the_first_pages_numbers_are_those_of_the_records(pages, monkeypatch):
         in text
     )
     met = predictions.new_trainings("plain64")["met"]
-    repeated = f"{met.sum()} of {len(met)} losses, accuracies and IoUs lie where those say"
+    repeated = f"{met.sum()} of {len(met)} lie where those say"
     assert repeated in " ".join(text.split())
     names = arms.with_other_settings()
     tried = self_test.by_table(self_test.try_rule_for_numbers(names)).query(
@@ -60,18 +61,25 @@ def test_the_first_pages_numbers_are_those_of_the_records(pages, monkeypatch):
         f"{(test['answer'] == 'replicated').sum()} of {len(test)} trainings of ours with other settings pass"
         in text
     )
-    assert "three networks have 0.893, 0.814 and 0.813" in text, "report128 and its other seeds"
+    text = " ".join(text.split())
+    assert "size and augmentation have 0.893, 0.814, 0.813." in text, "report128, -1 and -2"
     way = ("dice", "masks", "batch", 1)
     calm = {arm: arms.ended_calmly(arms.trainings(arm)) for arm in ("augmented64", "plain64")}
     with_, without = (
         arms.by_split(names, arms.scores_of(names, "train", "all slices", way)).mean()
         for names in calm.values()
     )
-    assert f"their Dice is {with_:.3f} (without: {without:.3f};" in " ".join(text.split())
+    assert f"their Dice is {with_:.3f} (without: {without:.3f}; reported: 0.957)" in text
     way = ("dice", "probabilities", "slice", 1)
     plain = arms.scores_of(arms.trainings("plain64"), "val", "slices with tumour", way)
     assert f"(the best: {plain.max():.3f})" in text
     assert plain.max() < sources.reported("val", "dice")
+    own = arms.scores_of(arms.trainings("plain64"), "val", "slices with tumour", way, "own")
+    own = own[~np.isnan(own)]
+    assert f"own 64x64 grid, {(own > 0.793).sum()} of {len(own)} do" in text
+    assert "(reported: 0.793)" in text
+    rises = [arms.training_score(f"augmented64-{seed}", "rise") for seed in range(3)]
+    assert f"it ends at {min(rises):.2f} to {max(rises):.2f} times" in text
 
 
 def test_an_amendment_says_what_was_known(pages):
@@ -146,6 +154,25 @@ def test_the_way_found_by_searching_is_counted_as_it_judges(pages):
         answers = tried.loc[tried["kind"] == kind, "answer"]
         replicated = (answers == "replicated").sum()
         assert re.search(rf"{replicated} of {len(answers)} (trainings )?with( the)? {kind}", text)
+    four = tried[tried["splits"] == 4]
+    same, other = (
+        four.loc[four["kind"] == f"{kind} settings", "answer"] for kind in ("same", "other")
+    )
+    counted = (
+        f"{(same == 'replicated').sum()} of {len(same)} and "
+        f"{(other == 'replicated').sum()} of {len(other)}"
+    )
+    assert f"Where four judge, it calls {counted} replicated" in text
+
+
+def test_the_first_page_explains_each_label_that_it_shows(pages):
+    table, note = pages.all_questions().split("</table>")
+    labels = re.findall(r'<span class="strength">(.*?)</span>', table)
+    parts = {part for label in labels for part in label.split("; ")}
+    explained = " ".join(note.split())
+    for part in parts - {"firm"}:
+        word = part.removeprefix("hangs on ").replace("leaving out ", "").removeprefix("the ")
+        assert word.replace("&#39;", "'").lower() in explained.lower(), part
 
 
 def test_every_module_is_described(pages):

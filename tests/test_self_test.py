@@ -17,7 +17,7 @@ def test_no_training_judges_itself_or_its_split(monkeypatch):
 
     def judge_pair(pair, judging, *_):
         judged_by[asked[-1]] = judging
-        return {"answer": None}
+        return {"n": len(set(map(arms.split_of, judging))), "answer": None}
 
     monkeypatch.setattr(exploration, "pair_of", pair_of)
     monkeypatch.setattr(verdict, "judge_pair", judge_pair)

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from lggseg_utils import (
     arms,
@@ -92,6 +93,12 @@ def test_the_first_page_names_the_conditions_of_the_training_and_validation_scor
     assert (row["way"], row["slices"]) == (verdict.JOINED, "slices with tumour")
     reported, mean, half = sources.reported("val", "dice"), row["dice_mean"], row["dice_half"]
     assert mean + 0.95 * half < reported < mean + half, "only just"
+
+
+def test_chapter_5_most_trainings_are_scored_at_both_moments():
+    early = set(records.read_early()["training"])
+    end = set(arms.calm_on_own_grid(arms.trainings("plain64")))
+    assert len(early & end) > len(end) / 2
 
 
 def test_chapter_8_the_training_that_turns_the_validation_scores_is_the_farthest():
@@ -288,6 +295,9 @@ def test_chapter_8_leaving_out_a_training_makes_the_interval_too_wide_or_too_nar
     assert undone > 1
     earlier = judged(arms.ended_calmly(arms.trainings("plain64")))
     assert not earlier["dice_met"], "too narrow"
+    own = verdict.judge_pair(pair, names, "val", "slices with tumour", way, grid="own")
+    assert own["answer"] == "replicated"
+    assert abs(pair["dice"] - own["dice_mean"]) < own["dice_half"] / 4, "on firmer ground"
 
 
 def test_chapter_8_run_6_without_a_training_is_too_wide_or_missed():
@@ -309,7 +319,9 @@ def test_chapter_8_run_6_without_a_training_is_too_wide_or_missed():
 def test_chapter_8_the_curve_of_the_loss_is_calmer_with_dropout_2_alone():
     claim = {**verdict.QUESTIONS["dropout"]["claims"][1], "larger": "grid64-dropout2"}
     assert "the curve of the loss" in claim["text"]
-    assert verdict.claim_ratio(claim)["ratio"] < 1
+    found = verdict.claim_ratio(claim)
+    assert found["answer"] == "not replicated"
+    assert found["ratio"] < 1
 
 
 def test_chapter_8_the_reports_runs_end_within_a_few_hundredths():
@@ -333,6 +345,12 @@ def most_met(name):
 @pytest.mark.parametrize("name", ["report64-plain", "report128"])
 def test_chapter_9_no_definition_meets_more_than_three_of_six(name):
     assert most_met(name) == 3
+
+
+def test_chapter_9_the_sets_are_undecided_with_a_larger_reading_error():
+    alike = verdict.judge("sets-alike")
+    assert "hangs on the reading error" in alike.strength
+    assert "With a reading error of 0.011, the answer would be: not decided" in alike.evidence
 
 
 def test_chapter_9_our_training_dice_is_lower_by_less_than_the_margin():
@@ -740,13 +758,21 @@ def test_the_criteria_say_where_trainings_split_by_patient_fail():
     answers = self_test.by_table(tried).query("kind == 'other settings'").groupby("set")["answer"]
     assert set(answers.get_group("val")) == {"not replicated"}
     assert set(answers.get_group("test")) == {"not decided"}
+    on_test = tried.query("kind == 'other settings' and set == 'test'")
+    rejected = on_test["answer"] == "not replicated"
+    assert set(rejected.groupby(on_test["training"]).sum()) == {6}
 
 
 def test_the_criteria_say_that_the_way_found_by_searching_does_not_tell_settings_apart():
     tried = self_test.try_rule_for_numbers(arms.with_other_settings()).query("set == 'val'")
     tried = tried[tried["way"] == verdict.JOINED]
-    share = (tried["answer"] == "replicated").groupby(tried["kind"]).mean()
-    assert share["other settings"] >= share["same settings"]
+    replicated = tried["answer"] == "replicated"
+    undecided = tried[tried["answer"] == "not decided"]
+    assert len(undecided) > (~replicated).sum() / 2, "most of the rest"
+    assert set(undecided["splits"]) == {3}
+    of_four = tried["splits"] == 4
+    counts = pd.crosstab(tried["kind"][of_four], replicated[of_four])
+    assert scipy.stats.fisher_exact(counts).pvalue > 0.05, "too few to tell"
 
 
 def test_the_criteria_say_which_groups_find_what_dropout_does():

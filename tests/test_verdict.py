@@ -446,15 +446,20 @@ class TestWhatAnAnswerHangsOn:
         assert verdict._hangs_on_margin(claim, row) is hangs
 
     def test_of_such_an_interval_the_end_next_to_the_margin_is_printed(self):
-        evidence = verdict.judge("new-patients").evidence
-        assert evidence.endswith("The end of the interval next to the margin is 0.0201")
-        assert verdict._next_to_margin({"low": -0.1, "high": 0.0199}) == 0.0199
-        assert "next to the margin" not in verdict.judge("mixing").evidence
+        assert "the interval's lower end is 0.0201" in verdict.judge("new-patients").evidence
+        assert "To four digits" not in verdict.judge("mixing").evidence
+
+    def test_the_upper_end_is_printed_where_that_lies_next_to_the_margin(self, monkeypatch):
+        row = {"low": 0.001, "high": 0.0199, "difference": 0.01, "by_seed": (), "seeds": 3}
+        found = {**row, "patients": 9, "signs_differ": False}
+        monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: found)
+        evidence = verdict.judge_difference(QUESTIONS["new-patients"]).evidence
+        assert "the interval's upper end is 0.0199" in evidence
 
     def test_of_several_trainings_that_change_an_answer_each_is_named(self):
         said = verdict._without_sentence({"not decided": ["x-0", "x-2"], "replicated": ["x-1"]}, 4)
         assert said == (
-            ". Without x-0 or x-2, the answer would be not decided"
+            ". Without any one of x-0 and x-2, the answer would be not decided"
             ". Without x-1, the answer would be replicated"
         )
 
@@ -643,11 +648,24 @@ class TestWhatAnAnswerHangsOn:
             evidence,
         )
         assert "augmented128" not in evidence, "one of its three ended in a spike"
+        way = {"dice": ("probabilities", "slice", 1), "iou": ("masks", "batch", 1)}
+        names = arms.trainings("augmented64")
+        dice, iou = (
+            arms.scores_of(names, "val", "slices with tumour", (score, *definition)).mean()
+            for score, definition in way.items()
+        )
+        evidence = verdict.judge("validation-scores").evidence
+        assert re.search(
+            rf"\(augmented64\) give a Dice of {dice:.3f} .* IoU of {iou:.3f}", evidence
+        )
 
     def test_the_answer_with_spikes_is_told_where_it_is_another(self):
-        with_spikes = "With those that ended in a spike, the answer would be not decided"
+        with_spikes = (
+            "If the trainings that ended in a spike judged too, the answer would be not decided"
+        )
         assert verdict.judge("test-scores").evidence.endswith(with_spikes)
         assert verdict._spike_sentence("replicated", "replicated") == ""
+        assert verdict._spike_sentence("not decided", "not decided") == ""
 
     def test_leaving_out_spikes_is_named_where_it_changes_the_answer(self):
         assert "hangs on leaving out spikes" in verdict.judge("test-scores").strength
