@@ -119,8 +119,11 @@ def _plain_new(names):
     """Return what a network of the report's kind loses on new patients."""
     if len(names) < 2:
         return "one of two cross-validations made"
-    result = verdict.compare_arms([["plain-known"]], [["plain-new"]])
-    return f"loses {result['difference']:.3f}, one seed"
+    lost = verdict.compare_nearer(verdict.QUESTIONS["new-patients"])
+    return (
+        f"loses {lost['difference']:.3f} (95% interval over patients {lost['low']:.3f} to "
+        f"{lost['high']:.3f}), one seed"
+    )
 
 
 def _earlier(names):

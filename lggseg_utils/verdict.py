@@ -398,10 +398,25 @@ def judge_difference(question):
     if "hangs on the margin" in parts:
         end = min(("low", "high"), key=lambda end: abs(row[end] - CLAIMS["margin"]))
         evidence += f". To four digits, the interval's {SIDES[end]} end is {row[end]:.4f}"
+    if "nearer" in question:
+        evidence += _nearer_sentence(compare_nearer(question))
     names = tuple(
         arms.made(question["claims"][0]["more"]) + arms.made(question["claims"][0]["less"])
     )
     return Answer(answer, _strength(answer, parts), number, evidence, table, names)
+
+
+def compare_nearer(question):
+    """Compare, as `compare_arms`, networks nearer to the report's, of too few seeds to decide."""
+    return compare_arms([question["nearer"]["more"]], [question["nearer"]["less"]])
+
+
+def _nearer_sentence(row):
+    """Return what networks nearer to the report's say beside an answer."""
+    return (
+        f". With a network nearer to the report's (one seed) it is {row['difference']:.3f} "
+        f"({row['low']:.3f} to {row['high']:.3f}, over patients alone)"
+    )
 
 
 def claim_difference(claim):

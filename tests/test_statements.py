@@ -131,6 +131,13 @@ def test_the_first_page_says_which_claims_on_dropout_hold():
     assert claims[claims == "replicated"].index.tolist() == ["gap", "Dice steps"]
 
 
+def test_the_first_page_says_that_a_plain_network_does_worse_on_new_patients_too():
+    lost = verdict.compare_nearer(verdict.QUESTIONS["new-patients"])
+    assert lost["low"] > 0
+    small = verdict.judge("new-patients").table.iloc[0]
+    assert small["low"] > 0
+
+
 def test_the_readme_opens_with_the_sentence_of_the_first_page():
     readme, index = (
         (runs.REPOSITORY / path).read_text(encoding="utf-8")
@@ -424,6 +431,18 @@ def test_captions_count_the_patients_of_the_leak(path):
     count = len(table("leak.csv"))
     text = (runs.REPOSITORY / path).read_text(encoding="utf-8")
     assert f"of {count} patients" in text.lower()
+
+
+def test_chapter_11_the_plain_network_loses_more_than_the_margin_on_new_patients():
+    lost = verdict.compare_nearer(verdict.QUESTIONS["new-patients"])
+    assert lost["low"] > arms.CLAIMS["margin"]
+    assert f"{lost['difference']:.2f}" == "0.10"
+    known, new = (
+        verdict.compare_arms([[f"plain-{kind}"]], [[f"{kind}-patients"]])
+        for kind in ("known", "new")
+    )
+    assert known["low"] > 0
+    assert new["low"] < 0 < new["high"], "open"
 
 
 def test_chapter_11_patients_on_whom_it_fails_gain_most():

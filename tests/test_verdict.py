@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import pages_of_the_book
 
-from lggseg_utils import arms, cards, records, runs, verdict
+from lggseg_utils import arms, cards, metrics, records, runs, verdict
 from lggseg_utils.arms import CLAIMS
 from lggseg_utils.verdict import QUESTIONS, Verdict
 
@@ -455,6 +455,12 @@ class TestWhatAnAnswerHangsOn:
         monkeypatch.setattr(verdict, "compare_arms", lambda *_, **__: found)
         evidence = verdict.judge_difference(QUESTIONS["new-patients"]).evidence
         assert "the interval's upper end is 0.0199" in evidence
+
+    def test_what_networks_nearer_to_the_report_lose_stands_beside_the_answer(self):
+        dice = [records.load_record(f"plain-{kind}").per_slice for kind in ("known", "new")]
+        known, new = (metrics.dice(*each[["tp", "fp", "fn"]].sum()) for each in dice)
+        evidence = verdict.judge("new-patients").evidence
+        assert f"nearer to the report's (one seed) it is {known - new:.3f} (" in evidence
 
     def test_of_several_trainings_that_change_an_answer_each_is_named(self):
         said = verdict._without_sentence({"not decided": ["x-0", "x-2"], "replicated": ["x-1"]}, 4)
