@@ -117,8 +117,6 @@ def _augmented(names):
 
 def _plain_new(names):
     """Return what a network of the report's kind loses on new patients."""
-    if len(names) < 2:
-        return "one of two cross-validations made"
     lost = verdict.compare_nearer(verdict.QUESTIONS["new-patients"])
     return (
         f"loses {lost['difference']:.3f} (95% interval over patients {lost['low']:.3f} to "
